@@ -1,0 +1,122 @@
+"""What was paid, and the cap that holds whatever happens.
+
+Before a request is sent, the most that it can cost is reserved; when it is answered, the reservation becomes
+the real cost in the same transaction that stores the verdict. So at any moment the committed sum is at least
+what was spent: with requests in flight, several processes, or a process that was killed (its open reservations
+stay committed, as the provider may have charged for them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from sqlalchemy import Engine, case, func, select, update
+
+from fingerpost.store.database import writing
+from fingerpost.store.rows import insert_new, now, verdict_row
+from fingerpost.store.tables import calls, ledger, verdicts
+from fingerpost.types import Usage, Verdict
+
+Outcome: TypeAlias = Literal["paid", "lost", "unsent"]
+"""How a call ended: answered; cut off (it may have been charged, so it counts in full); never charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request about to be sent, and the most it can cost in US dollars."""
+
+    step: str
+    model: str
+    at_most_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a reserved call ended. Of an answered one, the verdict is stored with it."""
+
+    call_id: int
+    outcome: Outcome
+    usage: Usage = Usage()
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Sums over a project's calls, in US dollars. `uncertain` of them were cut off and count in full."""
+
+    calls: int
+    committed_usd: float
+    uncertain: int
+    uncertain_usd: float
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+class Ledger:
+    """The book of paid calls. All changes of one `book` are one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def book(
+        self, settled: Sequence[Settlement], wanted: Sequence[Call], budget_usd: float | None
+    ) -> list[int | None]:
+        """Settle calls and reserve new ones. Returns a call id for each wanted one, None where the budget ends.
+
+        `budget_usd` caps all that this project ever spent or reserved, not one run.
+        """
+        with writing(self._engine) as connection:
+            committed = connection.execute(select(ledger.c.committed_usd)).scalar_one()
+            before = committed
+            for each in settled:
+                row = connection.execute(select(calls).where(calls.c.id == each.call_id)).one()
+                if row.cost_usd is not None:
+                    continue
+                cost = {"paid": each.usage.cost_usd or 0.0, "lost": row.reserved_usd, "unsent": 0.0}[each.outcome]
+                committed += cost - row.reserved_usd
+                connection.execute(
+                    update(calls)
+                    .where(calls.c.id == each.call_id)
+                    .values(
+                        cost_usd=cost,
+                        outcome=each.outcome,
+                        prompt_tokens=each.usage.prompt,
+                        cached_tokens=each.usage.cached,
+                        completion_tokens=each.usage.completion,
+                    )
+                )
+                if each.verdict is not None:
+                    verdict = replace(each.verdict, usage=replace(each.usage, cost_usd=cost))
+                    insert_new(connection, verdicts, [verdict_row(verdict, f"call:{each.call_id}")])
+            ids: list[int | None] = []
+            for call in wanted:
+                if budget_usd is not None and committed + call.at_most_usd > budget_usd:
+                    ids.append(None)
+                    continue
+                committed += call.at_most_usd
+                row = {"step": call.step, "model": call.model, "reserved_usd": call.at_most_usd, "outcome": "open"}
+                inserted = connection.execute(calls.insert().values(**row, at=now()))
+                ids.append(int(inserted.inserted_primary_key[0]))
+            if committed != before:
+                connection.execute(update(ledger).values(committed_usd=max(0.0, committed)))
+            return ids
+
+    def account(self) -> Account:
+        """Sums over all calls so far."""
+        cut_off = calls.c.outcome.in_(["open", "lost"])
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                select(
+                    func.count(),
+                    func.coalesce(func.sum(case((cut_off, 1), else_=0)), 0),
+                    func.coalesce(func.sum(case((cut_off, calls.c.reserved_usd), else_=0.0)), 0.0),
+                    func.coalesce(func.sum(calls.c.prompt_tokens), 0),
+                    func.coalesce(func.sum(calls.c.cached_tokens), 0),
+                    func.coalesce(func.sum(calls.c.completion_tokens), 0),
+                )
+            ).one()
+            committed = connection.execute(select(ledger.c.committed_usd)).scalar_one()
+        return Account(row[0], committed, row[1], row[2], row[3], row[4], row[5])

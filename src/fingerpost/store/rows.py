@@ -1,0 +1,85 @@
+"""Core types as rows of the tables, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sqlalchemy import Connection, Row, Table, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from fingerpost.text import fingerprint
+from fingerpost.types import Message, Question, Split, Usage, Verdict
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
+    """Insert what breaks no unique key; returns how many rows that were."""
+    insert = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name]
+    before = connection.execute(select(func.count()).select_from(table)).scalar_one()
+    connection.execute(insert(table).on_conflict_do_nothing(), list(rows))
+    return int(connection.execute(select(func.count()).select_from(table)).scalar_one() - before)
+
+
+def import_key(verdict: Verdict) -> str:
+    """Equal for two verdicts that say the same: importing a file again adds nothing."""
+    parts = (verdict.question_id, verdict.kind, verdict.by, verdict.label, verdict.order, verdict.raw)
+    return f"{verdict.origin}:{fingerprint(map(str, parts))}"
+
+
+def verdict_row(verdict: Verdict, key: str) -> dict[str, Any]:
+    return {
+        "key": key,
+        "question_id": verdict.question_id,
+        "kind": verdict.kind,
+        "by": verdict.by,
+        "label": verdict.label,
+        "origin": verdict.origin,
+        "prompt": verdict.prompt,
+        "order_no": verdict.order,
+        "raw": verdict.raw,
+        "logprob": verdict.logprob,
+        "prompt_tokens": verdict.usage.prompt,
+        "cached_tokens": verdict.usage.cached,
+        "completion_tokens": verdict.usage.completion,
+        "cost_usd": verdict.usage.cost_usd,
+        "latency_s": verdict.usage.latency_s,
+        "at": verdict.at or now(),
+    }
+
+
+def question_row(question: Question) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "messages": [[turn.role, turn.content] for turn in question.messages],
+        "source": question.source,
+        "group_id": question.group,
+        "split": question.split,
+        "at": now(),
+    }
+
+
+def to_question(row: Row[Any]) -> Question:
+    turns = tuple(Message(role, content) for role, content in row.messages)
+    return Question(row.id, turns, row.source, row.group_id, cast(Split, row.split))
+
+
+def to_verdict(row: Row[Any]) -> Verdict:
+    usage = Usage(row.prompt_tokens, row.cached_tokens, row.completion_tokens, row.cost_usd, row.latency_s)
+    return Verdict(
+        row.question_id,
+        row.kind,
+        row.by,
+        row.label,
+        row.origin,
+        row.prompt,
+        row.order_no,
+        row.raw,
+        row.logprob,
+        usage,
+        row.at,
+    )
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,107 @@
+"""Questions and verdicts: added, never changed, read back as the core types."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row, Select, Table, func, select
+
+from fingerpost.chunks import chunks
+from fingerpost.store.database import connect, writing
+from fingerpost.store.ledger import Ledger
+from fingerpost.store.rows import import_key, insert_new, question_row, to_question, to_verdict, verdict_row
+from fingerpost.store.tables import questions, verdicts
+from fingerpost.types import Question, Split, Verdict
+
+BATCH = 5_000
+
+
+class Store:
+    """One project's database. Safe to use from several processes at once; close it, or use it in a `with`.
+
+    Raises:
+        InputError: on opening, if the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._engine = connect(path)
+        self.ledger = Ledger(self._engine)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # --- questions
+
+    def add_questions(self, new: Iterable[Question]) -> int:
+        """Add those whose id is not there yet; returns how many that were."""
+        return self._insert(questions, (question_row(each) for each in new))
+
+    def questions(self, *splits: Split) -> list[Question]:
+        """All questions in the order they came, or those of the given sides of the split."""
+        query = select(questions).order_by(questions.c.at, questions.c.id)
+        if splits:
+            query = query.where(questions.c.split.in_(splits))
+        return [to_question(row) for row in self._rows(query)]
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Number of questions by (source, split)."""
+        query = select(questions.c.source, questions.c.split, func.count()).group_by(
+            questions.c.source, questions.c.split
+        )
+        return {(row[0], row[1]): row[2] for row in self._rows(query)}
+
+    # --- verdicts
+
+    def add_verdicts(self, new: Iterable[Verdict]) -> int:
+        """Append verdicts of an import; one that was imported before is not added again."""
+        return self._insert(verdicts, (verdict_row(each, import_key(each)) for each in new))
+
+    def verdicts(self) -> dict[str, list[Verdict]]:
+        """All verdicts by question id, oldest first."""
+        found: dict[str, list[Verdict]] = defaultdict(list)
+        for row in self._rows(select(verdicts).order_by(verdicts.c.id)):
+            found[row.question_id].append(to_verdict(row))
+        return dict(found)
+
+    def answered(self, teacher: str, prompt: str | None = None) -> set[tuple[str, int | None, bool]]:
+        """(question id, label order, whether it named a label) of each answer of this teacher.
+
+        With `prompt`, only answers to the prompt of that fingerprint.
+        """
+        query = select(verdicts.c.question_id, verdicts.c.order_no, verdicts.c.label).where(
+            verdicts.c.kind == "teacher", verdicts.c.by == teacher
+        )
+        if prompt is not None:
+            query = query.where(verdicts.c.prompt == prompt)
+        return {(row[0], row[1], row[2] is not None) for row in self._rows(query)}
+
+    def verdict_counts(self) -> list[tuple[str, str, int, int, int]]:
+        """(kind, by, questions, verdicts, verdicts without a label) for everyone who gave any."""
+        query = select(
+            verdicts.c.kind,
+            verdicts.c.by,
+            func.count(func.distinct(verdicts.c.question_id)),
+            func.count(),
+            func.count() - func.count(verdicts.c.label),
+        ).group_by(verdicts.c.kind, verdicts.c.by)
+        return [tuple(row) for row in self._rows(query.order_by(verdicts.c.kind, verdicts.c.by))]  # type: ignore[misc]
+
+    # --- inside
+
+    def _rows(self, query: Select[Any]) -> Iterator[Row[Any]]:
+        with self._engine.connect() as connection:
+            yield from connection.execute(query.execution_options(yield_per=BATCH))
+
+    def _insert(self, table: Table, rows: Iterable[dict[str, Any]]) -> int:
+        with writing(self._engine) as connection:
+            return sum(insert_new(connection, table, batch) for batch in chunks(rows, BATCH))
