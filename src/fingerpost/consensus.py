@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from fingerpost.types import Verdict
+from fingerpost.text import fingerprint
+from fingerpost.types import Example, Verdict
 
 LabelsFrom: TypeAlias = Literal["best", "teacher", "human"]
 
@@ -27,3 +28,12 @@ def consensus(verdicts: Sequence[Verdict], use: LabelsFrom = "best") -> dict[str
     for verdict in counted:
         shares[str(verdict.label)] = shares.get(str(verdict.label), 0.0) + 1 / len(counted)
     return shares or None
+
+
+def data_fingerprint(examples: Sequence[Example], dev: Sequence[Example]) -> str:
+    """Changes when a question, a target or a weight does."""
+    return fingerprint(
+        f"{side}/{each.id}/{sorted(each.target.items())}/{each.weight}"
+        for side, part in (("train", examples), ("dev", dev))
+        for each in part
+    )

@@ -1,0 +1,36 @@
+# make demo: the example from end to end.  make test: what CI runs.
+PYTHON ?= python3
+VENV ?= $(or $(VIRTUAL_ENV),.venv)
+# Which build of PyTorch to install: see README.md, "Install".
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: setup demo check test test-slow record-example
+
+setup: $(VENV)/.fingerpost-ready
+
+$(VENV)/.fingerpost-ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/fingerpost run examples/hr-router --yes --learning-curve
+	$(BIN)/fingerpost predict examples/hr-router/models/student "payslip oct pls, havent got it"
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup
+	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+# Ask a live teacher for the example's answers again: make record-example GGUF=model.gguf
+record-example: setup
+	$(BIN)/python examples/hr-router/record.py $(GGUF)

@@ -1,0 +1,79 @@
+"""The model folder: a manifest and the files that it vouches for. No pickle, nothing loaded unchecked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fingerpost.errors import InputError, ModelError
+from fingerpost.types import Manifest
+
+MANIFEST = "manifest.json"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The folder's manifest, after the hash of every file in it has been checked.
+
+    Raises:
+        ModelError: no folder, no or a broken manifest, a file missing or altered.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ModelError(f"{folder} is no model folder (it has no {MANIFEST}); train one with 'fingerpost train'")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or MANIFEST
+        raise ModelError(f"{path} cannot be read ({where}: {first['msg']}); train the model again") from None
+    for name, expected in manifest.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise ModelError(f"{folder} is incomplete: {name} is missing; copy the whole folder, or train again")
+        if sha256(file) != expected:
+            raise ModelError(f"{file} is not the file that was trained (its hash differs); copy it again, or train again")
+    return manifest
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` that takes its place when all went well: a reader never sees half a model.
+
+    Raises:
+        InputError: `folder` exists and is no model folder.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is no model folder; choose another name for the model")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        fresh.chmod(0o755)
+        yield fresh
+        old = fresh.with_name(fresh.name + "-old")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(fresh, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest last, with the hashes of all files that are there; returns it so completed."""
+    files = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
+    complete = manifest.model_copy(update={"files": files})
+    (folder / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return complete
+
+
+def sha256(file: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,306 @@
+"""train, evaluate and predict: with a project folder, or with files alone."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from fingerpost.cli.project import Folder, Project, show_rejected, show_step
+
+if TYPE_CHECKING:
+    from fingerpost.consensus import LabelsFrom
+    from fingerpost.evaluate import Contestant, TestRow
+    from fingerpost.intake import Columns
+    from fingerpost.store import Store
+    from fingerpost.types import Manifest, Prediction, Report, Task
+
+STUDENT, BASE = "student", "base"
+PREDICT_BATCH = 1_024
+
+
+def labels_from(given: str) -> LabelsFrom:
+    """Check the option --labels."""
+    from fingerpost.errors import InputError
+
+    if given not in ("best", "teacher", "human"):
+        raise InputError(f"there are no labels from '{given}'; write best, teacher or human")
+    return cast("LabelsFrom", given)
+
+
+def train(
+    file: Annotated[Path | None, typer.Argument(help="A file with texts and labels; without it, the project.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The model folder.")] = None,
+    folder: Path = Folder,
+    labels: Annotated[str, typer.Option(help="Whose labels: best (people's first), teacher, human.")] = "best",
+    text: Annotated[str, typer.Option(help="The file's column of texts.")] = "text",
+    label: Annotated[str, typer.Option(help="The file's column of labels.")] = "label",
+    encoder: Annotated[str | None, typer.Option(help="A sentence encoder: folder or hub name.")] = None,
+    history: Annotated[int | None, typer.Option(min=0, help="Earlier turns that the student sees.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=0, help="Of fine-tuning; 0 for the linear head alone.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes it repeatable.")] = None,
+) -> None:
+    """Train a student: a sentence encoder with a linear head, as one ONNX graph."""
+    from fingerpost.errors import InputError
+
+    options = {"encoder": encoder, "history": history, "epochs": epochs, "seed": seed}
+    given = {key: value for key, value in options.items() if value is not None}
+    if file is None:
+        train_project(Project(folder), labels_from(labels), output, given)
+        return
+    from fingerpost import train as step
+    from fingerpost.intake import Columns, columns
+
+    if output is None:
+        raise InputError("where should the model go? name its folder with -o")
+    names = columns(file)
+    data = step.from_file(file, Columns(text if text != "text" or text in names else None, label if label != "label" or label in names else None))
+    _tell_trained(step.train(data, output, show=show_step, **given), output)
+    show_rejected(file, data.rejected, len(data.rejected) + len(data.train) + len(data.dev))
+
+
+def train_project(project: Project, use: LabelsFrom, output: Path | None, options: dict[str, Any]) -> Path:
+    """Train the project's student; returns its folder."""
+    from fingerpost import train as step
+
+    settings = project.task.student
+    with project.store() as store:
+        data = step.from_store(project.task, store, use)
+    target = output or project.models / STUDENT
+    _tell_trained(step.train(data, target, show=show_step, **{**settings.model_dump(), **options}), target)
+    return target
+
+
+def _tell_trained(manifest: Manifest, folder: Path) -> None:
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    training = manifest.training
+    how = f"{training['epochs']} epochs of fine-tuning" if training["epochs"] else "linear head"
+    print(
+        f"{folder}: {len(manifest.labels)} labels, {training['train_rows']:,} training rows, {how}, "
+        f"dev accuracy {training['dev_accuracy']:.3f} (n = {training['dev_rows']:,}), {manifest.precision}, "
+        f"{size:.0f} MB, {training['seconds']:.0f} s"
+    )
+
+
+def evaluate(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Model folders, and a file of test rows.")] = None,
+    folder: Path = Folder,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one HTML file.")] = None,
+    learning_curve: Annotated[bool, typer.Option("--learning-curve", help="Also train on fewer examples.")] = False,
+    text: Annotated[str, typer.Option(help="The file's column of texts.")] = "text",
+    label: Annotated[str, typer.Option(help="The file's column of labels.")] = "label",
+    teacher: Annotated[str | None, typer.Option(help="The file's column of a teacher's answers.")] = None,
+) -> None:
+    """Measure base, teacher and students on the same test rows."""
+    from fingerpost.errors import InputError
+
+    files = [path for path in paths or [] if path.is_file()]
+    models = [path for path in paths or [] if path not in files]
+    if len(files) > 1:
+        raise InputError("give one file of test rows")
+    if files:
+        report = _evaluate_file(files[0], models, text, label, teacher, learning_curve)
+        _show(report, json_file, html)
+        return
+    evaluate_project(Project(folder), models, json_file, html, learning_curve)
+
+
+def evaluate_project(
+    project: Project, models: Sequence[Path], json_file: Path | None, html: Path | None, learning_curve: bool
+) -> Report:
+    """Measure the project's models on its test questions; the report is kept in its folder."""
+    from fingerpost import evaluate as step
+    from fingerpost import train as training
+    from fingerpost.errors import InputError
+    from fingerpost.students import load
+
+    training.require_training("measuring")
+    folders = list(models) or student_folders(project)
+    if not folders:
+        raise InputError("there is no student yet; run 'fingerpost train'")
+    notes: list[str] = []
+    with project.store() as store:
+        rows = step.rows_from_store(store)
+        students = [step.Contestant("student", load(each)) for each in folders]
+        teachers = step.teachers_from_store(store, rows, notes)
+        report = step.evaluate(
+            project.task.name,
+            project.task.names,
+            rows,
+            [step.Contestant("base", load(_base(project))), *teachers, *students],
+            spent_usd=store.ledger.account().committed_usd,
+            inputs=report_inputs(project, store),
+            notes=notes,
+            show=show_step,
+        )
+        if learning_curve:
+            report = _with_curve(report, project.task, training.from_store(project.task, store).train, rows)
+    project.reports.mkdir(exist_ok=True)
+    _show(report, json_file or project.reports / "report.json", html or project.reports / "report.html")
+    return report
+
+
+def student_folders(project: Project) -> list[Path]:
+    """The model folders of the project, without the base."""
+    from fingerpost.artifact import MANIFEST
+
+    found = sorted(path.parent for path in project.models.glob(f"*/{MANIFEST}"))
+    return [path for path in found if path.name != BASE and not path.name.startswith(".")]
+
+
+def report_inputs(project: Project, store: Store) -> str:
+    """Changes when a report would come out differently: test rows, verdicts, models."""
+    from fingerpost.artifact import MANIFEST
+    from fingerpost.text import fingerprint
+
+    manifests = [(each / MANIFEST).read_text(encoding="utf-8") for each in student_folders(project)]
+    counts = [str(item) for item in [*sorted(store.counts().items()), *store.verdict_counts()]]
+    return fingerprint([project.task.model_dump_json(), *counts, *manifests])
+
+
+def _base(project: Project) -> Path:
+    """The untuned base of the project's task, made if it is not there or of another task."""
+    from fingerpost.artifact import MANIFEST, read_manifest
+    from fingerpost.prompt import prompt_fingerprint
+    from fingerpost.students.encoder.fit import fit_base
+
+    folder = project.models / BASE
+    if not (folder / MANIFEST).is_file() or read_manifest(folder).task_fingerprint != prompt_fingerprint(project.task):
+        show_step("exporting the untuned base")
+        fit_base(project.task, folder, encoder=project.task.student.encoder, history=project.task.student.history)
+    return folder
+
+
+def _evaluate_file(
+    file: Path, models: list[Path], text: str, label: str, teacher: str | None, learning_curve: bool
+) -> Report:
+    from fingerpost import evaluate as step
+    from fingerpost import train as training
+    from fingerpost.artifact import read_manifest
+    from fingerpost.errors import InputError
+    from fingerpost.intake import Columns, columns
+    from fingerpost.students import load
+    from fingerpost.students.encoder.fit import fit_base
+    from fingerpost.types import Task
+
+    training.require_training("measuring")
+    if not models:
+        raise InputError("which model? name its folder before the file")
+    names = columns(file)
+    chosen = Columns(text if text != "text" or text in names else None, label if label != "label" or label in names else None)
+    rows, rejected = step.rows_from_file(file, chosen)
+    manifest = read_manifest(models[0])
+    task = Task(name=file.stem, answer_field=manifest.answer_field, labels=tuple(manifest.labels))
+    with tempfile.TemporaryDirectory() as scratch:
+        base = Path(scratch) / BASE
+        show_step("exporting the untuned base")
+        fit_base(task, base, encoder=manifest.encoder["name"], history=manifest.history)
+        contestants = [step.Contestant("base", load(base))]
+        if teacher is not None:
+            contestants.append(_teacher_of_file(file, chosen, teacher, task))
+        contestants += [step.Contestant("student", load(each)) for each in models]
+        report = step.evaluate(file.stem, task.names, rows, contestants, show=show_step)
+    if learning_curve:
+        report = _with_curve(report, task, training.from_file(file, chosen).train, rows)
+    if rejected:
+        report.notes.append(f"{len(rejected)} rows were left out, the first in line {rejected[0].line}: {rejected[0].reason}")
+    return report
+
+
+def _teacher_of_file(file: Path, chosen: Columns, column: str, task: Task) -> Contestant:
+    from dataclasses import replace
+
+    from fingerpost.evaluate import Contestant, Recorded
+    from fingerpost.ingest import teacher_verdict
+    from fingerpost.intake import Rejected, read_items
+    from fingerpost.text import question_id
+    from fingerpost.types import Verdict
+
+    answers: dict[str, list[Verdict]] = {}
+    for item in read_items(file, replace(chosen, label=column, teacher=column), task):
+        if not isinstance(item, Rejected):
+            key = question_id(item.messages)
+            answers[key] = [teacher_verdict(item, key, column)]
+    return Contestant("teacher", Recorded(column, answers), live=False)
+
+
+def _with_curve(report: Report, task: Task, examples: Sequence[Any], rows: Sequence[TestRow]) -> Report:
+    from fingerpost.evaluate import learning_curve
+
+    show_step("training on fewer examples")
+    points = learning_curve(task, (examples, rows), task.student.encoder, task.student.history, task.student.seed)
+    return report.model_copy(update={"learning_curve": points})
+
+
+def _show(report: Report, json_file: Path | None, html: Path | None) -> None:
+    from fingerpost.report import page, tables
+
+    tables.show(report)
+    if json_file is not None:
+        json_file.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        print(f"numbers: {json_file}")
+    if html is not None:
+        html.write_text(page.render(report), encoding="utf-8")
+        print(f"report:  {html}")
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    inputs: Annotated[list[str], typer.Argument(help="Texts; or one file of them.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write a file's predictions here.")] = None,
+    text: Annotated[str | None, typer.Option(help="The file's column of texts.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to compute with.")] = 2,
+) -> None:
+    """Predict labels of texts, or of a whole file."""
+    from fingerpost.errors import InputError
+    from fingerpost.intake import MAX_CHARACTERS
+    from fingerpost.students import load
+
+    router = load(model, threads)
+    file = Path(inputs[0])
+    if len(inputs) == 1 and (output is not None or (len(inputs[0]) < 255 and file.is_file())):
+        _predict_file(router, file, output, text)
+        return
+    for each in inputs:
+        if not each.strip():
+            raise InputError("the text is empty; give at least one word")
+        if len(each) > MAX_CHARACTERS:
+            raise InputError(f"the text has {len(each):,} characters, at most {MAX_CHARACTERS:,} are taken; shorten it")
+        try:
+            each.encode()
+        except UnicodeEncodeError:
+            raise InputError("the text is not UTF-8; set your terminal to UTF-8") from None
+    for each, answer in zip(inputs, router.predict(inputs), strict=True):
+        print(f"{answer.label}\t{answer.confidence:.3f}" + (f"\t{each}" if len(inputs) > 1 else ""))
+
+
+def _predict_file(router: Any, file: Path, output: Path | None, text: str | None) -> None:
+    """Stream a file through the model; a row that cannot be read gets an empty label, and is listed."""
+    from fingerpost.chunks import chunks
+    from fingerpost.errors import InputError
+    from fingerpost.intake import Columns, Rejected, read_items, writing
+
+    if output is None:
+        raise InputError(f"where should the predictions of {file} go? name a .csv, .jsonl or .parquet file with -o")
+    rejected: list[Rejected] = []
+    done = 0
+    with writing(output) as writer:
+        for chunk in chunks(read_items(file, Columns(text=text, label=None, teacher="-"), None), PREDICT_BATCH):
+            good = [item for item in chunk if not isinstance(item, Rejected)]
+            answers = iter(router.predict([item.messages for item in good]))
+            rows = []
+            for item in chunk:
+                if isinstance(item, Rejected):
+                    rejected.append(item)
+                    continue
+                answer: Prediction = next(answers)
+                rows.append({**item.values, "predicted": answer.label, "confidence": round(answer.confidence, 4)})
+            writer.write(rows)
+            done += len(chunk)
+    print(f"{output}: {done - len(rejected):,} predictions")
+    show_rejected(file, rejected, done)

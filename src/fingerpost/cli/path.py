@@ -1,0 +1,140 @@
+"""run and status: the whole path in one command, and where on it a project stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fingerpost.cli.label import label_project
+from fingerpost.cli.learn import STUDENT, evaluate_project, report_inputs, train_project
+from fingerpost.cli.project import Budget, Folder, Project, Yes
+from fingerpost.cli.questions import import_one
+
+if TYPE_CHECKING:
+    from fingerpost.store import Store
+
+
+def run(
+    folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path(),
+    budget: float | None = Budget,
+    yes: bool = Yes,
+    votes: Annotated[int, typer.Option(min=1, help="Ask each question in so many label orders.")] = 1,
+    learning_curve: Annotated[bool, typer.Option("--learning-curve", help="Also train on fewer examples.")] = False,
+) -> None:
+    """Import, label, train, evaluate: whatever of it is not done yet."""
+    from fingerpost.intake import Columns
+
+    project = Project(folder)
+    for number, data in enumerate(project.task.data, 1):
+        _heading(f"import {number} of {len(project.task.data)}")
+        import_one(project, project.folder / data.file, Columns(data.text, data.label, source=data.source))
+    if project.task.teacher is not None:
+        _heading("label")
+        label_project(project, votes, budget, yes)
+    _heading("train")
+    if _trained(project):
+        print(f"{project.models / STUDENT} is trained on these labels already")
+    else:
+        train_project(project, "best", None, {})
+    _heading("evaluate")
+    with project.store() as store:
+        report = project.reports / "report.json"
+        done = report.is_file() and _inputs_of(report) == report_inputs(project, store)
+    if done:
+        print(f"{report.with_suffix('.html')} is up to date")
+    else:
+        evaluate_project(project, [], None, None, learning_curve)
+    print(f"\ntry it: fingerpost predict {project.models / STUDENT} \"...\"")
+
+
+def status(folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path()) -> None:
+    """What is there, what it cost, what to do next."""
+    project = Project(folder)
+    task = project.task
+    print(f"{task.name}: {len(task.labels)} labels, teacher {task.teacher.model if task.teacher else '(none)'}")
+    with project.store() as store:
+        counts = store.counts()
+        for source in sorted({each for each, _ in counts}):
+            sides = {side: n for (each, side), n in sorted(counts.items()) if each == source}
+            print(f"questions, {source}: {sum(sides.values()):,}  ({', '.join(f'{n:,} {side}' for side, n in sides.items())})")
+        for kind, by, questions, verdicts, none in store.verdict_counts():
+            more = f" in {verdicts:,} answers" if verdicts != questions else ""
+            print(f"labels by {kind} {by}: {questions:,} questions{more}{f', {none:,} without a label' if none else ''}")
+        _account(store)
+        trained = _trained(project)
+        report = project.reports / "report.json"
+        measured = report.is_file() and _inputs_of(report) == report_inputs(project, store)
+        asked = _open_questions(project, store)
+    print(f"student: {project.models / STUDENT if trained else 'none trained on these labels'}")
+    print(f"report: {report.with_suffix('.html') if measured else 'none of this state'}")
+    next_step = (
+        "fingerpost import FILE"
+        if not counts
+        else f"fingerpost label   ({asked:,} questions have no answer)"
+        if asked
+        else "fingerpost train"
+        if not trained
+        else "fingerpost evaluate"
+        if not measured
+        else f"fingerpost predict {project.models / STUDENT} \"...\""
+    )
+    print(f"next: {next_step}")
+
+
+def _account(store: Store) -> None:
+    account = store.ledger.account()
+    if account.calls:
+        unsure = (
+            f"; ${account.uncertain_usd:.4f} of it for {account.uncertain} calls that were cut off, counted in full"
+            if account.uncertain
+            else ""
+        )
+        print(
+            f"cost: ${account.committed_usd:.4f} for {account.calls:,} calls, {account.prompt_tokens:,} prompt tokens "
+            f"({account.cached_tokens:,} cached), {account.completion_tokens:,} reply tokens{unsure}"
+        )
+
+
+def _open_questions(project: Project, store: Store) -> int:
+    from fingerpost.label import plan
+
+    return len(plan(project.task, store).jobs) if project.task.teacher else 0
+
+
+def _trained(project: Project) -> bool:
+    """Whether the student was trained on the labels that are there now."""
+    from fingerpost.artifact import MANIFEST, read_manifest
+    from fingerpost.consensus import data_fingerprint
+    from fingerpost.errors import InputError
+    from fingerpost.prompt import prompt_fingerprint
+    from fingerpost.train import from_store
+
+    folder = project.models / STUDENT
+    if not (folder / MANIFEST).is_file():
+        return False
+    with project.store() as store:
+        try:
+            data = from_store(project.task, store)
+        except InputError:
+            return False
+    manifest = read_manifest(folder)
+    return (manifest.data_fingerprint, manifest.task_fingerprint, manifest.history) == (
+        data_fingerprint(data.train, data.dev),
+        prompt_fingerprint(project.task),
+        project.task.student.history,
+    )
+
+
+def _inputs_of(report: Path) -> str:
+    import json
+
+    try:
+        return str(json.loads(report.read_text(encoding="utf-8")).get("inputs"))
+    except ValueError:
+        return ""
+
+
+def _heading(text: str) -> None:
+    print(f"\n== {text}", flush=True)

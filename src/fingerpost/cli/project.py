@@ -1,0 +1,69 @@
+"""A project folder: task.toml, the database, models and reports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fingerpost.intake import Rejected
+    from fingerpost.store import Store
+    from fingerpost.types import Task
+
+Folder = typer.Option(Path(), "-C", "--project", help="The project's folder.", show_default="here")
+Yes = typer.Option(False, "--yes", "-y", help="Do not ask before money is spent.")
+Budget = typer.Option(
+    None, "--budget", min=0, help="US dollars that this project may cost in all, what it has cost so far included."
+)
+SHOWN = 20
+
+
+class Project:
+    """Where the parts of a project lie. Opening it reads and checks task.toml."""
+
+    def __init__(self, folder: Path) -> None:
+        from fingerpost.task import TASK_FILE, load_task
+
+        self.folder = folder
+        self.task: Task = load_task(folder / TASK_FILE)
+        self.models = folder / "models"
+        self.reports = folder / "reports"
+
+    def store(self) -> Store:
+        """The project's database, made on first use."""
+        from fingerpost.store import Store
+
+        return Store(self.folder / "fingerpost.db")
+
+
+def console() -> Console:
+    """For what people read: tables and progress, on standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def show_step(text: str) -> None:
+    """One line about where a long step is, on standard error."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def show_rejected(file: Path, rejected: Sequence[Rejected], total: int) -> None:
+    """List the rows that were not taken, and fail: what was good has been kept."""
+    from fingerpost.errors import InputError
+
+    if not rejected:
+        return
+    for each in rejected[:SHOWN]:
+        print(f"{file}, line {each.line}: {each.reason}", file=sys.stderr)
+    if len(rejected) > SHOWN:
+        print(f"... and {len(rejected) - SHOWN} more", file=sys.stderr)
+    raise InputError(
+        f"{len(rejected)} of {total} rows of {file} were not taken, the others are kept; mend them and run this again"
+    )

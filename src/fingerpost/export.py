@@ -1,0 +1,99 @@
+"""Chat JSONL for fine-tuning anywhere: system, user, assistant, in the words that the teacher was asked in."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from fingerpost.consensus import LabelsFrom, consensus
+from fingerpost.errors import InputError
+from fingerpost.prompt import render, reply
+from fingerpost.store import Store
+from fingerpost.types import Question, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Rows written to each file, their tokens for one epoch, and how those were counted."""
+
+    train: int
+    validation: int
+    train_tokens: int
+    counted: str
+
+
+def export(
+    task: Task,
+    store: Store,
+    train_file: Path,
+    validation_file: Path,
+    *,
+    share: float = 0.2,
+    use: LabelsFrom = "best",
+    seed: int = 0,
+) -> Exported:
+    """Write the labelled questions of train and dev, `share` of each label's to validation, groups kept whole.
+
+    Test questions are not exported: a model that is tuned on them could not be measured. Where labels have codes
+    of the application's own, these stand in the prompt and the replies.
+
+    Raises:
+        InputError: nothing is labelled, or the folder is not there.
+    """
+    for file in (train_file, validation_file):
+        if not file.parent.is_dir():
+            raise InputError(f"there is no folder {file.parent}; make it first")
+    verdicts = store.verdicts()
+    labelled: list[tuple[Question, str]] = []
+    for question in store.questions("train", "dev"):
+        target = consensus([each for each in verdicts.get(question.id, []) if each.label in task.names], use)
+        if target:
+            labelled.append((question, max(target, key=target.__getitem__)))
+    if not labelled:
+        raise InputError("no question of train or dev has a label yet; run 'fingerpost label', or import labels")
+    held_out = _held_out(labelled, share, seed)
+    sides: dict[bool, list[str]] = {True: [], False: []}
+    for question, label in labelled:
+        messages = [*render(task, question.messages, codes=True)]
+        messages.append({"role": "assistant", "content": reply(task, label, codes=True)})
+        sides[question.group in held_out].append(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+    for file, lines in ((train_file, sides[False]), (validation_file, sides[True])):
+        file.write_text("".join(lines), encoding="utf-8")
+    tokens, counted = count_tokens(sides[False])
+    return Exported(len(sides[False]), len(sides[True]), tokens, counted)
+
+
+def count_tokens(texts: list[str]) -> tuple[int, str]:
+    """Tokens of the texts and how they were counted: exactly with the extra `tokens`, else four bytes a token."""
+    if find_spec("bpe_openai") is None:
+        return round(sum(len(text.encode()) for text in texts) / 4), "estimated, 4 bytes a token"
+    import bpe_openai
+
+    encoding = bpe_openai.get_encoding("o200k_base")
+    return sum(encoding.count(text) for text in texts), "o200k_base"
+
+
+def _held_out(labelled: list[tuple[Question, str]], share: float, seed: int) -> set[str]:
+    """Groups for validation: of each label (a group has that of its first question) the same share of rows."""
+    groups: dict[str, dict[str, int]] = defaultdict(dict)
+    label_of: dict[str, str] = {}
+    for question, label in labelled:
+        mine = groups[label_of.setdefault(question.group, label)]
+        mine[question.group] = mine.get(question.group, 0) + 1
+    chosen: set[str] = set()
+    owed = 0.0
+    for label in sorted(groups):
+        order = sorted(groups[label])
+        random.Random(f"{seed}/{label}").shuffle(order)
+        owed += share * sum(groups[label].values())
+        for group in order:
+            if groups[label][group] <= owed + 0.5:
+                chosen.add(group)
+                owed -= groups[label][group]
+            if owed < 0.5:
+                break
+    return chosen

@@ -1,0 +1,92 @@
+"""Near-duplicates share a group, and a group lies on one side of the split."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rensa import RMinHash, RMinHashLSH
+
+from fingerpost.text import shingles, split_of
+from fingerpost.types import Conversation, Question, Split, SplitSettings
+
+ALIKE = 0.7  # Jaccard similarity of the sets of shingles
+PERMUTATIONS, BANDS = 128, 32  # finds 98 % of the pairs that are just alike
+FIRST: tuple[Split, ...] = ("test", "dev", "train")
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """A question that is not stored yet, and the side of the split that its file asks for, if any."""
+
+    id: str
+    messages: Conversation
+    source: str
+    wanted: Split | None
+
+
+def place(new: Sequence[New], stored: Sequence[Question], settings: SplitSettings) -> list[Question]:
+    """Give every new question its group and its side; those that are stored keep theirs.
+
+    A group without a wish is drawn by its name. Where a group's members are wanted on several sides, test wins
+    over dev and dev over train, and the others are set aside: kept, but used on neither side. So is a question
+    that is like stored ones of different sides.
+    """
+    groups = _groups([*((each.id, each.messages) for each in stored), *((each.id, each.messages) for each in new)])
+    known: dict[int, list[Question]] = defaultdict(list)
+    fresh: dict[int, list[New]] = defaultdict(list)
+    for number, each in zip(groups, stored, strict=False):
+        known[number].append(each)
+    for number, one in zip(groups[len(stored) :], new, strict=True):
+        fresh[number].append(one)
+    placed: dict[str, Question] = {}
+    for number, members in fresh.items():
+        name = known[number][0].group if number in known else min(each.id for each in members)
+        side = _side(known.get(number, []), members, name, settings)
+        for each in members:
+            mine: Split = side if each.wanted in (None, side) and side else "aside"
+            placed[each.id] = Question(each.id, each.messages, each.source, name, mine)
+    return [placed[each.id] for each in new]
+
+
+def _side(known: Sequence[Question], members: Sequence[New], name: str, settings: SplitSettings) -> Split | None:
+    sides = {each.split for each in known} - {"aside"}
+    if len(sides) > 1:
+        return None
+    if sides:
+        return sides.pop()
+    wanted = {each.wanted for each in members}
+    return next((side for side in FIRST if side in wanted), None) or split_of(name, settings)
+
+
+def _groups(items: Sequence[tuple[str, Conversation]]) -> list[int]:
+    """For each item the number of its group: connected by pairs that are alike."""
+    parent = list(range(len(items)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for one, other in _pairs([messages for _, messages in items]):
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    return [root(i) for i in range(len(items))]
+
+
+def _pairs(conversations: Sequence[Conversation]) -> list[tuple[int, int]]:
+    """Pairs that are alike: candidates by MinHash and locality-sensitive hashing, each of them checked."""
+    index = RMinHashLSH(threshold=ALIKE, num_perm=PERMUTATIONS, num_bands=BANDS)
+    sets: Mapping[int, set[str]] = {i: shingles(messages) for i, messages in enumerate(conversations)}
+    found = []
+    for i, mine in sets.items():
+        sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
+        sketch.update(list(mine))
+        for j in index.query(sketch):
+            other = sets[j]
+            if len(mine & other) >= ALIKE * len(mine | other):
+                found.append((j, i))
+        index.insert(i, sketch)
+    return found

@@ -1,0 +1,82 @@
+"""Import: files of questions, with labels or without, become questions and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fingerpost.grouping import New, place
+from fingerpost.intake import Columns, Item, Rejected, read_items
+from fingerpost.store import Store
+from fingerpost.text import question_id
+from fingerpost.types import Task, Usage, Verdict
+
+
+@dataclass(slots=True)
+class Imported:
+    """What an import did."""
+
+    rows: int = 0
+    new: int = 0
+    verdicts: int = 0
+    set_aside: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def import_file(store: Store, task: Task, path: Path, columns: Columns = Columns()) -> Imported:  # noqa: B008 - frozen
+    """Read a file into the store; what is there already stays as it is.
+
+    Raises:
+        InputError: the file or a named column cannot be used. Rows that cannot are listed in the result.
+    """
+    result = Imported()
+    items: list[Item] = []
+    for found in read_items(path, columns, task):
+        result.rows += 1
+        if isinstance(found, Rejected):
+            result.rejected.append(found)
+        elif not columns.only or found.split in columns.only:
+            items.append(found)
+    ids = [question_id(item.messages) for item in items]
+    stored = store.questions()
+    known = {question.id for question in stored}
+    new = {
+        key: New(key, item.messages, item.source, item.split)
+        for key, item in zip(reversed(ids), reversed(items), strict=True)
+        if key not in known
+    }
+    placed = place(list(reversed(new.values())), stored, task.split)
+    result.new = store.add_questions(placed)
+    result.set_aside = sum(question.split == "aside" for question in placed)
+    result.verdicts = store.add_verdicts(_verdicts(items, ids, columns))
+    return result
+
+
+def _verdicts(items: Sequence[Item], ids: Sequence[str], columns: Columns) -> Iterable[Verdict]:
+    for item, key in zip(items, ids, strict=True):
+        if columns.teacher and (item.label or item.raw):
+            yield teacher_verdict(item, key, columns.teacher)
+        elif item.label and not columns.teacher:
+            yield Verdict(key, "person", columns.person, item.label)
+
+
+def teacher_verdict(item: Item, key: str, teacher: str) -> Verdict:
+    """With the log-probability, tokens, cost and latency that the row has under their usual names."""
+    values = item.values
+
+    def number(name: str, kind: Callable[[Any], Any] = int) -> Any:
+        try:
+            return kind(values[name])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    latency = number("latency_s", float)
+    if latency is None and (milliseconds := number("latency_ms", float)) is not None:
+        latency = milliseconds / 1000
+    usage = Usage(
+        number("prompt_tokens"), number("cached_tokens"), number("completion_tokens"), number("cost_usd", float), latency
+    )
+    verdict = Verdict(key, "teacher", teacher, item.label, raw=item.raw, logprob=number("logprob", float))
+    return replace(verdict, order=number("label_order"), usage=usage)

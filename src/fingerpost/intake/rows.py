@@ -1,0 +1,183 @@
+"""Rows of a file as conversations with labels, or the reason why a row is not taken."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from fingerpost.errors import InputError
+from fingerpost.intake.files import Row, read_rows
+from fingerpost.prompt import parse, resolve
+from fingerpost.text import preview
+from fingerpost.types import Conversation, Message, Split, Task
+
+TEXT_NAMES = ("text", "question", "message", "query", "utterance", "content", "input", "sentence")
+LABEL_NAMES = ("label", "gold", "intent", "category", "class", "action", "target", "destination")
+MAX_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns to read; None is found by name. `teacher` names whose answers the labels are, if not people's."""
+
+    text: str | None = None
+    label: str | None = None
+    teacher: str | None = None
+    person: str = "import"
+    source: str = "user"
+    only: tuple[Split, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One good row: a conversation, its label (None: none given), and what else the row says."""
+
+    line: int
+    messages: Conversation
+    label: str | None
+    raw: str | None
+    split: Split | None
+    source: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that was not taken, and why."""
+
+    line: int
+    reason: str
+
+
+def read_items(path: Path, columns: Columns, task: Task | None) -> Iterable[Item | Rejected]:
+    """The rows of a file as conversations with labels. Without a task, any label is taken as it is.
+
+    Raises:
+        InputError: no column holds the text, or a named column is not there.
+    """
+    pick: _Pick | None = None
+    for row in read_rows(path):
+        if row.error:
+            yield Rejected(row.line, row.error)
+            continue
+        pick = pick or _Pick(path, row, columns)
+        yield _item(row, pick, columns, task)
+
+
+class _Pick:
+    """The columns of one file, found once."""
+
+    def __init__(self, path: Path, first: Row, columns: Columns) -> None:
+        names = list(first.values)
+        self.chat = "messages" in names and columns.text is None
+        self.text = "messages" if self.chat else self._find(path, names, columns.text, TEXT_NAMES, "text")
+        if self.text is None:
+            raise InputError(f"{path} has no column {' or '.join(TEXT_NAMES[:3])}; name it with --text ({', '.join(names)})")
+        self.label = self._find(path, names, columns.label, LABEL_NAMES, "label")
+        self.named = columns.label is not None
+
+    @staticmethod
+    def _find(path: Path, names: list[str], wanted: str | None, usual: Sequence[str], what: str) -> str | None:
+        if wanted is not None and wanted not in names:
+            raise InputError(f"{path} has no column '{wanted}'; name one of its columns with --{what}: {', '.join(names)}")
+        lower = {name.lower(): name for name in reversed(names)}
+        return wanted or next((lower[name] for name in usual if name in lower), None)
+
+
+def _item(row: Row, pick: _Pick, columns: Columns, task: Task | None) -> Item | Rejected:
+    values = row.values
+    try:
+        messages, answer = _conversation(values.get(str(pick.text)), pick.chat, task)
+        label, raw = _label(values, pick, answer, columns, task)
+        split = _split(values.get("split"))
+    except _Bad as bad:
+        return Rejected(row.line, str(bad))
+    source = str(values.get("source") or columns.source)
+    return Item(row.line, messages, label, raw, split, source, values)
+
+
+class _Bad(Exception):
+    """Why a row is not taken."""
+
+
+def _conversation(given: Any, chat: bool, task: Task | None) -> tuple[Conversation, str | None]:
+    """The turns up to the last of the user's; and what the assistant answered to it, if it named a label."""
+    if chat:
+        turns = _turns(given)
+    else:
+        turns = [Message("user", _text(given))]
+    answer = None
+    if turns and turns[-1].role == "assistant":
+        answer = turns[-1].content
+        turns = turns[:-1]
+        if task is not None and parse(task, answer) is None and not _looks_like_answer(task, answer):
+            answer = None  # the assistant talked: a log of conversations, not of decisions
+    if not turns or turns[-1].role != "user":
+        raise _Bad("no message of the user at the end")
+    if sum(len(turn.content) for turn in turns) > MAX_CHARACTERS:
+        size = sum(len(turn.content) for turn in turns)
+        raise _Bad(f"{size:,} characters, at most {MAX_CHARACTERS:,} can be taken; shorten it, or split it")
+    return tuple(turns), answer
+
+
+def _turns(given: Any) -> list[Message]:
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            raise _Bad("'messages' is not JSON") from None
+    if not isinstance(given, list):
+        raise _Bad("'messages' is no list of messages")
+    turns = []
+    for each in given:
+        if not isinstance(each, dict) or not isinstance(each.get("role"), str):
+            raise _Bad("a message is not {\"role\": ..., \"content\": ...}")
+        if each["role"] in ("user", "assistant"):  # the system prompt is the task's own
+            turns.append(Message(each["role"], _text(each.get("content"))))
+    return turns
+
+
+def _text(given: Any) -> str:
+    if isinstance(given, list):  # content parts of the chat format
+        given = " ".join(str(part.get("text", "")) for part in given if isinstance(part, dict))
+    text = "" if given is None else str(given).replace("\x00", "").strip()
+    if not text:
+        raise _Bad("the text is empty")
+    return text
+
+
+def _looks_like_answer(task: Task, text: str) -> bool:
+    return text.strip().startswith("{") and f'"{task.answer_field}"' in text
+
+
+def _label(
+    values: dict[str, Any], pick: _Pick, answer: str | None, columns: Columns, task: Task | None
+) -> tuple[str | None, str | None]:
+    given = values.get(pick.label) if pick.label else None
+    raw = str(values.get(f"{pick.label}_raw") or given or "") or None
+    if given in (None, "") and answer is not None:
+        given = raw = answer
+    if given in (None, ""):
+        return None, raw if columns.teacher else None
+    if task is None:
+        return str(given).strip(), raw
+    label = parse(task, given) if given is answer else resolve(task, given)
+    if label is None and not columns.teacher:
+        close = difflib.get_close_matches(str(given), task.names, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else "; add it to [labels] in task.toml, or correct the row"
+        raise _Bad(f"unknown label '{preview(str(given), 40)}'{hint}")
+    return label, raw
+
+
+def _split(given: Any) -> Split | None:
+    if given in (None, ""):
+        return None
+    name = str(given).strip().lower()
+    name = {"validation": "dev", "valid": "dev", "val": "dev", "training": "train"}.get(name, name)
+    if name not in get_args(Split) or name == "aside":
+        raise _Bad(f"unknown split '{given}'; write train, dev or test")
+    return cast(Split, name)

@@ -1,0 +1,248 @@
+"""One chat endpoint, asked many times at once and no faster than it allows.
+
+There is one layer of retries, and it is this one: an endpoint that says "too many requests" slows down all
+requests in flight, which a client's own retries cannot do. What an endpoint does not understand (a JSON
+schema, log-probabilities, a temperature) is left out from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx2
+import openai
+from pyrate_limiter import Duration, InMemoryBucket, Limiter, Rate
+
+from fingerpost.errors import TeacherError
+from fingerpost.llm.recording import LATENCY_HEADER, Recorder, ReplayTransport, request_key
+from fingerpost.types import TeacherSettings, Usage
+
+ATTEMPTS = 8
+TOKENS_A_UNIT = 100  # the limiter counts tokens in hundreds
+
+
+class Lost(Exception):
+    """The connection broke after the request was sent: it may have been answered, and charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer: its text (None where it was refused, with the reason), log-probability, and what it took."""
+
+    text: str | None
+    usage: Usage
+    logprob: float | None = None
+    refusal: str | None = None
+
+
+class ChatModel:
+    """An OpenAI-compatible chat endpoint at temperature 0. Use it in an `async with`.
+
+    Raises:
+        TeacherError: on construction, if the key's environment variable is not set.
+    """
+
+    def __init__(self, settings: TeacherSettings, folder: Path, record: Path | None = None) -> None:
+        self.settings = settings
+        self._recorder = Recorder(record) if record else None
+        transport = ReplayTransport(folder / settings.recorded) if settings.recorded else None
+        self._client = openai.AsyncOpenAI(
+            api_key=_key(settings),
+            base_url=settings.base_url,
+            max_retries=0,
+            timeout=settings.timeout_s,
+            http_client=httpx2.AsyncClient(
+                transport=transport,
+                timeout=settings.timeout_s,
+                limits=httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency),
+            ),
+        )
+        self._extras: dict[str, Any] = {"temperature": 0, "logprobs": True, "max_tokens": settings.max_tokens}
+        self._schema_form = ["json_schema", "json_object", None]
+        self._requests = _limiter(settings.requests_per_minute)
+        self._tokens = _limiter(settings.tokens_per_minute, TOKENS_A_UNIT)
+        self._open_at = 0.0
+
+    async def __aenter__(self) -> ChatModel:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()
+        if self._recorder:
+            self._recorder.close()
+
+    async def ask(self, messages: list[dict[str, str]], schema: dict[str, Any]) -> Reply:
+        """One answer, after as many attempts as the endpoint needs.
+
+        Raises:
+            Lost: the connection broke in flight; whoever pays decides whether to ask again.
+            TeacherError: the endpoint cannot be reached, refuses the key or the model, or stays overloaded.
+        """
+        weight = len(json.dumps(messages)) // 4 + self.settings.max_tokens
+        for attempt in range(ATTEMPTS):
+            await self._admit(weight)
+            started = time.perf_counter()
+            request = self._request(messages, schema)
+            try:
+                raw = await self._client.chat.completions.with_raw_response.create(**request)
+            except (openai.RateLimitError, openai.InternalServerError) as error:
+                if _says(error, "insufficient_quota"):
+                    raise TeacherError(f"the teacher's account is out of credit: {_message(error)}; top it up") from None
+                await self._back_off(error, attempt)
+                continue
+            except openai.BadRequestError as error:
+                if self._adapt(error, request):
+                    continue
+                return Reply(None, Usage(latency_s=time.perf_counter() - started), refusal=_message(error))
+            except openai.APITimeoutError:
+                raise Lost(f"no answer within {self.settings.timeout_s:g} s") from None
+            except openai.APIConnectionError as error:
+                if isinstance(error.__cause__, httpx2.ConnectError):
+                    raise TeacherError(f"{self._where()} cannot be reached; is it running, and base_url right?") from None
+                raise Lost("the connection broke") from None
+            except (openai.AuthenticationError, openai.PermissionDeniedError):
+                raise TeacherError(f"{self._where()} refuses the key; check ${self.settings.key_env}") from None
+            except openai.APIStatusError as error:
+                raise TeacherError(f"{self._where()} says {error.status_code}: {_message(error)}") from None
+            taken = float(raw.headers.get(LATENCY_HEADER, time.perf_counter() - started))
+            reply = self._read(raw.text, taken)
+            if self._recorder and reply.text is not None:
+                self._recorder.add(request_key(self.settings.model, messages), _recorded(reply))
+            return reply
+        raise TeacherError(
+            f"{self._where()} was overloaded {ATTEMPTS} times in a row; wait, or lower concurrency or "
+            "requests_per_minute in task.toml, and run the command again: what was answered is kept"
+        )
+
+    def _request(self, messages: list[dict[str, str]], schema: dict[str, Any]) -> dict[str, Any]:
+        forms: dict[str | None, Any] = {
+            "json_schema": {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}},
+            "json_object": {"type": "json_object"},
+        }
+        request = {"model": self.settings.model, "messages": messages, **self._extras}
+        if form := forms.get(self._schema_form[0]):
+            request["response_format"] = form
+        return request
+
+    def _adapt(self, error: openai.BadRequestError, request: dict[str, Any]) -> bool:
+        """Leave out what the endpoint says it does not understand; False where that is nothing of ours.
+
+        Also true where a request beside this one has adapted already.
+        """
+        if _says(error, "max_completion_tokens") and "max_tokens" in request:
+            self._extras.pop("max_tokens", None)
+            self._extras["max_completion_tokens"] = self.settings.max_tokens
+            return True
+        if _says(error, "temperature") and "temperature" in request:
+            self._extras.pop("temperature", None)
+            return True
+        if _says(error, "logprobs") and "logprobs" in request:
+            self._extras.pop("logprobs", None)
+            return True
+        form = request.get("response_format")
+        if form and (_says(error, "response_format") or _says(error, "json_schema") or _says(error, "schema")):
+            if form["type"] == self._schema_form[0]:
+                self._schema_form.pop(0)
+            return True
+        return False
+
+    async def _admit(self, tokens: int) -> None:
+        while (wait := self._open_at - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+        if self._requests:
+            await self._requests.try_acquire_async("requests")
+        if self._tokens and self.settings.tokens_per_minute:
+            most = max(1, self.settings.tokens_per_minute // TOKENS_A_UNIT)
+            await self._tokens.try_acquire_async("tokens", weight=min(most, -(-tokens // TOKENS_A_UNIT)))
+
+    async def _back_off(self, error: openai.APIStatusError, attempt: int) -> None:
+        """All requests wait as long as the endpoint asks for; or exponentially, with jitter, where it is silent."""
+        asked = _retry_after(error.response.headers)
+        wait = asked if asked is not None else min(30.0, 0.5 * 2**attempt) * random.uniform(0.75, 1.25)
+        self._open_at = max(self._open_at, time.monotonic() + wait)
+        await asyncio.sleep(wait)
+
+    def _read(self, body: str, seconds: float) -> Reply:
+        try:
+            data = json.loads(body)
+            choice, used = data["choices"][0], data.get("usage") or {}
+            message = choice["message"]
+            text, refusal = message.get("content"), message.get("refusal")
+            tokens = (choice.get("logprobs") or {}).get("content") or []
+            logprob = sum(token["logprob"] for token in tokens) if tokens else None
+            cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            raise TeacherError(
+                f"{self._where()} does not answer in OpenAI's chat format; base_url usually ends with /v1"
+            ) from None
+        usage = Usage(used.get("prompt_tokens"), cached, used.get("completion_tokens"), None, seconds)
+        return Reply(text, usage, logprob, refusal or (None if text else "an empty reply"))
+
+    def _where(self) -> str:
+        return f"the teacher at {self._client.base_url}"
+
+
+def _key(settings: TeacherSettings) -> str:
+    from fingerpost.llm.prices import is_local
+
+    key = os.environ.get(settings.key_env, "")
+    if not key and not is_local(settings):
+        raise TeacherError(
+            f"there is no API key: set the environment variable {settings.key_env}, "
+            "or name another one with key_env in [teacher] of task.toml"
+        )
+    return key or "none"
+
+
+def _limiter(a_minute: int | None, unit: int = 1) -> Limiter | None:
+    if a_minute is None:
+        return None
+    return Limiter(InMemoryBucket([Rate(max(1, a_minute // unit), Duration.MINUTE)]))
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds to wait by `retry-after-ms` or `retry-after` (RFC 9110: seconds, or a date)."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        value = headers.get("retry-after")
+        if value is None:
+            return None
+        if value.replace(".", "", 1).isdigit():
+            return float(value)
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
+
+
+def _says(error: openai.APIStatusError, word: str) -> bool:
+    return word in json.dumps(error.body, default=str) or word in str(error.message)
+
+
+def _message(error: openai.APIStatusError) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return str(body.get("message") or error.message)[:200]
+
+
+def _recorded(reply: Reply) -> dict[str, Any]:
+    usage = reply.usage
+    return {
+        "reply": reply.text,
+        "logprob": None if reply.logprob is None else round(reply.logprob, 4),
+        "prompt_tokens": usage.prompt or 0,
+        "cached_tokens": usage.cached or 0,
+        "completion_tokens": usage.completion or 0,
+        "latency_s": round(usage.latency_s or 0.0, 3),
+    }

@@ -1,0 +1,96 @@
+"""Answers of a real teacher kept in a file, and played back under the same client code.
+
+A recording is JSON Lines: the key of the request (model and messages), the reply, its log-probability,
+token counts, and the seconds that it took. A prompt that was not recorded is not answered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from fingerpost.errors import TeacherError
+
+LATENCY_HEADER = "fingerpost-latency-s"
+
+
+def request_key(model: str, messages: Any) -> str:
+    """Equal for requests that ask the same model the same thing."""
+    body = json.dumps([model, messages], ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(body.encode()).hexdigest()[:24]
+
+
+class Recorder:
+    """Appends each answer to a file as it comes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def add(self, key: str, answer: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"key": key, **answer}, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class ReplayTransport(httpx2.AsyncBaseTransport):
+    """Answers chat completions from a recording, with the recorded latency in a header.
+
+    Raises:
+        TeacherError: on construction, if the file is missing or broken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._name = str(path)
+        self._answers: dict[str, dict[str, Any]] = {}
+        if not path.is_file():
+            raise TeacherError(f"there is no recording {path}; correct 'recorded' in [teacher] of task.toml")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                answer = json.loads(line)
+                self._answers[answer["key"]] = answer
+            except (ValueError, KeyError, TypeError):
+                raise TeacherError(f"{path}, line {number}: no recorded answer; record again") from None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(await request.aread())
+        answer = self._answers.get(request_key(body["model"], body["messages"]))
+        if answer is None:
+            message = (
+                f"{self._name} holds no answer to this prompt: it was recorded with another prompt or model; "
+                "record again with 'fingerpost label --record FILE' and a live teacher"
+            )
+            return httpx2.Response(404, json={"error": {"message": message, "type": "not_recorded"}})
+        return httpx2.Response(
+            200, json=_completion(body["model"], answer), headers={LATENCY_HEADER: str(answer["latency_s"])}
+        )
+
+
+def _completion(model: str, answer: dict[str, Any]) -> dict[str, Any]:
+    reply, logprob = answer["reply"], answer.get("logprob")
+    token = {"token": reply, "logprob": logprob, "bytes": None, "top_logprobs": []}
+    return {
+        "id": f"chatcmpl-{answer['key']}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": reply},
+                "finish_reason": "stop",
+                "logprobs": None if logprob is None else {"content": [token], "refusal": None},
+            }
+        ],
+        "usage": {
+            "prompt_tokens": answer["prompt_tokens"],
+            "completion_tokens": answer["completion_tokens"],
+            "total_tokens": answer["prompt_tokens"] + answer["completion_tokens"],
+            "prompt_tokens_details": {"cached_tokens": answer["cached_tokens"]},
+        },
+    }

@@ -1,0 +1,34 @@
+"""The students. Each kind is a module with `fit(...)` and `load(folder, ...)`, imported on use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fingerpost.artifact import read_manifest
+from fingerpost.errors import ModelError
+
+if TYPE_CHECKING:
+    from fingerpost.types import Predictor
+
+KINDS = {"encoder": "fingerpost.students.encoder"}
+
+
+def load(folder: str | Path, threads: int = 1) -> Predictor:
+    """Load a model folder as a predictor. Needs no torch.
+
+    Args:
+        folder: what `fingerpost train` wrote.
+        threads: threads of one prediction; 1 gives the best latency where many requests share the machine.
+
+    Raises:
+        ModelError: the folder is missing, incomplete, altered, or of a kind that this version does not know.
+    """
+    path = Path(folder)
+    manifest = read_manifest(path)
+    if manifest.kind not in KINDS:
+        raise ModelError(f"{path} holds a student of kind '{manifest.kind}', which this version does not know; "
+                         "pip install -U fingerpost")
+    predictor: Predictor = import_module(KINDS[manifest.kind]).load(path, manifest, threads)
+    return predictor

@@ -1,0 +1,27 @@
+"""The sentence-encoder student: an encoder and a linear head, trained with torch, served without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fingerpost.students.encoder.predict import EncoderStudent
+    from fingerpost.types import Example, Manifest, Task
+
+
+def load(folder: Path, manifest: Manifest, threads: int = 1) -> EncoderStudent:
+    """Open a checked model folder."""
+    from fingerpost.students.encoder.predict import EncoderStudent
+
+    return EncoderStudent(folder, manifest, threads)
+
+
+def fit(
+    examples: Sequence[Example], dev: Sequence[Example], task: Task, folder: Path, **options: Any
+) -> Manifest:
+    """Train a student into `folder`; see `fingerpost.students.encoder.fit.fit` for the options."""
+    from fingerpost.students.encoder.fit import fit
+
+    return fit(examples, dev, task, folder, **options)

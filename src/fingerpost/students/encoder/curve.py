@@ -1,0 +1,47 @@
+"""The learning curve: what a linear head on the frozen encoder reaches with fewer examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerpost.students.encoder.fit import MAX_TOKENS, Rows, choose, fit_rows, rows_of
+from fingerpost.students.encoder.network import Encoder, repeatable
+from fingerpost.text import encoder_input
+from fingerpost.types import Conversation, Example, Task
+
+SMALLEST = 25
+
+
+def learning_curve(
+    examples: Sequence[Example], test: Sequence[Conversation], task: Task, *, encoder: str, history: int, seed: int
+) -> list[tuple[int, NDArray[np.int64]]]:
+    """For 25, 50, 100, ... and all examples, drawn at random: their number, and the label indices for `test`."""
+    with repeatable(seed):
+        base = Encoder(encoder, MAX_TOKENS)
+        rows = rows_of(base, examples, task, history)
+        vectors = base.embed([encoder_input(each, history) for each in test])
+        order = np.random.default_rng(seed).permutation(len(examples))
+        sizes = []
+        size = SMALLEST
+        while size < len(examples):
+            sizes.append(size)
+            size *= 2
+        points = []
+        for size in [*sizes, len(examples)]:
+            part = _take(rows, order[:size])
+            head = fit_rows(part, choose(part, seed), seed)
+            points.append((size, head.logits(vectors).argmax(1)))
+    return points
+
+
+def _take(rows: Rows, chosen: NDArray[np.int64]) -> Rows:
+    return Rows(
+        [rows.texts[i] for i in chosen],
+        rows.vectors[chosen],
+        rows.targets[chosen],
+        rows.weights[chosen],
+        [rows.groups[i] for i in chosen],
+    )

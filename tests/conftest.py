@@ -1,0 +1,128 @@
+"""What tests share: a small task in a folder, a teacher on a real socket, one trained student."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from teacher import LABELS, Teacher
+
+from fingerpost.store import Store
+from fingerpost.task import load_task
+from fingerpost.types import Manifest, Task
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+ROOT = Path(__file__).parent.parent
+
+TASK = """\
+name = "shop"
+instructions = "Route the message."
+fallback = "other"
+
+[labels]
+billing = "invoices and payments"
+delivery = "parcels and couriers"
+other = "anything else"
+
+[teacher]
+model = "test-model"
+base_url = "{base_url}"
+concurrency = 4
+orders = 3
+timeout_s = 5
+prices = {{ input = 1.0, cached_input = 0.5, output = 4.0 }}
+"""
+
+
+@pytest.fixture
+def teacher() -> Iterator[Teacher]:
+    server = Teacher().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, teacher: Teacher) -> Path:
+    """A project folder whose teacher is `teacher`."""
+    (tmp_path / "task.toml").write_text(TASK.format(base_url=teacher.base_url))
+    return tmp_path
+
+
+@pytest.fixture
+def task(folder: Path) -> Task:
+    return load_task(folder / "task.toml")
+
+
+@pytest.fixture
+def store(folder: Path) -> Iterator[Store]:
+    with Store(folder / "fingerpost.db") as opened:
+        yield opened
+
+
+def question_text(number: int) -> str:
+    """Texts that are no near-duplicates of each other, with their label in them."""
+    words = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "jetty", "kayak", "larch"]
+    middle = " ".join(words[(number // 12**power) % 12] for power in range(4))
+    return f"{LABELS[number % 3]} {number * 7919 % 99991} {middle}"
+
+
+def write_questions(file: Path, count: int) -> Path:
+    file.write_text("".join(question_text(i) + "\n" for i in range(count)))
+    return file
+
+
+@pytest.fixture
+def cli(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in the project's folder, as a user does."""
+
+    def run(*arguments: str, cwd: Path = folder, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "fingerpost", *arguments],
+            cwd=cwd,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=300,
+        )
+
+    return run
+
+
+TEXTS = {
+    "billing": ["my invoice is wrong", "I was charged twice", "refund my payment", "the bill is too high",
+                "which card did you debit", "send me the receipt", "the invoice has the wrong name",
+                "payment failed yesterday", "why is there a fee on my account", "the amount on the bill is odd"],
+    "delivery": ["where is my parcel", "the courier did not come", "my package is late", "deliver it to the neighbour",
+                 "track my shipment", "the box arrived broken", "change the delivery address", "when does it arrive",
+                 "the driver left it in the rain", "the parcel shop is closed"],
+    "other": ["what a nice day", "tell me a joke", "do you like music", "who won the match", "I love your logo",
+              "are you a robot", "good morning", "what is the capital of Peru", "sing me a song", "it is raining here"],
+}  # fmt: skip
+
+
+def write_labelled(file: Path, test: bool = True) -> Path:
+    """A labelled CSV: 21 rows for training, 3 for dev, 6 for test."""
+    lines = ["text,label,split"]
+    for label, texts in TEXTS.items():
+        for i, text in enumerate(texts):
+            lines.append(f"{text},{label},{'train' if i < 7 else 'dev' if i < 8 else 'test' if test else 'train'}")
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+@pytest.fixture(scope="session")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder, trained once for all tests that only read it."""
+    from fingerpost.intake import Columns
+    from fingerpost.train import from_file, train
+
+    folder = tmp_path_factory.mktemp("student")
+    data = from_file(write_labelled(folder / "data.csv"), Columns())
+    manifest: Manifest = train(data, folder / "model", epochs=0)
+    assert manifest.kind == "encoder"
+    return folder / "model"

@@ -1,0 +1,140 @@
+"""A teacher on a real socket, for tests and benchmarks: it counts what it was asked, and misbehaves on demand.
+
+Run as a program it prints its port and serves until its standard input closes; every answered request is a
+line of the log file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LABELS = ("billing", "delivery", "other")
+USAGE = {"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105, "prompt_tokens_details": {"cached_tokens": 60}}
+
+
+@dataclass
+class Teacher:
+    """Answers each question with the first label that its text contains, else `other`.
+
+    `refuse` maps a field of the request to the message of a 400; `fail` is a list of (status, headers) that the
+    next requests get; `drop` of the next requests get no answer and a closed connection.
+    """
+
+    delay_s: float = 0.0
+    reply: str | None = None
+    refuse: dict[str, str] = field(default_factory=dict)
+    fail: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    drop: int = 0
+    usage: dict[str, Any] | None = field(default_factory=lambda: dict(USAGE))
+    logprob: float | None = -0.25
+    log: Path | None = None
+    asked: Counter[str] = field(default_factory=Counter)
+    answered: Counter[str] = field(default_factory=Counter)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    most_at_once: int = 0
+    port: int = 0
+    _now: int = 0
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> Teacher:
+        """Serve in a thread of its own; returns when it listens."""
+        ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+
+        async def serve() -> None:
+            server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, backlog=1024)
+            self.port = server.sockets[0].getsockname()[1]
+            ready.set()
+
+        def run() -> None:
+            self._loop.run_until_complete(serve())
+            self._loop.run_forever()
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+        assert ready.wait(10)
+        return self
+
+    def stop(self) -> None:
+        """End all connections and the thread."""
+
+        async def cancel() -> None:
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(cancel(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                lines = head.decode("latin-1").split("\r\n")
+                headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+                body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
+                self._now += 1
+                self.most_at_once = max(self.most_at_once, self._now)
+                try:
+                    answer = await self._answer(body)
+                finally:
+                    self._now -= 1
+                if answer is None:
+                    break
+                status, extra, content = answer
+                payload = json.dumps(content).encode()
+                more = "".join(f"{key}: {value}\r\n" for key, value in extra.items())
+                writer.write(
+                    f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(payload)}\r\n{more}\r\n"
+                    .encode() + payload
+                )
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, body: dict[str, Any]) -> tuple[int, dict[str, str], Any] | None:
+        text = body["messages"][-1]["content"]
+        self.asked[text] += 1
+        self.bodies.append(body)
+        if self.drop:
+            self.drop -= 1
+            return None
+        if self.fail:
+            status, headers = self.fail.pop(0)
+            return status, headers, {"error": {"message": f"status {status}", "type": "x", "code": None}}
+        for name, message in self.refuse.items():
+            if name in body:
+                return 400, {}, {"error": {"message": message, "type": "invalid_request_error", "param": name}}
+        await asyncio.sleep(self.delay_s)
+        label = next((each for each in LABELS if each in text), "other")
+        content = self.reply if self.reply is not None else json.dumps({"action": label})
+        self.answered[text] += 1
+        if self.log:
+            with self.log.open("a") as stream:
+                stream.write(json.dumps(text) + "\n")
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+        if self.logprob is not None and body.get("logprobs"):
+            token = {"token": content, "logprob": self.logprob, "bytes": None, "top_logprobs": []}
+            choice["logprobs"] = {"content": [token]}
+        completion = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
+        return 200, {}, completion | ({"usage": self.usage} if self.usage else {})
+
+
+if __name__ == "__main__":
+    teacher = Teacher(delay_s=float(sys.argv[1]), log=Path(sys.argv[2]) if len(sys.argv) > 2 else None).start()
+    print(teacher.port, flush=True)
+    sys.stdin.read()

@@ -1,0 +1,144 @@
+"""The command line as people use it, in processes of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from conftest import ROOT, write_labelled, write_questions
+from teacher import Teacher
+
+Cli = Callable[..., "CompletedProcess[str]"]
+
+
+def failed(run: CompletedProcess[str], *words: str) -> None:
+    """One line on standard error that holds the words, exit code 2, no traceback."""
+    assert run.returncode == 2, run.stdout + run.stderr
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("fingerpost: ") and "Traceback" not in run.stderr
+    for word in words:
+        assert word in last, last
+
+
+def test_the_whole_path_in_one_command_doing_only_what_is_not_done(cli: Cli, folder: Path, teacher: Teacher) -> None:
+    write_labelled(folder / "data.csv")
+    with (folder / "task.toml").open("a") as stream:
+        stream.write('\n[[data]]\nfile = "data.csv"\n')
+    assert "next: fingerpost import FILE" in cli("status").stdout
+    first = cli("run", "--yes", "--budget", "1")
+    assert first.returncode == 0, first.stderr
+    assert "errors gone" in first.stdout and "test-model" in first.stdout
+    assert (folder / "reports" / "report.html").is_file() and (folder / "models" / "student" / "model.onnx").is_file()
+    asked = sum(teacher.asked.values())
+    second = cli("run", "--yes")
+    assert second.returncode == 0 and "up to date" in second.stdout and "trained on these labels already" in second.stdout
+    assert sum(teacher.asked.values()) == asked == 30
+    status = cli("status").stdout
+    assert "next: fingerpost predict" in status and "cost: $0.00" in status and "30 questions" in status
+    answer = cli("predict", "models/student", "my invoice is wrong")
+    assert answer.stdout.startswith("billing\t0.")
+
+
+def test_money_is_not_spent_without_a_yes(cli: Cli, folder: Path, teacher: Teacher) -> None:
+    write_questions(folder / "q.txt", 3)
+    assert cli("import", "q.txt").returncode == 0
+    run = cli("label")
+    failed(run, "--yes", "--budget")
+    assert "at most $" in run.stdout and not teacher.asked
+    failed(cli("label", "--yes", "--budget", "0.000001"), "nothing was asked", "--budget")
+
+
+def test_bad_input_costs_one_line_and_nothing_else(cli: Cli, folder: Path, teacher: Teacher, student: Path) -> None:
+    (folder / "bad.csv").write_bytes(b"text,label\nfine,billing\n,billing\nodd,refund\nx\xff,other\n" + b"y" * 100_000 + b",other\n")
+    run = cli("import", "bad.csv")
+    failed(run, "4 of 5 rows", "the others are kept")
+    assert len(re.findall(r"bad\.csv, line [3-6]: ", run.stderr)) == 4
+    assert "1 user" not in run.stdout and "questions, user: 1 " in cli("status").stdout
+    failed(cli("import", "missing.csv"), "there is no file missing.csv")
+    failed(cli("import", "bad.csv", "--text", "words"), "no column 'words'", "--text")
+    failed(cli("import", "bad.csv", "--only", "tset"), "no split 'tset'")
+    failed(cli("label", "-C", "elsewhere"), "fingerpost init")
+    failed(cli("train"), "no training question has a label" if False else "fingerpost")
+    failed(cli("train", "bad.csv"), "-o")
+    failed(cli("train", "--labels", "mine"), "best, teacher or human")
+    failed(cli("evaluate"), "fingerpost train")
+    failed(cli("evaluate", str(student), "bad.csv", "--label", "none"), "no column 'none'")
+    failed(cli("predict", "nowhere", "x"), "no model folder")
+    failed(cli("predict", str(student), " "), "the text is empty")
+    failed(cli("predict", str(student), "x" * 100_000), "100,000 characters")
+    failed(cli("predict", str(student), "bad.csv", "-o", "out.doc"), ".csv, .jsonl or .parquet")
+    failed(cli("export", "--train", "no/t.jsonl"), "there is no folder")
+    teacher.reply = "I cannot help with that"
+    write_questions(folder / "q.txt", 12)
+    cli("import", "q.txt")
+    failed(cli("label", "--yes"), "names a label", "--retry")
+    task = folder / "task.toml"
+    good = task.read_text()
+    task.write_text(good.replace("concurrency = 4", "concurrency = 0"))
+    failed(cli("status"), "task.toml, line 12", "greater than 0")
+    task.write_text(good.replace(teacher.base_url, "http://127.0.0.1:9/v1"))
+    failed(cli("label", "--yes", "--retry"), "cannot be reached")
+    task.write_text(good.replace(teacher.base_url, "http://example.invalid/v1"))
+    failed(cli("label", "--yes", "--retry", OPENAI_API_KEY=""), "set the environment variable OPENAI_API_KEY")
+
+
+def test_without_a_project(cli: Cli, tmp_path: Path) -> None:
+    data = write_labelled(tmp_path / "data.csv")
+    run = cli("train", "data.csv", "-o", "model", "--epochs", "0")
+    assert run.returncode == 0, run.stderr
+    assert "21 training rows" in run.stdout
+    run = cli("evaluate", "model", "data.csv", "--json", "out.json", "--html", "out.html", "--teacher", "label")
+    assert run.returncode == 0, run.stderr
+    models = {model["name"]: model for model in json.loads((tmp_path / "out.json").read_text())["models"]}
+    assert models["model"]["n"] == 6 and models["label"]["accuracy"] == 1.0
+    run = cli("predict", "model", "data.csv", "-o", "out.csv")
+    assert run.returncode == 0, run.stderr
+    with data.open() as before, (tmp_path / "out.csv").open() as after:
+        rows, answers = list(csv.DictReader(before)), list(csv.DictReader(after))
+    assert [row["text"] for row in rows] == [row["text"] for row in answers]
+    assert sum(row["label"] == answer["predicted"] for row, answer in zip(rows, answers, strict=True)) >= 24
+
+
+def test_a_new_task_from_a_file(cli: Cli, tmp_path: Path) -> None:
+    write_labelled(tmp_path / "data.csv")
+    run = cli("init", "new", "--from", "data.csv", "--base-url", "http://localhost:1/v1")
+    assert run.returncode == 0, run.stderr
+    text = (tmp_path / "new" / "task.toml").read_text()
+    assert 'fallback = "other"' in text and 'billing = "billing"' in text
+    assert cli("import", "data.csv", "-C", "new").returncode == 0
+    failed(cli("init", "new", "--from", "data.csv"), "exists already")
+    failed(cli("init", "newer"), "--from FILE")
+
+
+def test_the_readmes_commands_run_as_they_stand(cli: Cli, tmp_path: Path) -> None:
+    """Every line of README.md's `console` blocks that starts with `$ fingerpost`, in a copy of the example."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.db*", "models", "reports"))
+    write_labelled(tmp_path / "tickets.csv")
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```console\n(.*?)```", readme, flags=re.DOTALL)
+    commands = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    ours = [command for command in commands if command.startswith("fingerpost ")]
+    assert len(ours) >= 8
+    import shlex
+
+    for command in ours:
+        run = cli(*shlex.split(command, comments=True)[1:], cwd=tmp_path)
+        assert run.returncode == 0, f"{command}\n{run.stdout}\n{run.stderr}"
+    assert [command for command in commands if command.startswith("make ")] == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_the_docs_name_only_options_that_exist(cli: Cli, page: Path) -> None:
+    used = re.findall(r"^\$? ?fingerpost (\w+)(.*)$", page.read_text(), flags=re.MULTILINE)
+    helps: dict[str, str] = {}
+    for command, rest in used:
+        text = helps.setdefault(command, cli(command, "--help").stdout)
+        assert text, f"{page.name}: there is no command {command}"
+        for option in re.findall(r"--[\w-]+", rest.split("#")[0]):
+            assert option in text, f"{page.name}: fingerpost {command} has no {option}"

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TEXTS, write_labelled
+
+import fingerpost
+from fingerpost.artifact import read_manifest
+from fingerpost.errors import InputError, ModelError
+from fingerpost.intake import Columns
+from fingerpost.students.encoder import fit as fitting
+from fingerpost.students.encoder.head import Head, fit_head, neighbour_votes
+from fingerpost.train import from_file, train
+from fingerpost.types import Example, Label, Message, Task
+
+
+def test_a_trained_student_predicts_with_calibrated_scores(student: Path) -> None:
+    router = fingerpost.load(student)
+    answers = router.predict(["my invoice is too high", (Message("user", "the parcel is late"),)])
+    assert [answer.label for answer in answers] == ["billing", "delivery"]
+    for answer in answers:
+        assert sum(answer.scores.values()) == pytest.approx(1)
+        assert answer.confidence == max(answer.scores.values()) == answer.scores[str(answer.label)]
+        assert answer.usage.latency_s is not None and answer.usage.latency_s > 0
+    assert router.predict([]) == []
+
+
+def test_batches_give_what_single_texts_give(student: Path) -> None:
+    router = fingerpost.load(student)
+    texts = [text for part in TEXTS.values() for text in part] * 3
+    together = router.predict(texts)
+    alone = [router.predict([text])[0] for text in texts]
+    assert [answer.label for answer in together] == [answer.label for answer in alone]
+    assert np.allclose([a.confidence for a in together], [b.confidence for b in alone], atol=0.06)  # int8
+
+
+def test_prediction_needs_no_torch(student: Path) -> None:
+    code = (
+        "import sys, fingerpost; print(fingerpost.load(sys.argv[1]).predict(['my parcel'])[0].label);"
+        "print([m for m in ('torch', 'transformers', 'sklearn', 'openai', 'sqlalchemy') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(student)], capture_output=True, text=True, check=True)
+    assert run.stdout == "delivery\n[]\n"
+
+
+def test_the_manifest_says_what_was_done(student: Path) -> None:
+    manifest = read_manifest(student)
+    assert manifest.encoder["sha256"].startswith("53aa5117") and manifest.precision == "int8"
+    assert manifest.training["train_rows"] == 21 and manifest.training["dev_rows"] == 3
+    assert set(manifest.files) == {"model.onnx", "tokenizer.json"}
+    assert sum(file.stat().st_size for file in student.iterdir()) < 30e6
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "tokenizer.json", "manifest.json"])
+def test_an_altered_folder_is_not_loaded(student: Path, tmp_path: Path, file: str) -> None:
+    copy = shutil.copytree(student, tmp_path / "copy")
+    (copy / file).write_bytes((copy / file).read_bytes()[:-2] + b"xx")
+    with pytest.raises(ModelError, match="train"):
+        fingerpost.load(copy)
+    (copy / file).unlink()
+    with pytest.raises(ModelError):
+        fingerpost.load(copy)
+
+
+def test_labels_that_do_not_fit_the_graph_are_refused(student: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(student, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["labels"] = manifest["labels"][:2]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match="3 outputs for 2 labels"):
+        fingerpost.load(copy)
+    manifest["kind"] = "oracle"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match="does not know"):
+        fingerpost.load(copy)
+
+
+def test_fine_tuning_is_repeatable_and_reported(tmp_path: Path) -> None:
+    data = from_file(write_labelled(tmp_path / "data.csv"), Columns())
+    shown: list[str] = []
+    answers = []
+    for name in ("one", "two"):
+        train(data, tmp_path / name, epochs=1, seed=3, show=shown.append)
+        answers.append(fingerpost.load(tmp_path / name).predict(["my bill", "a box", "hello"]))
+    assert [a.scores for a in answers[0]] == [b.scores for b in answers[1]]
+    assert any("epoch 1 of 1: loss" in line and "on dev" in line for line in shown)
+
+
+def test_soft_labels_and_weights_are_learnt_from() -> None:
+    vectors = np.eye(4, dtype=np.float32)[[0, 0, 1, 1]]
+    targets = np.array([[1, 0], [0, 1], [0.2, 0.8], [0.2, 0.8]], dtype=np.float32)
+    even = fit_head(vectors, targets, np.ones(4, dtype=np.float32), 1e4).probabilities(vectors)
+    assert even[0, 0] == pytest.approx(0.5, abs=0.02) and even[2, 1] == pytest.approx(0.8, abs=0.02)
+    heavy = fit_head(vectors, targets, np.array([9, 1, 1, 1], dtype=np.float32), 1e4).probabilities(vectors)
+    assert heavy[0, 0] == pytest.approx(0.9, abs=0.02)
+
+
+def test_the_head_is_scikit_learns_on_hard_labels() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(200, 8)).astype(np.float32)
+    labels = (vectors @ draw.normal(size=(8, 3))).argmax(1)
+    reference = LogisticRegression(C=3.0, max_iter=1000).fit(vectors, labels)
+    mine = fit_head(vectors, np.eye(3, dtype=np.float32)[labels], np.ones(200, dtype=np.float32), 3.0)
+    assert np.allclose(mine.probabilities(vectors), reference.predict_proba(vectors), atol=2e-3)
+
+
+def test_neighbours_do_not_vote_for_themselves() -> None:
+    vectors = np.eye(3, dtype=np.float32)[[0, 0, 1]]
+    targets = np.eye(3, dtype=np.float32)
+    votes = neighbour_votes(vectors, targets, seed=0)
+    assert votes[0].argmax() == 1 and votes[1].argmax() == 0 and votes.sum(1) == pytest.approx(1)
+
+
+def test_the_most_regular_choice_within_one_standard_error_wins() -> None:
+    def right(share: float) -> np.ndarray:
+        return np.arange(1000) < 1000 * share
+
+    results = {fitting.Choice(c, False): right(share) for c, share in ((1.0, 0.80), (3.0, 0.895), (10.0, 0.90))}
+    assert fitting.most_regular(results).strength == 3.0
+
+
+def test_calibration_finds_the_temperature() -> None:
+    draw = np.random.default_rng(1)
+    logits = draw.normal(size=(4000, 5)).astype(np.float32)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([draw.choice(5, p=row) for row in probabilities.astype(float) / probabilities.astype(float).sum(1, keepdims=True)])
+    targets = np.eye(5, dtype=np.float32)[labels]
+    assert fitting.calibrate(3 * logits, targets, np.ones(4000, dtype=np.float32)) == pytest.approx(3, rel=0.1)
+
+
+def test_the_untuned_base_takes_the_nearest_description(tmp_path: Path) -> None:
+    labels = (Label(name="x1", description="invoices and payments"), Label(name="x2", description="weather"))
+    fitting.fit_base(Task(name="t", labels=labels), tmp_path / "base")
+    answers = fingerpost.load(tmp_path / "base").predict(["please pay this invoice", "rain and storms tomorrow"])
+    assert [answer.label for answer in answers] == ["x1", "x2"]
+
+
+def test_earlier_turns_are_part_of_the_input(student: Path) -> None:
+    router = fingerpost.load(student)
+    last = Message("user", "and the other one?")
+    billing = (Message("user", "my invoice is wrong"), Message("assistant", "the invoice of may?"), last)
+    parcel = (Message("user", "my parcel is late"), Message("assistant", "the parcel from may?"), last)
+    assert [answer.label for answer in router.predict([billing, parcel])] == ["billing", "delivery"]
+
+
+def test_too_little_to_learn_from(tmp_path: Path) -> None:
+    one = [Example("1", (Message("user", "a"),), {"x": 1.0})]
+    task = Task(name="t", labels=(Label(name="x"), Label(name="y")))
+    with pytest.raises(InputError, match="at least two"):
+        fitting.fit(one, one, task, tmp_path / "m")
+    two = [*one, Example("2", (Message("user", "b"),), {"y": 1.0})]
+    with pytest.raises(InputError, match="no dev rows"):
+        fitting.fit(two, [], task, tmp_path / "m")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="no model folder"):
+        fitting.fit(two, two, task, tmp_path / "full")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        fitting.fit(two, two, task, tmp_path / "m", encoder="no/such-encoder")
+    assert [each.name for each in tmp_path.iterdir()] == ["full"]
+
+
+def test_wrong_packaged_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fingerpost.students.encoder import source
+
+    monkeypatch.setattr(source, "PACKAGED_SHA256", "0" * 64)
+    with pytest.raises(ModelError, match="not the published ones"):
+        source.find_encoder(source.DEFAULT)
+
+
+def test_heads_are_linear() -> None:
+    head = Head(np.eye(2, dtype=np.float32), np.array([0, 1], dtype=np.float32))
+    assert head.logits(np.array([[2, 3]], dtype=np.float32)).tolist() == [[2, 4]]

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TEXTS, write_labelled
+
+import fingerpost
+from fingerpost.errors import InputError
+from fingerpost.evaluate import (
+    Contestant,
+    Recorded,
+    TestRow,
+    evaluate,
+    learning_curve,
+    rows_from_file,
+    rows_from_store,
+    teachers_from_store,
+)
+from fingerpost.ingest import import_file
+from fingerpost.intake import Columns
+from fingerpost.report import page, tables
+from fingerpost.store import Store
+from fingerpost.text import question_id
+from fingerpost.train import from_file
+from fingerpost.types import Message, Prediction, Report, Task, Usage, Verdict
+
+LABELS = ["billing", "delivery", "other"]
+
+
+class Fixed:
+    """Answers the row's gold label, or another one where it is told to be wrong."""
+
+    def __init__(self, name: str, wrong: set[int]) -> None:
+        self.name, self.wrong = name, wrong
+
+    def predict(self, conversations: Sequence[object]) -> list[Prediction]:
+        answers = []
+        for each in conversations:
+            number = int(each[-1].content.split()[-1])  # type: ignore[index]
+            label = LABELS[(number + (number in self.wrong)) % 3]
+            answers.append(Prediction(label, 0.6 if number in self.wrong else 0.9))
+        return answers
+
+
+def rows(count: int) -> list[TestRow]:
+    made = []
+    for i in range(count):
+        messages = (Message("user", f"number {i}"),)
+        made.append(TestRow(question_id(messages), messages, "user" if i % 2 else "synthetic", LABELS[i % 3]))
+    return made
+
+
+def teacher_of(test_rows: list[TestRow], wrong: set[int]) -> Contestant:
+    answers = {
+        row.id: [
+            Verdict(row.id, "teacher", "big", LABELS[(i + (i in wrong)) % 3], logprob=-0.1, usage=Usage(cost_usd=0.002, latency_s=0.5))
+        ]
+        for i, row in enumerate(test_rows)
+    }
+    return Contestant("teacher", Recorded("big", answers), live=False)
+
+
+@pytest.fixture
+def report() -> Report:
+    test_rows = rows(100)
+    base = Contestant("base", Fixed("base", set(range(48))))
+    student = Contestant("student", Fixed("student", set(range(22))))
+    return evaluate("t", LABELS, test_rows, [base, teacher_of(test_rows, set(range(30))), student], spent_usd=1.0)
+
+
+def test_all_models_on_the_same_rows(report: Report) -> None:
+    base, teacher, student = report.models
+    assert [model.n for model in report.models] == [100] * 3
+    assert [model.accuracy for model in report.models] == [0.52, 0.70, 0.78]
+    assert student.error_reduction is not None and student.error_reduction.value == pytest.approx(26 / 48)
+    assert student.accuracy_low is not None and student.accuracy_high is not None
+    assert student.accuracy_low < 0.78 < student.accuracy_high
+    assert student.agreement is not None and student.agreement.value == pytest.approx(0.92)
+    assert teacher.agreement is None
+    assert sum(score.n for score in student.labels) == np.sum(student.confusion) == 100
+    assert len(student.mistakes) == 22 and student.mistakes[0].gold != student.mistakes[0].answer
+    assert base.latency_n == 100 and teacher.latency_p50_ms == 500
+
+
+def test_pairs_costs_and_break_even(report: Report) -> None:
+    pair = next(each for each in report.pairs if (each.a, each.b) == ("big", "student"))
+    assert (pair.only_a_right, pair.only_b_right) == (0, 8)
+    assert pair.p == pytest.approx(2 / 2**8) and pair.p_holm >= pair.p
+    assert report.models[1].cost_per_1000_usd == pytest.approx(2.0)
+    assert report.break_even == {"student": 500}
+
+
+def test_sources_apart(report: Report) -> None:
+    assert [(part.source, part.n) for part in report.by_source] == [("synthetic", 50), ("user", 50)]
+    assert all(part.models[2].accuracy == 0.78 for part in report.by_source)
+
+
+def test_without_human_labels_there_is_agreement_and_no_accuracy() -> None:
+    test_rows = [TestRow(row.id, row.messages, row.source, None) for row in rows(40)]
+    student = Contestant("student", Fixed("student", set(range(10))))
+    found = evaluate("t", LABELS, test_rows, [teacher_of(test_rows, set()), student])
+    assert found.against == "teacher's answers"
+    model = found.models[1]
+    assert model.accuracy is None and model.agreement is not None and model.agreement.value == 0.75
+    assert "agreement" in page.render(found)
+
+
+def test_a_teacher_without_an_answer_is_wrong_there() -> None:
+    test_rows = rows(10)
+    contestant = teacher_of(test_rows, set())
+    key = test_rows[0].id
+    contestant.predictor._answers[key] = [Verdict(key, "teacher", "big", None)]  # type: ignore[attr-defined]
+    found = evaluate("t", LABELS, test_rows, [contestant])
+    assert found.models[0].accuracy == 0.9 and found.models[0].no_answer == 1
+    assert found.models[0].cost_n == 9
+
+
+def test_a_teacher_that_was_not_asked_everything_is_left_out_and_named(
+    store: Store, task: Task, folder: Path
+) -> None:
+    import_file(store, task, write_labelled(folder / "x.csv"))
+    test_rows = rows_from_store(store)
+    assert len(test_rows) == 6 and all(row.gold for row in test_rows)
+    store.add_verdicts([Verdict(test_rows[0].id, "teacher", "big", "billing")])
+    notes: list[str] = []
+    assert teachers_from_store(store, test_rows, notes) == []
+    assert "1 of 6" in notes[0]
+    store.add_verdicts([Verdict(row.id, "teacher", "big", "billing") for row in test_rows])
+    (found,) = teachers_from_store(store, test_rows, notes)
+    assert found.predictor.name == "big"
+
+
+def test_bad_rows_and_unknown_labels(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no test rows"):
+        evaluate("t", LABELS, [], [])
+    odd = [TestRow("1", (Message("user", "x 1"),), "user", "refund")]
+    with pytest.raises(InputError, match="do not know: refund"):
+        evaluate("t", LABELS, odd, [])
+    (tmp_path / "x.csv").write_text("text,label,split\na,billing,train\nb,other,test\n,other,test\n")
+    found, rejected = rows_from_file(tmp_path / "x.csv", Columns())
+    assert len(found) == 1 and len(rejected) == 1
+
+
+def test_the_learning_curve_rises(tmp_path: Path) -> None:
+    data = from_file(write_labelled(tmp_path / "x.csv", test=False), Columns())
+    test_rows = [
+        TestRow("", (Message("user", text),), "user", label) for label, texts in TEXTS.items() for text in texts
+    ]
+    points = learning_curve(data.task, (data.train, test_rows), "all-MiniLM-L6-v2", 2, 0)
+    assert [point.n for point in points] == [25, 27] and points[0].measured_on == 30
+    assert points[-1].accuracy.value > 0.8
+
+
+def test_the_page_is_whole_and_alone(report: Report, student: Path) -> None:
+    text = "<script>alert('x')</script>"
+    report.models[2].mistakes[0].text = text
+    report.learning_curve = []
+    html = page.render(report)
+    assert text not in html and "&lt;script&gt;" in html
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#)|@import|url\((?!#|&)""", html)
+    assert html.count("<svg") == 5 and "student is right on 78.0% of 100 test rows" in html
+    assert fingerpost.__version__ in html
+
+
+def test_the_tables_show_every_model(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    tables.show(report)
+    shown = capsys.readouterr().out
+    assert shown.count("0.780 [0.") == 3 and "54% [" in shown and "$2.00" in shown
+    assert "student is better than base" in shown and "500 requests" in shown
+
+
+def test_the_report_is_json(report: Report) -> None:
+    data = json.loads(report.model_dump_json())
+    for key in ("name", "n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "latency_p50_ms"):
+        assert data["models"][2][key] is not None

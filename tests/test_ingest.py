@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fingerpost.grouping import New, place
+from fingerpost.ingest import import_file
+from fingerpost.intake import Columns
+from fingerpost.store import Store
+from fingerpost.text import question_id
+from fingerpost.types import Message, Question, Split, SplitSettings, Task
+
+
+def new(text: str, wanted: Split | None = None) -> New:
+    messages = (Message("user", text),)
+    return New(question_id(messages), messages, "user", wanted)
+
+
+def test_near_duplicates_share_a_group_and_others_do_not() -> None:
+    one, two, three = place(
+        [new("how do I get my payslip for october"), new("How do I get my payslip for October?!"), new("book a room")],
+        [],
+        SplitSettings(),
+    )
+    assert one.group == two.group != three.group
+    assert one.split == two.split
+
+
+def test_test_wins_and_its_twins_are_set_aside() -> None:
+    placed = place(
+        [new("where is my parcel now", "train"), new("where is my parcel, now?", "test"), new("cancel it", "dev")],
+        [],
+        SplitSettings(),
+    )
+    assert [each.split for each in placed] == ["aside", "test", "dev"]
+
+
+def test_what_is_stored_keeps_its_side_and_newcomers_join_it() -> None:
+    stored = place([new("where is my parcel now", "test")], [], SplitSettings())
+    twin, wish = place(
+        [new("where is my parcel now?"), new("where is my parcel now!", "train")], stored, SplitSettings()
+    )
+    assert (twin.split, twin.group) == ("test", stored[0].group)
+    assert wish.split == "aside"
+
+
+def test_a_bridge_between_two_sides_is_set_aside() -> None:
+    text = "please tell me where my parcel number twelve is today"
+    near = (text + " and", text + " or so")
+    stored = [
+        Question("1", (Message("user", near[0]),), "user", "g1", "train"),
+        Question("2", (Message("user", near[1]),), "user", "g2", "test"),
+    ]
+    (bridge,) = place([new(text)], stored, SplitSettings())
+    assert bridge.split == "aside"
+
+
+@given(st.lists(st.sampled_from(["red fox jumps", "red fox jumps!", "blue whale sings", "green ant digs deep"]),
+                min_size=1, max_size=8))  # fmt: skip
+def test_no_group_lies_on_two_sides(texts: list[str]) -> None:
+    wishes: list[Split | None] = ["train", "dev", "test", None]
+    unique = {new(text).id: new(text, wishes[i % 4]) for i, text in enumerate(texts)}
+    sides: dict[str, set[str]] = {}
+    for question in place(list(unique.values()), [], SplitSettings()):
+        sides.setdefault(question.group, set()).add(question.split)
+    assert all(len(each - {"aside"}) == 1 for each in sides.values())
+
+
+def test_importing_again_changes_nothing(store: Store, task: Task, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("text,label,split\nmy invoice,billing,train\nmy parcel,delivery,test\nhello,,\nMY  invoice,other,\n")
+    first = import_file(store, task, file)
+    assert (first.rows, first.new, first.verdicts) == (4, 3, 3)
+    before = (store.questions(), store.verdicts())
+    again = import_file(store, task, file)
+    assert (again.new, again.verdicts) == (0, 0)
+    assert (store.questions(), store.verdicts()) == before
+
+
+def test_a_teachers_answers_come_with_all_that_is_known_of_them(store: Store, task: Task, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(
+        "text,teacher,teacher_raw,label_order,logprob,prompt_tokens,latency_ms,cost_usd\n"
+        'my invoice,Billing,"{""action"": ""Billing""}",2,-0.5,100,250,0.001\nwhat,,nonsense,,,,,\n'
+    )
+    done = import_file(store, task, file, Columns(label="teacher", teacher="big-model"))
+    assert done.rejected == [] and done.verdicts == 2
+    answers = {verdict.label: verdict for mine in store.verdicts().values() for verdict in mine}
+    known = answers["billing"]
+    assert (known.kind, known.by, known.order, known.logprob) == ("teacher", "big-model", 2, -0.5)
+    assert (known.usage.prompt, known.usage.latency_s, known.usage.cost_usd) == (100, 0.25, 0.001)
+    assert answers[None].raw == "nonsense"
+
+
+def test_only_some_sides(store: Store, task: Task, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("text,label,split\na bill,billing,train\na box,delivery,test\n")
+    assert import_file(store, task, file, Columns(only=("test",))).verdicts == 1
+    assert [question.split for question in store.questions()] == ["test"]
+
+
+def test_conversations_stay_whole(store: Store, task: Task, tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text(
+        '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}, '
+        '{"role": "user", "content": "my bill"}], "label": "billing", "source": "chat"}\n'
+    )
+    import_file(store, task, file)
+    (question,) = store.questions()
+    assert len(question.messages) == 3 and question.source == "chat"
+    assert store.verdicts()[question.id][0].label == "billing"
+
+
+@pytest.mark.parametrize("count", [300])
+def test_every_row_of_a_larger_file_finds_its_place(store: Store, task: Task, tmp_path: Path, count: int) -> None:
+    from conftest import write_questions
+
+    assert import_file(store, task, write_questions(tmp_path / "q.txt", count)).new == count
+    groups = {question.group for question in store.questions()}
+    assert len(groups) == count

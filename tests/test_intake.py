@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars
+import pytest
+
+from fingerpost.errors import InputError
+from fingerpost.intake import Columns, Item, Rejected, columns, read_items, read_rows, writing
+from fingerpost.types import Label, Message, Task
+
+TASK = Task(name="t", labels=(Label(name="a", code=1), Label(name="b")))
+
+
+def good(path: Path, chosen: Columns = Columns(), task: Task | None = None) -> list[Item]:
+    return [item for item in read_items(path, chosen, task) if isinstance(item, Item)]
+
+
+def bad(path: Path, chosen: Columns = Columns(), task: Task | None = TASK) -> list[Rejected]:
+    return [item for item in read_items(path, chosen, task) if isinstance(item, Rejected)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json", "parquet", "txt"])
+def test_all_kinds_of_files_give_the_same_texts(tmp_path: Path, kind: str) -> None:
+    texts = ["first, with a comma", "second ünïcode", 'third "quoted"']
+    file = tmp_path / f"data.{kind}"
+    frame = polars.DataFrame({"Question": texts})
+    if kind == "csv":
+        frame.write_csv(file)
+    elif kind == "tsv":
+        frame.write_csv(file, separator="\t")
+    elif kind == "jsonl":
+        frame.write_ndjson(file)
+    elif kind == "json":
+        file.write_text(json.dumps([{"Question": text} for text in texts]))
+    elif kind == "parquet":
+        frame.write_parquet(file)
+    else:
+        file.write_text("\ufeff" + "\n\n".join(texts), encoding="utf-8")
+    assert [item.messages[0].content for item in good(file)] == texts
+    assert columns(file) == (["text"] if kind == "txt" else ["Question"])
+
+
+def test_bad_rows_are_named_with_their_line_and_the_good_ones_kept(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    long = "x" * 100_000
+    file.write_bytes(
+        b'text,label\nfine,a\n"two\nlines",b\nno comma\n,a\nbad \xff byte,a\nwrong,c\n' + long.encode() + b",a\nlast,1\n"
+    )
+    assert [(item.messages[0].content, item.label) for item in good(file, task=TASK)] == [
+        ("fine", "a"),
+        ("two\nlines", "b"),
+        ("last", "a"),
+    ]
+    reasons = {each.line: each.reason for each in bad(file)}
+    assert list(reasons) == [5, 6, 7, 8, 9]
+    assert "1 fields" in reasons[5] and "empty" in reasons[6] and "UTF-8" in reasons[7]
+    assert "unknown label 'c'" in reasons[8] and "100,000 characters" in reasons[9]
+
+
+def test_bad_lines_of_json_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(b'{"text": "fine"}\nnot json\n[1]\n\n{"text": "\xff"}\n{"text": null}\n')
+    assert len(good(file)) == 1
+    assert [each.line for each in bad(file)] == [2, 3, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"), [('{"action": "a"}', "a"), ('{"action": 1}', "a"), ("b", "b"), ("Sure, done!", None)]
+)
+def test_chats_keep_their_turns_and_their_answer(tmp_path: Path, answer: str, label: str | None) -> None:
+    chat = [
+        {"role": "system", "content": "route"},
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "yes?"},
+        {"role": "user", "content": [{"type": "text", "text": "friday off"}]},
+        {"role": "assistant", "content": answer},
+    ]
+    file = tmp_path / "chat.jsonl"
+    file.write_text(json.dumps({"messages": chat}))
+    (item,) = good(file, task=TASK)
+    assert item.messages == (Message("user", "hi"), Message("assistant", "yes?"), Message("user", "friday off"))
+    assert item.label == label
+
+
+def test_an_answer_in_the_tasks_form_with_an_unknown_label_is_a_bad_row(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": '{"action": "fly"}'}]
+    file.write_text(json.dumps({"messages": chat}))
+    assert "unknown label" in bad(file)[0].reason
+
+
+@pytest.mark.parametrize("content", ["", "a\nb\n"])
+def test_files_and_columns_that_cannot_be_used(tmp_path: Path, content: str) -> None:
+    with pytest.raises(InputError, match="there is no file"):
+        read_rows(tmp_path / "none.csv")
+    (tmp_path / "x.doc").write_text("x")
+    with pytest.raises(InputError, match="unknown kind of file"):
+        read_rows(tmp_path / "x.doc")
+    (tmp_path / "x.csv").write_text(content)
+    with pytest.raises(InputError, match="is empty" if not content else "no column text"):
+        list(read_items(tmp_path / "x.csv", Columns(), None))
+    (tmp_path / "x.parquet").write_text("PAR1 but not really")
+    with pytest.raises(InputError, match="Parquet"):
+        list(read_rows(tmp_path / "x.parquet"))
+    (tmp_path / "y.csv").write_text("text,kind\na,b\n")
+    with pytest.raises(InputError, match="no column 'intent'; name one of its columns with --label: text, kind"):
+        list(read_items(tmp_path / "y.csv", Columns(label="intent"), None))
+
+
+def test_split_names(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("text,split\na,train\nb,validation\nc,TEST\nd,\ne,aside\n")
+    assert [item.split for item in good(file)] == ["train", "dev", "test", None]
+    assert "unknown split 'aside'" in bad(file)[0].reason
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_written_files_read_back(tmp_path: Path, kind: str) -> None:
+    rows: list[dict[str, Any]] = [{"text": f'row "{i}",\n', "confidence": i / 7} for i in range(5)]
+    file = tmp_path / f"out.{kind}"
+    with writing(file) as writer:
+        writer.write(rows[:2])
+        writer.write(rows[2:])
+    read = [row.values for row in read_rows(file)]
+    assert [row["text"] for row in read] == [row["text"] for row in rows]
+    assert [float(row["confidence"]) for row in read] == pytest.approx([row["confidence"] for row in rows])
+    assert [each.name for each in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), writing(tmp_path / "out.csv") as writer:
+        writer.write([{"a": 1}])
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="cannot write"), writing(tmp_path / "out.doc"):
+        pass

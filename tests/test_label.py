@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import question_text, write_questions
+from teacher import USAGE, Teacher
+
+from fingerpost.bias import position_bias
+from fingerpost.errors import BudgetError, TaskError, TeacherError
+from fingerpost.ingest import import_file
+from fingerpost.label import Plan, label, plan
+from fingerpost.prompt import label_order
+from fingerpost.store import Store
+from fingerpost.types import Task
+
+COST = (40 * 1.0 + 60 * 0.5 + 5 * 4.0) / 1e6  # of one answer of the test teacher
+
+
+@pytest.fixture
+def ready(store: Store, task: Task, folder: Path) -> Store:
+    import_file(store, task, write_questions(folder / "q.txt", 30))
+    return store
+
+
+def with_teacher(task: Task, **changes: Any) -> Task:
+    assert task.teacher is not None
+    return task.model_copy(update={"teacher": task.teacher.model_copy(update=changes)})
+
+
+def test_every_question_is_asked_once_and_its_answer_kept(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    planned = plan(task, ready)
+    done = label(task, ready, planned, folder)
+    assert (done.done, done.labelled, done.no_answer) == (30, 30, 0)
+    assert teacher.asked == Counter({question_text(i): 1 for i in range(30)})
+    for question in ready.questions():
+        (verdict,) = ready.verdicts()[question.id]
+        assert verdict.label == question.messages[0].content.split()[0]
+        assert verdict.logprob == -0.25 and verdict.raw and verdict.order in (0, 1, 2)
+        assert verdict.usage.cost_usd == pytest.approx(COST) and verdict.usage.cached == 60
+    assert ready.ledger.account().committed_usd == pytest.approx(30 * COST) == done.cost_usd
+    assert plan(task, ready).jobs == ()
+
+
+def test_requests_are_at_temperature_0_with_a_schema_and_in_blocks_of_one_order(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    task = with_teacher(task, concurrency=1)
+    label(task, ready, plan(task, ready), folder)
+    body = teacher.bodies[0]
+    assert body["temperature"] == 0 and body["logprobs"] is True and body["max_tokens"] == 64
+    schema = body["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["action"]["enum"] == ["billing", "delivery", "other"]
+    prompts = [each["messages"][0]["content"] for each in teacher.bodies]
+    changes = sum(one != other for one, other in zip(prompts, prompts[1:], strict=False))
+    assert len(set(prompts)) == 3 and changes == 2
+
+
+def test_votes_ask_in_different_orders_and_measure_position_bias(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    label(task, ready, plan(task, ready, limit=10), folder)
+    planned = plan(task, ready, votes=3)
+    assert len(planned.jobs) == 80  # 90 less the 10 that are answered
+    label(task, ready, planned, folder)
+    verdicts = [each for mine in ready.verdicts().values() for each in mine]
+    assert all({each.order for each in mine} == {0, 1, 2} for mine in ready.verdicts().values())
+    bias = position_bias(task, 3, verdicts)
+    assert (bias.questions, bias.changed, sum(bias.observed)) == (30, 0, 90)
+    assert sum(bias.expected) == pytest.approx(90) == pytest.approx(sum(bias.observed))
+    with pytest.raises(TaskError, match="--votes 4"):
+        plan(task, ready, votes=4)
+
+
+def test_a_teacher_that_always_takes_the_first_label_is_found_out(task: Task) -> None:
+    from fingerpost.types import Verdict
+
+    verdicts = [
+        Verdict(f"q{i}", "teacher", "m", label_order(task, order, 3)[0], prompt="p", order=order)
+        for i in range(20)
+        for order in range(3)
+    ]
+    bias = position_bias(task, 3, verdicts)
+    assert bias.changed == 20 and bias.observed[0] == 60 and bias.expected[0] == pytest.approx(20)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "missing", "there"),
+    [
+        ({"response_format": "response_format json_schema is not supported"}, "response_format", "temperature"),
+        ({"logprobs": "this model does not support logprobs"}, "logprobs", "response_format"),
+        ({"temperature": "temperature is fixed for this model"}, "temperature", "logprobs"),
+        ({"max_tokens": "use max_completion_tokens instead"}, "max_tokens", "max_completion_tokens"),
+    ],
+)
+def test_what_an_endpoint_lacks_is_left_out(
+    ready: Store, task: Task, folder: Path, teacher: Teacher, refuse: dict[str, str], missing: str, there: str
+) -> None:
+    teacher.refuse = refuse
+    assert label(task, ready, plan(task, ready), folder).labelled == 30
+    assert missing not in teacher.bodies[-1] and there in teacher.bodies[-1]
+
+
+def test_a_rate_limit_holds_all_requests_back_for_as_long_as_it_says(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    import time
+
+    teacher.fail = [(429, {"retry-after": "1"})]
+    began = time.perf_counter()
+    assert label(with_teacher(task, concurrency=1), ready, plan(task, ready), folder).labelled == 30
+    assert time.perf_counter() - began >= 1.0
+    assert sum(teacher.asked.values()) == 31
+
+
+def test_requests_a_minute_are_respected(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    import asyncio
+
+    from fingerpost.llm.chat import ChatModel
+
+    limited = with_teacher(task, requests_per_minute=5, concurrency=8).teacher
+    assert limited is not None
+
+    async def ask_for_a_second() -> int:
+        async with ChatModel(limited, folder) as model:
+            asks = [asyncio.create_task(model.ask([{"role": "user", "content": str(i)}], {})) for i in range(8)]
+            done, pending = await asyncio.wait(asks, timeout=1.5)
+            for each in pending:
+                each.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+            return len(done)
+
+    assert asyncio.run(ask_for_a_second()) == 5
+
+
+def test_a_broken_connection_counts_in_full_and_is_asked_again(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    teacher.drop = 1
+    planned = plan(task, ready)
+    assert label(with_teacher(task, concurrency=1), ready, planned, folder).labelled == 30
+    account = ready.ledger.account()
+    assert account.uncertain == 1 and account.committed_usd > 30 * COST
+    teacher.drop = 1000
+    with pytest.raises(TeacherError, match="lost 3 times"):
+        label(with_teacher(task, concurrency=1), ready, plan(task, ready, again=False, votes=2), folder)
+
+
+def test_the_budget_stops_it_and_a_higher_one_goes_on(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    at_most = plan(task, ready, limit=1).at_most_usd
+    budget = at_most + 4 * COST
+    done = label(task, ready, plan(task, ready), folder, budget_usd=budget)
+    assert done.stopped == "budget" and 1 <= done.done < 30
+    assert ready.ledger.account().committed_usd <= budget
+    with pytest.raises(BudgetError, match="raise --budget"):
+        label(task, ready, plan(task, ready), folder, budget_usd=COST)
+    assert label(task, ready, plan(task, ready), folder, budget_usd=1.0).stopped == ""
+    assert teacher.answered == Counter({question_text(i): 1 for i in range(30)})
+
+
+def test_without_token_counts_the_most_is_booked(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    teacher.usage = None
+    planned = plan(task, ready)
+    label(task, ready, planned, folder)
+    assert ready.ledger.account().committed_usd == pytest.approx(planned.at_most_usd)
+
+
+def test_the_bill_is_never_more_than_the_plan_says(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    planned: Plan = plan(task, ready)
+    size = len(str(teacher.bodies))
+    label(task, ready, planned, folder)
+    assert all(len(str(body["messages"]).encode()) > USAGE["prompt_tokens"] for body in teacher.bodies) and size == 2
+    assert ready.ledger.account().committed_usd <= planned.at_most_usd
+
+
+def test_nonsense_is_kept_as_no_answer_and_stops_it_early(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    teacher.reply = "Sure! I would say billing."
+    with pytest.raises(TeacherError, match="none of the teacher's 1[0-9] replies names a label .*Sure!"):
+        label(task, ready, plan(task, ready), folder)
+    kept = [each for mine in ready.verdicts().values() for each in mine]
+    assert 10 <= len(kept) < 20 and all(each.label is None and each.raw for each in kept)
+    teacher.reply = None
+    rest = len(plan(task, ready).jobs)
+    assert rest == 30 - len(kept)
+    assert label(task, ready, plan(task, ready, retry=True), folder).labelled == 30
+
+
+def test_a_refused_question_is_not_asked_for_ever(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    teacher.fail = [(400, {})]
+    done = label(task, ready, plan(task, ready), folder)
+    assert (done.labelled, done.no_answer) == (29, 1)
+    assert plan(task, ready).jobs == ()
+
+
+def test_another_prompt_is_asked_only_when_wanted(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    label(task, ready, plan(task, ready), folder)
+    changed = task.model_copy(update={"instructions": "Route with care."})
+    assert plan(changed, ready).jobs == ()
+    assert len(plan(changed, ready, again=True).jobs) == 30
+
+
+def test_teachers_that_cannot_be_used(
+    ready: Store, task: Task, folder: Path, monkeypatch: pytest.MonkeyPatch, teacher: Teacher
+) -> None:
+    def fails(match: str, **changes: Any) -> None:
+        other = with_teacher(task, **changes)
+        with pytest.raises(TeacherError, match=match):
+            label(other, ready, plan(other, ready), folder)
+
+    fails("cannot be reached", base_url="http://127.0.0.1:9/v1")
+    fails("there is no recording", recorded="none.jsonl")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    fails("set the environment variable OPENAI_API_KEY", base_url="http://example.invalid/v1")
+    fails("no price is known", base_url="http://example.invalid/v1", prices=None)
+    fails("no model file", gguf="none.gguf")
+    for status, match in ((401, "refuses the key"), (404, "says 404"), (402, "says 402")):
+        teacher.fail = [(status, {})] * 8
+        fails(match)
+    assert ready.verdicts() == {} and ready.ledger.account().committed_usd == 0
+
+
+def test_answers_can_be_recorded_and_played_back(
+    ready: Store, task: Task, folder: Path, teacher: Teacher, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    label(task, ready, plan(task, ready), folder, record=folder / "answers.jsonl")
+    asked = sum(teacher.asked.values())
+    replayed = with_teacher(task, recorded="answers.jsonl")
+    with Store(tmp_path_factory.mktemp("replay") / "db") as other:
+        import_file(other, task, folder / "q.txt")
+        assert label(replayed, other, plan(replayed, other), folder).labelled == 30
+        for key, (verdict,) in other.verdicts().items():
+            (live,) = ready.verdicts()[key]
+            assert (verdict.label, verdict.raw, verdict.logprob) == (live.label, live.raw, live.logprob)
+            assert verdict.usage.latency_s == pytest.approx(live.usage.latency_s, abs=0.001)
+        changed = replayed.model_copy(update={"instructions": "Something else."})
+        with pytest.raises(TeacherError, match="record again"):
+            label(changed, other, plan(changed, other, again=True), folder)
+    assert sum(teacher.asked.values()) == asked
+
+
+def test_ctrl_c_lets_the_answers_in_flight_arrive(
+    folder: Path, teacher: Teacher, cli: Callable[..., Any], task: Task
+) -> None:
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    write_questions(folder / "q.txt", 200)
+    assert cli("import", "q.txt").returncode == 0
+    teacher.delay_s = 0.1
+    run = subprocess.Popen([sys.executable, "-m", "fingerpost", "label", "--yes"], cwd=folder, env=os.environ,
+                           stdout=subprocess.PIPE, text=True)  # fmt: skip
+    while sum(teacher.answered.values()) < 20:
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=30)
+    assert run.returncode == 0 and "run the command again to go on" in output
+    with Store(folder / "fingerpost.db") as store:
+        assert len(store.verdicts()) == sum(teacher.answered.values()) < 200
+        assert store.ledger.account().uncertain == 0

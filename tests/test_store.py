@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fingerpost.errors import InputError
+from fingerpost.store import Call, Settlement, Store
+from fingerpost.types import Message, Question, Usage, Verdict
+
+
+def question(name: str, split: str = "train") -> Question:
+    return Question(name, (Message("user", f"text of {name}"),), "user", name, split)  # type: ignore[arg-type]
+
+
+def test_questions_and_verdicts_come_back_as_they_went_in(tmp_path: Path) -> None:
+    verdict = Verdict("a", "teacher", "m", "x", "import", "p", 2, '{"action": "x"}', -0.5, Usage(10, 5, 2, 0.1, 0.2))
+    with Store(tmp_path / "db") as store:
+        assert store.add_questions([question("a"), question("b", "test")]) == 2
+        assert store.add_questions([question("a", "test")]) == 0
+        assert store.add_verdicts([verdict, verdict]) == 1
+        assert store.add_verdicts([verdict]) == 0
+    with Store(tmp_path / "db") as store:
+        assert store.questions("train") == [question("a")]
+        (found,) = store.verdicts()["a"]
+        assert (found.label, found.logprob, found.usage, found.order) == ("x", -0.5, verdict.usage, 2)
+        assert store.counts() == {("user", "train"): 1, ("user", "test"): 1}
+
+
+def test_the_database_itself_refuses_edits(tmp_path: Path) -> None:
+    with Store(tmp_path / "db") as store:
+        store.add_questions([question("a")])
+        store.add_verdicts([Verdict("a", "person", "me", "x")])
+    with sqlite3.connect(tmp_path / "db") as raw:
+        for command in (
+            "UPDATE verdicts SET label = 'y'",
+            "DELETE FROM verdicts",
+            "UPDATE questions SET split = 'test'",
+        ):
+            with pytest.raises(sqlite3.IntegrityError):
+                raw.execute(command)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "db").write_text("this is not a database, whatever its name says")
+    with pytest.raises(InputError, match="cannot be used as a database"):
+        Store(tmp_path / "db")
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path / "db").close()
+    with sqlite3.connect(tmp_path / "db") as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(InputError, match="pip install -U fingerpost"):
+        Store(tmp_path / "db")
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
+    from sqlalchemy import create_engine, inspect
+
+    from fingerpost.store.tables import metadata
+
+    Store(tmp_path / "db").close()
+    found = inspect(create_engine(f"sqlite:///{tmp_path / 'db'}"))
+    for table in metadata.sorted_tables:
+        assert {column["name"] for column in found.get_columns(table.name)} == set(table.columns.keys())
+
+
+def _write(path: Path, worker: int, count: int) -> None:
+    with Store(path) as store:
+        for i in range(count):
+            name = f"{worker}-{i}"
+            store.add_questions([question(name)])
+            (call,) = store.ledger.book([], [Call("label", "m", 0.01)], 100.0)
+            assert call is not None
+            store.ledger.book([Settlement(call, "paid", Usage(1, 0, 1, 0.001), Verdict(name, "teacher", "m", "x"))], [], None)
+
+
+def test_several_processes_open_and_write_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_write, args=(tmp_path / "db", worker, 40)) for worker in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    with Store(tmp_path / "db") as store:
+        assert len(store.questions()) == len(store.verdicts()) == 160
+        account = store.ledger.account()
+        assert account.calls == 160 and account.committed_usd == pytest.approx(0.16)
+
+
+def test_the_budget_holds_with_calls_in_flight(tmp_path: Path) -> None:
+    with Store(tmp_path / "db") as store:
+        ids = store.ledger.book([], [Call("label", "m", 0.3)] * 5, 1.0)
+        assert [call is not None for call in ids] == [True, True, True, False, False]
+        assert store.ledger.book([Settlement(ids[0] or 0, "paid", Usage(cost_usd=0.1))], [], 1.0) == []
+        assert store.ledger.book([], [Call("label", "m", 0.3)], 1.0) != [None]
+        assert store.ledger.book([], [Call("label", "m", 0.1)], 1.0) == [None]
+        assert store.ledger.book([Settlement(ids[1] or 0, "lost")], [], 1.0) == []
+        account = store.ledger.account()
+        assert account.committed_usd == pytest.approx(1.0)
+        assert account.uncertain == 3 and account.uncertain_usd == pytest.approx(0.9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 0.4), st.floats(0, 1), st.sampled_from(["paid", "lost", "unsent"])), max_size=25)
+)
+def test_the_committed_sum_never_exceeds_the_budget(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[float, float, str]]
+) -> None:
+    with Store(tmp_path_factory.mktemp("ledger") / "db") as store:
+        for at_most, share, outcome in steps:
+            (call,) = store.ledger.book([], [Call("label", "m", at_most)], 1.0)
+            assert store.ledger.account().committed_usd <= 1.0 + 1e-9
+            if call is not None:
+                settled = Settlement(call, outcome, Usage(cost_usd=at_most * share))  # type: ignore[arg-type]
+                store.ledger.book([settled, settled], [], 1.0)  # settling twice changes nothing
+                assert store.ledger.account().committed_usd <= 1.0 + 1e-9

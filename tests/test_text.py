@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fingerpost.text import encoder_input, fold, normalise, preview, question_id, shingles, split_of, spoken
+from fingerpost.types import Message, SplitSettings
+
+
+@given(st.text())
+def test_normalising_twice_is_normalising_once(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
+
+
+def test_ids_ignore_case_and_space_but_not_words_or_roles() -> None:
+    one = question_id((Message("user", "My  Invoice\n"),))
+    assert one == question_id((Message("user", "my invoice"),))
+    assert one != question_id((Message("user", "my invoices"),))
+    assert one != question_id((Message("user", "my"), Message("user", "invoice")))
+    assert len(one) == 16
+
+
+@given(st.text(max_size=5))
+def test_every_text_has_shingles(text: str) -> None:
+    assert shingles((Message("user", text),))
+
+
+def test_splits_have_their_shares() -> None:
+    settings = SplitSettings(test=0.2, dev=0.1)
+    sides = [split_of(f"group {i}", settings) for i in range(10_000)]
+    assert 0.18 < sides.count("test") / 10_000 < 0.22
+    assert 0.08 < sides.count("dev") / 10_000 < 0.12
+    assert sides == [split_of(f"group {i}", settings) for i in range(10_000)]
+
+
+def test_the_encoder_reads_the_last_turn_first() -> None:
+    turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
+    assert encoder_input(turns, 2) == "c [SEP] b [SEP] a"
+    assert encoder_input(turns, 1) == "c [SEP] b"
+    assert encoder_input(turns, 0) == "c"
+
+
+def test_names_as_words() -> None:
+    assert spoken("bookHoliday") == spoken("book_holiday") == "book holiday"
+    assert fold("Card arrival?") == fold("card_arrival") == "cardarrival"
+    assert preview("a\n b " * 40, 10) == "a b a b a…"
