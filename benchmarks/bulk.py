@@ -14,7 +14,24 @@ import tempfile
 import time
 from pathlib import Path
 
-WORDS = "please tell me about my order card holiday invoice parcel laptop password room today again thanks".split()
+WORDS = [
+    "please",
+    "tell",
+    "me",
+    "about",
+    "my",
+    "order",
+    "card",
+    "holiday",
+    "invoice",
+    "parcel",
+    "laptop",
+    "password",
+    "room",
+    "today",
+    "again",
+    "thanks",
+]
 
 
 def measure(model: Path, rows: int, kind: str) -> dict[str, float]:

@@ -53,7 +53,9 @@ def main() -> None:
     task = Task(name="t", labels=labels, teacher=teacher)
     with tempfile.TemporaryDirectory() as scratch, Store(Path(scratch) / "db") as store:
         file = Path(scratch) / "q.txt"
-        file.write_text("".join(f"billing {i * 7919 % 99991} {i * 104729 % 1299709}\n" for i in range(arguments.questions)))
+        file.write_text(
+            "".join(f"billing {i * 7919 % 99991} {i * 104729 % 1299709}\n" for i in range(arguments.questions))
+        )
         import_file(store, task, file)
         planned = plan(task, store)
         began = time.perf_counter()
@@ -65,7 +67,13 @@ def main() -> None:
     server.stdin.close()
     server.wait()
     ideal = CONCURRENCY / DELAY_S
-    results = {"questions": done.labelled, "ideal": ideal, "fingerpost": ours, "share": ours / ideal, "bare_client": bare}
+    results = {
+        "questions": done.labelled,
+        "ideal": ideal,
+        "fingerpost": ours,
+        "share": ours / ideal,
+        "bare_client": bare,
+    }
     print(f"ideal {ideal:.1f}/s, fingerpost label {ours:.1f}/s ({ours / ideal:.1%}), bare openai client {bare:.1f}/s")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")

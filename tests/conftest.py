@@ -65,7 +65,20 @@ def store(folder: Path) -> Iterator[Store]:
 
 def question_text(number: int) -> str:
     """Texts that are no near-duplicates of each other, with their label in them."""
-    words = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "jetty", "kayak", "larch"]
+    words = [
+        "amber",
+        "birch",
+        "cedar",
+        "delta",
+        "ember",
+        "fjord",
+        "grove",
+        "heron",
+        "islet",
+        "jetty",
+        "kayak",
+        "larch",
+    ]
     middle = " ".join(words[(number // 12**power) % 12] for power in range(4))
     return f"{LABELS[number % 3]} {number * 7919 % 99991} {middle}"
 

@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 LABELS = ("billing", "delivery", "other")
-USAGE = {"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105, "prompt_tokens_details": {"cached_tokens": 60}}
+USAGE = {
+    "prompt_tokens": 100,
+    "completion_tokens": 5,
+    "total_tokens": 105,
+    "prompt_tokens_details": {"cached_tokens": 60},
+}
 
 
 @dataclass
@@ -97,8 +102,8 @@ class Teacher:
                 payload = json.dumps(content).encode()
                 more = "".join(f"{key}: {value}\r\n" for key, value in extra.items())
                 writer.write(
-                    f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(payload)}\r\n{more}\r\n"
-                    .encode() + payload
+                    f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(payload)}\r\n{more}\r\n".encode()
+                    + payload
                 )
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -118,7 +123,11 @@ class Teacher:
             return status, headers, {"error": {"message": f"status {status}", "type": "x", "code": None}}
         for name, message in self.refuse.items():
             if name in body:
-                return 400, {}, {"error": {"message": message, "type": "invalid_request_error", "param": name}}
+                return (
+                    400,
+                    {},
+                    {"error": {"message": message, "type": "invalid_request_error", "param": name}},
+                )
         await asyncio.sleep(self.delay_s)
         label = next((each for each in LABELS if each in text), "other")
         content = self.reply if self.reply is not None else json.dumps({"action": label})
@@ -126,11 +135,21 @@ class Teacher:
         if self.log:
             with self.log.open("a") as stream:
                 stream.write(json.dumps(text) + "\n")
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+        choice: dict[str, Any] = {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": content},
+        }
         if self.logprob is not None and body.get("logprobs"):
             token = {"token": content, "logprob": self.logprob, "bytes": None, "top_logprobs": []}
             choice["logprobs"] = {"content": [token]}
-        completion = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
+        completion = {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [choice],
+        }
         return 200, {}, completion | ({"usage": self.usage} if self.usage else {})
 
 

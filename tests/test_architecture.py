@@ -69,17 +69,37 @@ def test_no_circles_inside_the_packages() -> None:
 def test_the_public_names() -> None:
     import fingerpost
 
-    assert fingerpost.__all__ == ["FingerpostError", "Message", "Prediction", "Predictor", "__version__", "load"]
+    assert fingerpost.__all__ == [
+        "FingerpostError",
+        "Message",
+        "Prediction",
+        "Predictor",
+        "__version__",
+        "load",
+    ]
     for name in fingerpost.__all__:
         assert getattr(fingerpost, name) is not None
     with pytest.raises(AttributeError):
         _ = fingerpost.nothing
 
 
-HEAVY = {"torch", "transformers", "sklearn", "scipy", "openai", "sqlalchemy", "polars", "numpy", "onnxruntime", "pydantic"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "sklearn",
+    "scipy",
+    "openai",
+    "sqlalchemy",
+    "polars",
+    "numpy",
+    "onnxruntime",
+    "pydantic",
+}
 
 
-@pytest.mark.parametrize("code", ["import fingerpost", "from fingerpost.cli import app; app(['--help'], standalone_mode=False)"])
+@pytest.mark.parametrize(
+    "code", ["import fingerpost", "from fingerpost.cli import app; app(['--help'], standalone_mode=False)"]
+)
 def test_import_and_help_are_light(code: str) -> None:
     report = f"{code}\nimport sys\nprint('LOADED', *sorted(set(sys.modules) & {HEAVY!r}))"
     run = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)

@@ -37,7 +37,9 @@ def test_the_whole_path_in_one_command_doing_only_what_is_not_done(cli: Cli, fol
     assert (folder / "reports" / "report.html").is_file() and (folder / "models" / "student" / "model.onnx").is_file()
     asked = sum(teacher.asked.values())
     second = cli("run", "--yes")
-    assert second.returncode == 0 and "up to date" in second.stdout and "trained on these labels already" in second.stdout
+    assert (
+        second.returncode == 0 and "up to date" in second.stdout and "trained on these labels already" in second.stdout
+    )
     assert sum(teacher.asked.values()) == asked == 30
     status = cli("status").stdout
     assert "next: fingerpost predict" in status and "cost: $0.00" in status and "30 questions" in status
@@ -55,7 +57,9 @@ def test_money_is_not_spent_without_a_yes(cli: Cli, folder: Path, teacher: Teach
 
 
 def test_bad_input_costs_one_line_and_nothing_else(cli: Cli, folder: Path, teacher: Teacher, student: Path) -> None:
-    (folder / "bad.csv").write_bytes(b"text,label\nfine,billing\n,billing\nodd,refund\nx\xff,other\n" + b"y" * 100_000 + b",other\n")
+    (folder / "bad.csv").write_bytes(
+        b"text,label\nfine,billing\n,billing\nodd,refund\nx\xff,other\n" + b"y" * 100_000 + b",other\n"
+    )
     run = cli("import", "bad.csv")
     failed(run, "4 of 5 rows", "the others are kept")
     assert len(re.findall(r"bad\.csv, line [3-6]: ", run.stderr)) == 4
@@ -118,7 +122,9 @@ def test_a_new_task_from_a_file(cli: Cli, tmp_path: Path) -> None:
 
 def test_the_readmes_commands_run_as_they_stand(cli: Cli, tmp_path: Path) -> None:
     """Every line of README.md's `console` blocks that starts with `$ fingerpost`, in a copy of the example."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.db*", "models", "reports"))
+    shutil.copytree(
+        ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.db*", "models", "reports")
+    )
     write_labelled(tmp_path / "tickets.csv")
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```console\n(.*?)```", readme, flags=re.DOTALL)

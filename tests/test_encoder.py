@@ -131,7 +131,12 @@ def test_calibration_finds_the_temperature() -> None:
     draw = np.random.default_rng(1)
     logits = draw.normal(size=(4000, 5)).astype(np.float32)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    labels = np.array([draw.choice(5, p=row) for row in probabilities.astype(float) / probabilities.astype(float).sum(1, keepdims=True)])
+    labels = np.array(
+        [
+            draw.choice(5, p=row)
+            for row in probabilities.astype(float) / probabilities.astype(float).sum(1, keepdims=True)
+        ]
+    )
     targets = np.eye(5, dtype=np.float32)[labels]
     assert fitting.calibrate(3 * logits, targets, np.ones(4000, dtype=np.float32)) == pytest.approx(3, rel=0.1)
 

@@ -58,7 +58,14 @@ def rows(count: int) -> list[TestRow]:
 def teacher_of(test_rows: list[TestRow], wrong: set[int]) -> Contestant:
     answers = {
         row.id: [
-            Verdict(row.id, "teacher", "big", LABELS[(i + (i in wrong)) % 3], logprob=-0.1, usage=Usage(cost_usd=0.002, latency_s=0.5))
+            Verdict(
+                row.id,
+                "teacher",
+                "big",
+                LABELS[(i + (i in wrong)) % 3],
+                logprob=-0.1,
+                usage=Usage(cost_usd=0.002, latency_s=0.5),
+            )
         ]
         for i, row in enumerate(test_rows)
     }
@@ -120,9 +127,7 @@ def test_a_teacher_without_an_answer_is_wrong_there() -> None:
     assert found.models[0].cost_n == 9
 
 
-def test_a_teacher_that_was_not_asked_everything_is_left_out_and_named(
-    store: Store, task: Task, folder: Path
-) -> None:
+def test_a_teacher_that_was_not_asked_everything_is_left_out_and_named(store: Store, task: Task, folder: Path) -> None:
     import_file(store, task, write_labelled(folder / "x.csv"))
     test_rows = rows_from_store(store)
     assert len(test_rows) == 6 and all(row.gold for row in test_rows)
@@ -151,7 +156,7 @@ def test_the_learning_curve_rises(tmp_path: Path) -> None:
     test_rows = [
         TestRow("", (Message("user", text),), "user", label) for label, texts in TEXTS.items() for text in texts
     ]
-    points = learning_curve(data.task, (data.train, test_rows), "all-MiniLM-L6-v2", 2, 0)
+    points = learning_curve(data.task, data.train, test_rows)
     assert [point.n for point in points] == [25, 27] and points[0].measured_on == 30
     assert points[-1].accuracy.value > 0.8
 

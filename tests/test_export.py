@@ -68,7 +68,8 @@ def test_what_is_written_reads_back_to_the_same_questions_and_labels(
             for name in ("t.jsonl", "v.jsonl"):
                 assert import_file(other, each, folder / name, Columns()).rejected == []
             expected = {
-                question.id: labelled.verdicts()[question.id][0].label for question in labelled.questions("train", "dev")
+                question.id: labelled.verdicts()[question.id][0].label
+                for question in labelled.questions("train", "dev")
             }
             assert {key: mine[0].label for key, mine in other.verdicts().items()} == expected
             assert {q.id: q.messages for q in other.questions()} == {

@@ -21,7 +21,11 @@ def new(text: str, wanted: Split | None = None) -> New:
 
 def test_near_duplicates_share_a_group_and_others_do_not() -> None:
     one, two, three = place(
-        [new("how do I get my payslip for october"), new("How do I get my payslip for October?!"), new("book a room")],
+        [
+            new("how do I get my payslip for october"),
+            new("How do I get my payslip for October?!"),
+            new("book a room"),
+        ],
         [],
         SplitSettings(),
     )
@@ -31,7 +35,11 @@ def test_near_duplicates_share_a_group_and_others_do_not() -> None:
 
 def test_test_wins_and_its_twins_are_set_aside() -> None:
     placed = place(
-        [new("where is my parcel now", "train"), new("where is my parcel, now?", "test"), new("cancel it", "dev")],
+        [
+            new("where is my parcel now", "train"),
+            new("where is my parcel, now?", "test"),
+            new("cancel it", "dev"),
+        ],
         [],
         SplitSettings(),
     )
@@ -71,7 +79,9 @@ def test_no_group_lies_on_two_sides(texts: list[str]) -> None:
 
 def test_importing_again_changes_nothing(store: Store, task: Task, tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
-    file.write_text("text,label,split\nmy invoice,billing,train\nmy parcel,delivery,test\nhello,,\nMY  invoice,other,\n")
+    file.write_text(
+        "text,label,split\nmy invoice,billing,train\nmy parcel,delivery,test\nhello,,\nMY  invoice,other,\n"
+    )
     first = import_file(store, task, file)
     assert (first.rows, first.new, first.verdicts) == (4, 3, 3)
     before = (store.questions(), store.verdicts())

@@ -47,7 +47,9 @@ def test_bad_rows_are_named_with_their_line_and_the_good_ones_kept(tmp_path: Pat
     file = tmp_path / "data.csv"
     long = "x" * 100_000
     file.write_bytes(
-        b'text,label\nfine,a\n"two\nlines",b\nno comma\n,a\nbad \xff byte,a\nwrong,c\n' + long.encode() + b",a\nlast,1\n"
+        b'text,label\nfine,a\n"two\nlines",b\nno comma\n,a\nbad \xff byte,a\nwrong,c\n'
+        + long.encode()
+        + b",a\nlast,1\n"
     )
     assert [(item.messages[0].content, item.label) for item in good(file, task=TASK)] == [
         ("fine", "a"),
@@ -81,7 +83,11 @@ def test_chats_keep_their_turns_and_their_answer(tmp_path: Path, answer: str, la
     file = tmp_path / "chat.jsonl"
     file.write_text(json.dumps({"messages": chat}))
     (item,) = good(file, task=TASK)
-    assert item.messages == (Message("user", "hi"), Message("assistant", "yes?"), Message("user", "friday off"))
+    assert item.messages == (
+        Message("user", "hi"),
+        Message("assistant", "yes?"),
+        Message("user", "friday off"),
+    )
     assert item.label == label
 
 

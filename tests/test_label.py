@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_requests_are_at_temperature_0_with_a_schema_and_in_blocks_of_one_order(
     schema = body["response_format"]["json_schema"]["schema"]
     assert schema["properties"]["action"]["enum"] == ["billing", "delivery", "other"]
     prompts = [each["messages"][0]["content"] for each in teacher.bodies]
-    changes = sum(one != other for one, other in zip(prompts, prompts[1:], strict=False))
+    changes = sum(one != other for one, other in pairwise(prompts))
     assert len(set(prompts)) == 3 and changes == 2
 
 
@@ -92,7 +93,11 @@ def test_a_teacher_that_always_takes_the_first_label_is_found_out(task: Task) ->
 @pytest.mark.parametrize(
     ("refuse", "missing", "there"),
     [
-        ({"response_format": "response_format json_schema is not supported"}, "response_format", "temperature"),
+        (
+            {"response_format": "response_format json_schema is not supported"},
+            "response_format",
+            "temperature",
+        ),
         ({"logprobs": "this model does not support logprobs"}, "logprobs", "response_format"),
         ({"temperature": "temperature is fixed for this model"}, "temperature", "logprobs"),
         ({"max_tokens": "use max_completion_tokens instead"}, "max_tokens", "max_completion_tokens"),

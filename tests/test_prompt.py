@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.prompt import label_order, order_number, parse, prompt_fingerprint, render, reply, resolve, system_prompt
+from fingerpost.prompt import (
+    label_order,
+    order_number,
+    parse,
+    prompt_fingerprint,
+    render,
+    reply,
+    resolve,
+    system_prompt,
+)
 from fingerpost.types import Label, Message, Task
 
 TASK = Task(
@@ -39,7 +48,9 @@ def test_every_order_is_a_permutation_and_repeatable(labels: list[str], orders: 
 def test_each_label_stands_once_in_each_part_of_the_list(orders: int, a_part: int) -> None:
     task = task_of([f"label{i}" for i in range(orders * a_part)])
     parts = Counter(
-        (name, place // a_part) for number in range(orders) for place, name in enumerate(label_order(task, number, orders))
+        (name, place // a_part)
+        for number in range(orders)
+        for place, name in enumerate(label_order(task, number, orders))
     )
     assert set(parts.values()) == {1}
 

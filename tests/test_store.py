@@ -77,7 +77,11 @@ def _write(path: Path, worker: int, count: int) -> None:
             store.add_questions([question(name)])
             (call,) = store.ledger.book([], [Call("label", "m", 0.01)], 100.0)
             assert call is not None
-            store.ledger.book([Settlement(call, "paid", Usage(1, 0, 1, 0.001), Verdict(name, "teacher", "m", "x"))], [], None)
+            store.ledger.book(
+                [Settlement(call, "paid", Usage(1, 0, 1, 0.001), Verdict(name, "teacher", "m", "x"))],
+                [],
+                None,
+            )
 
 
 def test_several_processes_open_and_write_at_once(tmp_path: Path) -> None:
@@ -109,7 +113,10 @@ def test_the_budget_holds_with_calls_in_flight(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.lists(st.tuples(st.floats(0, 0.4), st.floats(0, 1), st.sampled_from(["paid", "lost", "unsent"])), max_size=25)
+    st.lists(
+        st.tuples(st.floats(0, 0.4), st.floats(0, 1), st.sampled_from(["paid", "lost", "unsent"])),
+        max_size=25,
+    )
 )
 def test_the_committed_sum_never_exceeds_the_budget(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[float, float, str]]

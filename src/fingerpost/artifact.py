@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -38,7 +37,9 @@ def read_manifest(folder: Path) -> Manifest:
         if not file.is_file():
             raise ModelError(f"{folder} is incomplete: {name} is missing; copy the whole folder, or train again")
         if sha256(file) != expected:
-            raise ModelError(f"{file} is not the file that was trained (its hash differs); copy it again, or train again")
+            raise ModelError(
+                f"{file} is not the file that was trained (its hash differs); copy it again, or train again"
+            )
     return manifest
 
 
@@ -58,8 +59,8 @@ def writing(folder: Path) -> Iterator[Path]:
         yield fresh
         old = fresh.with_name(fresh.name + "-old")
         if folder.exists():
-            os.replace(folder, old)
-        os.replace(fresh, folder)
+            folder.replace(old)
+        fresh.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -41,15 +41,15 @@ def position_bias(task: Task, orders: int, verdicts: Iterable[Verdict]) -> Posit
         for place, name in enumerate(label_order(task, order, orders))
     }
     observed: Counter[int] = Counter()
-    expected: Counter[int] = Counter()
+    expected = [0.0] * PARTS
     for answers in several:
         for order, label in answers.items():
             observed[part[order, label]] += 1
             for other in answers:
-                expected[part[other, label]] += 1 / len(answers)  # type: ignore[assignment]
+                expected[part[other, label]] += 1 / len(answers)
     return PositionBias(
         questions=len(several),
         changed=sum(len(set(answers.values())) > 1 for answers in several),
         observed=tuple(observed[i] for i in range(PARTS)),
-        expected=tuple(float(expected[i]) for i in range(PARTS)),
+        expected=tuple(expected),
     )

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from fingerpost import __version__, metrics
 from fingerpost.consensus import consensus
 from fingerpost.errors import InputError
-from fingerpost.intake import Columns, Rejected, read_items
+from fingerpost.intake import Columns, Item, Rejected, read_items
 from fingerpost.store import Store
 from fingerpost.text import conversation, preview, question_id
 from fingerpost.types import (
     Conversation,
     CurvePoint,
     DataReport,
+    Example,
+    Message,
     Mistake,
     ModelReport,
     Pair,
@@ -74,9 +76,9 @@ class Recorded:
         """Whether it was asked about this row, with whatever result."""
         return bool(self._answers.get(row.id))
 
-    def predict(self, conversations: Sequence[object]) -> list[Prediction]:
+    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
         """The label that most of its votes name; its confidence is the reply's probability, or the share of votes."""
-        return [self._one(self._answers[question_id(conversation(each))]) for each in conversations]  # type: ignore[arg-type]
+        return [self._one(self._answers[question_id(conversation(each))]) for each in conversations]
 
     def _one(self, votes: list[Verdict]) -> Prediction:
         shares = consensus(votes, "teacher") or {}
@@ -110,12 +112,15 @@ def rows_from_store(store: Store) -> list[TestRow]:
 
 def rows_from_file(path: Path, columns: Columns) -> tuple[list[TestRow], list[Rejected]]:
     """The labelled rows of a file: where it has a `split` column its test rows, else all."""
-    items = list(read_items(path, columns, None))
-    good = [item for item in items if not isinstance(item, Rejected) and item.label]
-    tests = [item for item in good if not isinstance(item, Rejected) and item.split == "test"]
-    chosen = tests or [item for item in good if not isinstance(item, Rejected) and item.split is None]
-    rows = [TestRow(question_id(item.messages), item.messages, item.source, item.label) for item in chosen]
-    return rows, [item for item in items if isinstance(item, Rejected)]
+    good: list[Item] = []
+    rejected: list[Rejected] = []
+    for item in read_items(path, columns, None):
+        if isinstance(item, Rejected):
+            rejected.append(item)
+        elif item.label:
+            good.append(item)
+    chosen = [item for item in good if item.split == "test"] or [item for item in good if item.split is None]
+    return [TestRow(question_id(item.messages), item.messages, item.source, item.label) for item in chosen], rejected
 
 
 def teachers_from_store(store: Store, rows: Sequence[TestRow], notes: list[str]) -> list[Contestant]:
@@ -162,8 +167,10 @@ def evaluate(
     with_gold = [row for row in rows if row.gold is not None]
     measured = with_gold or list(rows)
     if unknown := sorted({str(row.gold) for row in with_gold} - set(labels)):
-        raise InputError(f"the test rows have labels that the models do not know: {', '.join(unknown[:5])}; "
-                         "name another column with --label, or train on these labels too")
+        raise InputError(
+            f"the test rows have labels that the models do not know: {', '.join(unknown[:5])}; "
+            "name another column with --label, or train on these labels too"
+        )
     answers: dict[str, list[Prediction]] = {}
     latencies: dict[str, list[float]] = {}
     for each in contestants:
@@ -199,17 +206,14 @@ def evaluate(
     )
 
 
-def learning_curve(
-    task: Task, data: tuple[Sequence[object], Sequence[TestRow]], encoder: str, history: int, seed: int
-) -> list[CurvePoint]:
+def learning_curve(task: Task, examples: Sequence[Example], rows: Sequence[TestRow]) -> list[CurvePoint]:
     """Accuracy on the test rows of a linear head that has seen 25, 50, 100, ... of the training examples."""
     from fingerpost.students.encoder.curve import learning_curve as curve
 
-    examples, rows = data
     rows = [row for row in rows if row.gold is not None]
     index = {label: i for i, label in enumerate(task.names)}
     gold = np.array([index[str(row.gold)] for row in rows])
-    points = curve(examples, [row.messages for row in rows], task, encoder=encoder, history=history, seed=seed)  # type: ignore[arg-type]
+    points = curve(examples, [row.messages for row in rows], task)
     return [
         CurvePoint(n=n, accuracy=metrics.proportion(answers == gold), measured_on=len(rows)) for n, answers in points
     ]
@@ -283,16 +287,18 @@ class _Bench:
     ) -> ModelReport:
         """What needs no human label."""
         name = contestant.predictor.name
-        model = ModelReport(
-            name=name, role=contestant.role, n=len(rows), no_answer=int((predicted < 0).sum())
-        )
+        model = ModelReport(name=name, role=contestant.role, n=len(rows), no_answer=int((predicted < 0).sum()))
         if teacher is not None and contestant.role != "teacher" and (asked := teacher >= 0).any():
             model.agreement = metrics.proportion((predicted == teacher)[asked])
             model.agreement_n = int(asked.sum())
         if seconds := self.latencies[name]:
             model.latency_n = len(seconds)
             model.latency_p50_ms, model.latency_p95_ms = (float(1000 * x) for x in np.quantile(seconds, [0.5, 0.95]))
-        costs = [self.answers[name][i].usage.cost_usd for i in chosen] if contestant.role == "teacher" else [0.0] * len(rows)
+        costs = (
+            [self.answers[name][i].usage.cost_usd for i in chosen]
+            if contestant.role == "teacher"
+            else [0.0] * len(rows)
+        )
         known = [cost for cost in costs if cost is not None]
         if known:
             model.cost_n, model.cost_per_1000_usd = len(known), float(1000 * np.mean(known))
@@ -324,7 +330,7 @@ class _Bench:
             model.calibration_error = metrics.calibration_error(confidence, right)
             model.reliability = metrics.reliability(confidence, right)
             model.coverage = metrics.coverage(confidence, right)
-        wrong = sorted(np.flatnonzero(~right), key=lambda i: -np.nan_to_num(confidence[i]))
+        wrong = sorted(np.flatnonzero(~right).tolist(), key=lambda i: -float(np.nan_to_num(confidence[i])))
         model.mistakes = [
             Mistake(
                 text=preview(" | ".join(turn.content for turn in rows[i].messages), 300),

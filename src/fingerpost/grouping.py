@@ -36,10 +36,10 @@ def place(new: Sequence[New], stored: Sequence[Question], settings: SplitSetting
     groups = _groups([*((each.id, each.messages) for each in stored), *((each.id, each.messages) for each in new)])
     known: dict[int, list[Question]] = defaultdict(list)
     fresh: dict[int, list[New]] = defaultdict(list)
-    for number, each in zip(groups, stored, strict=False):
-        known[number].append(each)
-    for number, one in zip(groups[len(stored) :], new, strict=True):
-        fresh[number].append(one)
+    for number, old in zip(groups, stored, strict=False):
+        known[number].append(old)
+    for number, each in zip(groups[len(stored) :], new, strict=True):
+        fresh[number].append(each)
     placed: dict[str, Question] = {}
     for number, members in fresh.items():
         name = known[number][0].group if number in known else min(each.id for each in members)

@@ -25,7 +25,7 @@ class Imported:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def import_file(store: Store, task: Task, path: Path, columns: Columns = Columns()) -> Imported:  # noqa: B008 - frozen
+def import_file(store: Store, task: Task, path: Path, columns: Columns = Columns()) -> Imported:
     """Read a file into the store; what is there already stays as it is.
 
     Raises:
@@ -76,7 +76,11 @@ def teacher_verdict(item: Item, key: str, teacher: str) -> Verdict:
     if latency is None and (milliseconds := number("latency_ms", float)) is not None:
         latency = milliseconds / 1000
     usage = Usage(
-        number("prompt_tokens"), number("cached_tokens"), number("completion_tokens"), number("cost_usd", float), latency
+        number("prompt_tokens"),
+        number("cached_tokens"),
+        number("completion_tokens"),
+        number("cost_usd", float),
+        latency,
     )
     verdict = Verdict(key, "teacher", teacher, item.label, raw=item.raw, logprob=number("logprob", float))
     return replace(verdict, order=number("label_order"), usage=usage)

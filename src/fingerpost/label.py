@@ -10,7 +10,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,15 @@ from typing import Literal
 from fingerpost.errors import BudgetError, TaskError, TeacherError
 from fingerpost.llm import gguf, prices
 from fingerpost.llm.chat import ChatModel, Lost, Reply
-from fingerpost.prompt import label_order, order_number, parse, prompt_fingerprint, render, schema, system_prompt
+from fingerpost.prompt import (
+    label_order,
+    order_number,
+    parse,
+    prompt_fingerprint,
+    render,
+    schema,
+    system_prompt,
+)
 from fingerpost.store import Call, Settlement, Store
 from fingerpost.text import preview
 from fingerpost.types import Question, Split, Task, TeacherSettings, Usage, Verdict
@@ -78,7 +86,7 @@ def teacher_of(task: Task) -> TeacherSettings:
         TaskError: it has none.
     """
     if task.teacher is None:
-        raise TaskError("the task has no teacher: add to task.toml a table [teacher] with a line model = \"...\"")
+        raise TaskError('the task has no teacher: add to task.toml a table [teacher] with a line model = "..."')
     return task.teacher
 
 
@@ -189,10 +197,9 @@ class _Run:
         async with ChatModel(self.teacher, folder, record) as model:
             workers = asyncio.gather(*(self._worker(model) for _ in range(self.teacher.concurrency)))
             loop = asyncio.get_running_loop()
-            try:
+            # Not on Windows, nor off the main thread: there Ctrl-C cuts the requests off; what was answered is kept.
+            with suppress(NotImplementedError, RuntimeError):
                 loop.add_signal_handler(signal.SIGINT, self._interrupt, workers)
-            except (NotImplementedError, RuntimeError):
-                pass  # Windows, or not the main thread: Ctrl-C cuts the requests off, nothing answered is lost
             try:
                 await workers
             except asyncio.CancelledError:
@@ -320,9 +327,7 @@ class _GroupCommit:
             settled = [each for each, _, _ in batch if each is not None]
             wanted = [(call, done) for _, call, done in batch if call is not None]
             try:
-                ids = await asyncio.to_thread(
-                    self._ledger.book, settled, [call for call, _ in wanted], self._budget
-                )
+                ids = await asyncio.to_thread(self._ledger.book, settled, [call for call, _ in wanted], self._budget)
             except BaseException as error:
                 for _, _, done in batch:
                     done.set_exception(error)

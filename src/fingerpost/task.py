@@ -48,10 +48,10 @@ def load_task(path: Path) -> Task:
         found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
         where = f", line {found[1]}, column {found[2]}" if found else ""
         what = str(error).split(" (at")[0]
-        raise TaskError(f"{path}{where}: not valid TOML: {what}; texts stand in \"double quotes\"") from None
+        raise TaskError(f'{path}{where}: not valid TOML: {what}; texts stand in "double quotes"') from None
     labels = content.get("labels")
     if not isinstance(labels, dict) or len(labels) < 2:
-        raise TaskError(f"{path}: a [labels] table with at least two lines is missing: name = \"description\"")
+        raise TaskError(f'{path}: a [labels] table with at least two lines is missing: name = "description"')
     content["labels"] = [_label(name, value) for name, value in labels.items()]
     if isinstance(content.get("prompt"), str):
         content["prompt"] = _read_prompt(path, source, path.parent / content["prompt"])
@@ -91,19 +91,18 @@ def render_task(
     prompt: str | None = None,
 ) -> str:
     """A commented task.toml: `labels` maps each name to its description."""
-    quote = lambda value: json.dumps(value, ensure_ascii=False)  # noqa: E731 - a JSON string is a TOML string
-    rows = "\n".join(f"{_key(label)} = {quote(text)}" for label, text in labels.items())
-    files = "\n".join(f"\n[[data]]\nfile = {quote(file)}\nsource = \"user\"" for file in data)
+    rows = "\n".join(f"{_key(label)} = {_quote(text)}" for label, text in labels.items())
+    files = "\n".join(f'\n[[data]]\nfile = {_quote(file)}\nsource = "user"' for file in data)
     instructions = instructions or f"You route messages for {name}. Decide where the last message belongs."
-    own_prompt = f"prompt = {quote(prompt)}" if prompt else '# prompt = "prompt.txt"'
-    last = f"fallback = {quote(fallback)}" if fallback else '# fallback = "other"'
-    url = f"base_url = {quote(base_url)}" if base_url else '# base_url = "http://localhost:8080/v1"'
+    own_prompt = f"prompt = {_quote(prompt)}" if prompt else '# prompt = "prompt.txt"'
+    last = f"fallback = {_quote(fallback)}" if fallback else '# fallback = "other"'
+    url = f"base_url = {_quote(base_url)}" if base_url else '# base_url = "http://localhost:8080/v1"'
     return f"""\
 # What is to be decided. `fingerpost status` says what to do next.
-name = {quote(name)}
+name = {_quote(name)}
 
 # What the teacher is told before the list of labels.
-instructions = {quote(instructions)}
+instructions = {_quote(instructions)}
 # You have a prompt already? Put it into a file, with {PLACE} where the list of labels belongs.
 {own_prompt}
 
@@ -118,7 +117,7 @@ answer_field = "action"
 {rows}
 
 [teacher]
-model = {quote(model)}
+model = {_quote(model)}
 # Any endpoint that speaks OpenAI's chat format; without this line, OpenAI's own.
 {url}
 # The environment variable that holds the API key.
@@ -135,10 +134,18 @@ orders = 4
 # prices = {{ input = 0.4, cached_input = 0.1, output = 1.6 }}
 
 # Files that `fingerpost run` imports. source: user (people wrote it) or synthetic (a model wrote it).
-{files or '''# [[data]]
+{
+        files
+        or '''# [[data]]
 # file = "messages.csv"
-# source = "user"'''}
+# source = "user"'''
+    }
 """
+
+
+def _quote(value: str) -> str:
+    """A TOML string: JSON's form is one."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _key(name: str) -> str:
@@ -230,7 +237,9 @@ def _keys(source: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
                 counts[table] = counts.get(table, -1) + 1
                 table = (*table, counts[table])
             yield number, table
-        elif key := re.match(r"""((?:"[^"]*"|'[^']*'|[\w\-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[\w\-]+))*)\s*=""", stripped):
+        elif key := re.match(
+            r"""((?:"[^"]*"|'[^']*'|[\w\-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[\w\-]+))*)\s*=""", stripped
+        ):
             yield number, table + _path(key[1])
             for mark in ('"""', "'''"):
                 closing = mark if stripped.count(mark) == 1 else closing

@@ -81,9 +81,7 @@ def from_file(path: Path, columns: Columns) -> TrainingSet:
     return TrainingSet(task, train, dev, {"file": len(train) + len(dev)}, tuple(rejected))
 
 
-def train(
-    data: TrainingSet, folder: Path, *, show: Callable[[str], None] = lambda _: None, **options: Any
-) -> Manifest:
+def train(data: TrainingSet, folder: Path, *, show: Callable[[str], None] = lambda _: None, **options: Any) -> Manifest:
     """Train the sentence-encoder student into a folder; options as of `students.encoder.fit.fit`.
 
     Raises:
@@ -92,13 +90,20 @@ def train(
         ModelError: the encoder cannot be had, or the folder is something else.
     """
     require_training("training")
-    return encoder.fit(
-        data.train, data.dev, data.task, folder, labels_from=data.labels_from, show=show, **options
-    )
+    return encoder.fit(data.train, data.dev, data.task, folder, labels_from=data.labels_from, show=show, **options)
 
 
 def require_training(what: str) -> None:
     """Raises MissingExtra where what the extra `train` installs is not there."""
-    for module in ("torch", "transformers", "sklearn", "scipy", "statsmodels", "onnx", "onnxscript", "altair"):
+    for module in (
+        "torch",
+        "transformers",
+        "sklearn",
+        "scipy",
+        "statsmodels",
+        "onnx",
+        "onnxscript",
+        "altair",
+    ):
         if find_spec(module) is None:
             raise MissingExtra("train", what)

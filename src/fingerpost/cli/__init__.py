@@ -55,5 +55,8 @@ def main() -> None:
         print(f"fingerpost: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("fingerpost: interrupted; what was answered is kept, run the command again to go on", file=sys.stderr)
+        print(
+            "fingerpost: interrupted; what was answered is kept, run the command again to go on",
+            file=sys.stderr,
+        )
         sys.exit(130)

@@ -45,12 +45,12 @@ def label_project(
 ) -> None:
     """Plan, ask whether to go on, label, and say what came of it."""
     from fingerpost import label as step
-    from fingerpost.cli.questions import _splits
+    from fingerpost.cli.questions import splits_of
 
     task = project.task
     with project.store() as store:
-        splits = _splits(split) or ("train", "dev", "test")
-        planned = step.plan(task, store, votes=votes, splits=splits, limit=limit, retry=retry, again=again)  # type: ignore[arg-type]
+        splits = splits_of(split) or ("train", "dev", "test")
+        planned = step.plan(task, store, votes=votes, splits=splits, limit=limit, retry=retry, again=again)
         if not planned.jobs:
             print(f"{step.teacher_of(task).model} has answered everything; nothing to ask")
         else:
@@ -81,7 +81,9 @@ def _confirm(task: Task, planned: Plan, budget: float | None, yes: bool) -> None
         raise typer.Exit(1)
 
 
-def _show_progress(project: Project, store: Store, planned: Plan, budget: float | None, record: Path | None) -> Progress:
+def _show_progress(
+    project: Project, store: Store, planned: Plan, budget: float | None, record: Path | None
+) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -100,7 +102,11 @@ def _show_progress(project: Project, store: Store, planned: Plan, budget: float 
 
         def show(progress: Progress) -> None:
             bar.update(
-                line, completed=progress.done, rate=progress.rate, cost=progress.cost_usd, none=progress.no_answer
+                line,
+                completed=progress.done,
+                rate=progress.rate,
+                cost=progress.cost_usd,
+                none=progress.no_answer,
             )
 
         return step.label(
@@ -110,7 +116,9 @@ def _show_progress(project: Project, store: Store, planned: Plan, budget: float 
 
 def _tell(done: Progress, budget: float | None) -> None:
     cached = f", {done.cached_tokens / done.prompt_tokens:.0%} of prompt tokens cached" if done.prompt_tokens else ""
-    print(f"{done.labelled:,} labelled, {done.no_answer:,} without a label, ${done.cost_usd:.4f}, {done.rate:.1f}/s{cached}")
+    print(
+        f"{done.labelled:,} labelled, {done.no_answer:,} without a label, ${done.cost_usd:.4f}, {done.rate:.1f}/s{cached}"
+    )
     if done.no_answer:
         print(f"  for instance: '{done.example}'; 'fingerpost label --retry' asks those again")
     if done.stopped == "budget":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from fingerpost.evaluate import Contestant, TestRow
     from fingerpost.intake import Columns
     from fingerpost.store import Store
-    from fingerpost.types import Manifest, Prediction, Report, Task
+    from fingerpost.types import Example, Manifest, Prediction, Report, Task
 
 STUDENT, BASE = "student", "base"
 PREDICT_BATCH = 1_024
@@ -58,7 +57,13 @@ def train(
     if output is None:
         raise InputError("where should the model go? name its folder with -o")
     names = columns(file)
-    data = step.from_file(file, Columns(text if text != "text" or text in names else None, label if label != "label" or label in names else None))
+    data = step.from_file(
+        file,
+        Columns(
+            text if text != "text" or text in names else None,
+            label if label != "label" or label in names else None,
+        ),
+    )
     _tell_trained(step.train(data, output, show=show_step, **given), output)
     show_rejected(file, data.rejected, len(data.rejected) + len(data.train) + len(data.dev))
 
@@ -192,7 +197,10 @@ def _evaluate_file(
     if not models:
         raise InputError("which model? name its folder before the file")
     names = columns(file)
-    chosen = Columns(text if text != "text" or text in names else None, label if label != "label" or label in names else None)
+    chosen = Columns(
+        text if text != "text" or text in names else None,
+        label if label != "label" or label in names else None,
+    )
     rows, rejected = step.rows_from_file(file, chosen)
     manifest = read_manifest(models[0])
     task = Task(name=file.stem, answer_field=manifest.answer_field, labels=tuple(manifest.labels))
@@ -208,7 +216,9 @@ def _evaluate_file(
     if learning_curve:
         report = _with_curve(report, task, training.from_file(file, chosen).train, rows)
     if rejected:
-        report.notes.append(f"{len(rejected)} rows were left out, the first in line {rejected[0].line}: {rejected[0].reason}")
+        report.notes.append(
+            f"{len(rejected)} rows were left out, the first in line {rejected[0].line}: {rejected[0].reason}"
+        )
     return report
 
 
@@ -229,12 +239,11 @@ def _teacher_of_file(file: Path, chosen: Columns, column: str, task: Task) -> Co
     return Contestant("teacher", Recorded(column, answers), live=False)
 
 
-def _with_curve(report: Report, task: Task, examples: Sequence[Any], rows: Sequence[TestRow]) -> Report:
+def _with_curve(report: Report, task: Task, examples: Sequence[Example], rows: Sequence[TestRow]) -> Report:
     from fingerpost.evaluate import learning_curve
 
     show_step("training on fewer examples")
-    points = learning_curve(task, (examples, rows), task.student.encoder, task.student.history, task.student.seed)
-    return report.model_copy(update={"learning_curve": points})
+    return report.model_copy(update={"learning_curve": learning_curve(task, examples, rows)})
 
 
 def _show(report: Report, json_file: Path | None, html: Path | None) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from fingerpost.cli.label import label_project
 from fingerpost.cli.learn import STUDENT, evaluate_project, report_inputs, train_project
-from fingerpost.cli.project import Budget, Folder, Project, Yes
+from fingerpost.cli.project import Budget, Project, Yes
 from fingerpost.cli.questions import import_one
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run(
         print(f"{report.with_suffix('.html')} is up to date")
     else:
         evaluate_project(project, [], None, None, learning_curve)
-    print(f"\ntry it: fingerpost predict {project.models / STUDENT} \"...\"")
+    print(f'\ntry it: fingerpost predict {project.models / STUDENT} "..."')
 
 
 def status(folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path()) -> None:
@@ -58,10 +58,14 @@ def status(folder: Annotated[Path, typer.Argument(help="The project's folder.")]
         counts = store.counts()
         for source in sorted({each for each, _ in counts}):
             sides = {side: n for (each, side), n in sorted(counts.items()) if each == source}
-            print(f"questions, {source}: {sum(sides.values()):,}  ({', '.join(f'{n:,} {side}' for side, n in sides.items())})")
+            print(
+                f"questions, {source}: {sum(sides.values()):,}  ({', '.join(f'{n:,} {side}' for side, n in sides.items())})"
+            )
         for kind, by, questions, verdicts, none in store.verdict_counts():
             more = f" in {verdicts:,} answers" if verdicts != questions else ""
-            print(f"labels by {kind} {by}: {questions:,} questions{more}{f', {none:,} without a label' if none else ''}")
+            print(
+                f"labels by {kind} {by}: {questions:,} questions{more}{f', {none:,} without a label' if none else ''}"
+            )
         _account(store)
         trained = _trained(project)
         report = project.reports / "report.json"
@@ -78,7 +82,7 @@ def status(folder: Annotated[Path, typer.Argument(help="The project's folder.")]
         if not trained
         else "fingerpost evaluate"
         if not measured
-        else f"fingerpost predict {project.models / STUDENT} \"...\""
+        else f'fingerpost predict {project.models / STUDENT} "..."'
     )
     print(f"next: {next_step}")
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 Folder = typer.Option(Path(), "-C", "--project", help="The project's folder.", show_default="here")
 Yes = typer.Option(False, "--yes", "-y", help="Do not ask before money is spent.")
 Budget = typer.Option(
-    None, "--budget", min=0, help="US dollars that this project may cost in all, what it has cost so far included."
+    None,
+    "--budget",
+    min=0,
+    help="US dollars that this project may cost in all, what it has cost so far included.",
 )
 SHOWN = 20
 

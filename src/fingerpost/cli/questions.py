@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from fingerpost.cli.project import Folder, Project, console, show_rejected
+
+if TYPE_CHECKING:
+    from fingerpost.intake import Columns
+    from fingerpost.types import Split
 
 FALLBACKS = ("other", "out_of_scope", "oos", "none", "unknown", "fallback")
 
@@ -88,39 +92,39 @@ def import_(
     folder: Path = Folder,
     text: Annotated[str | None, typer.Option(help="The column of texts.")] = None,
     label: Annotated[str | None, typer.Option(help="The column of labels.")] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="The labels are the answers of this model, not people's.")
-    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="The labels are the answers of this model, not people's.")] = None,
     by: Annotated[str, typer.Option(help="Who gave the labels.")] = "import",
     source: Annotated[str, typer.Option(help="Where the questions come from: user, synthetic, ...")] = "user",
     only: Annotated[
-        list[str] | None, typer.Option(help="Take only rows whose split column says this: train, dev or test.")
+        list[str] | None,
+        typer.Option(help="Take only rows whose split column says this: train, dev or test."),
     ] = None,
 ) -> None:
     """Bring in questions, with labels if they have any. Importing again changes nothing."""
     from fingerpost.intake import Columns
 
-    columns = Columns(text, label, teacher, by, source, _splits(only))
+    columns = Columns(text, label, teacher, by, source, splits_of(only))
     project = Project(folder)
     for file in files:
         import_one(project, file, columns)
 
 
-def _splits(given: list[str] | None) -> tuple[str, ...]:  # type: ignore[explicit-any]
+def splits_of(given: list[str] | None) -> tuple[Split, ...]:
+    """Check the options that name sides of the split."""
     from fingerpost.errors import InputError
 
     for each in given or []:
         if each not in ("train", "dev", "test"):
             raise InputError(f"there is no split '{each}'; write train, dev or test")
-    return tuple(given or ())
+    return tuple(cast("Split", each) for each in given or ())
 
 
-def import_one(project: Project, file: Path, columns: object) -> None:
+def import_one(project: Project, file: Path, columns: Columns) -> None:
     """Import a file, and say what came of it."""
     from fingerpost.ingest import import_file
 
     with project.store() as store:
-        done = import_file(store, project.task, file, columns)  # type: ignore[arg-type]
+        done = import_file(store, project.task, file, columns)
     print(f"{file}: {done.rows:,} rows, {done.new:,} new questions, {done.verdicts:,} new labels")
     if done.set_aside:
         print(f"  {done.set_aside} set aside: near-duplicates of questions on another side of the split")

@@ -76,7 +76,12 @@ def writing(path: Path) -> Iterator[Writer]:
         InputError: another ending, or a folder that is not there.
     """
     kind = path.suffix.lower()
-    writers: dict[str, Any] = {".csv": _CsvWriter, ".jsonl": _JsonlWriter, ".ndjson": _JsonlWriter, ".parquet": _ParquetWriter}
+    writers: dict[str, Any] = {
+        ".csv": _CsvWriter,
+        ".jsonl": _JsonlWriter,
+        ".ndjson": _JsonlWriter,
+        ".parquet": _ParquetWriter,
+    }
     if kind not in writers:
         raise InputError(f"{path}: cannot write '{kind}' files; name it .csv, .jsonl or .parquet")
     if not path.parent.is_dir():
@@ -116,7 +121,10 @@ def _read_csv(path: Path) -> Iterator[Row]:
             if not values:
                 continue
             if len(values) != len(header):
-                yield Row(line, error=f"{len(values)} fields where the header has {len(header)}; quote fields with commas")
+                yield Row(
+                    line,
+                    error=f"{len(values)} fields where the header has {len(header)}; quote fields with commas",
+                )
             elif any(_broken(value) for value in values):
                 yield Row(line, error="not UTF-8; save the file as UTF-8")
             else:
@@ -133,7 +141,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
         except ValueError as error:
             yield Row(line, error=f"not JSON: {error}")
             continue
-        yield Row(line, values) if isinstance(values, dict) else Row(line, error="no JSON object; write {...}")
+        yield (Row(line, values) if isinstance(values, dict) else Row(line, error="no JSON object; write {...}"))
 
 
 def _read_json(path: Path) -> Iterator[Row]:
@@ -144,12 +152,12 @@ def _read_json(path: Path) -> Iterator[Row]:
     if not isinstance(items, list):
         raise InputError(f"{path} holds no list of rows; write [{{...}}, ...], or JSON Lines in a .jsonl file")
     for number, values in enumerate(items, 1):
-        yield Row(number, values) if isinstance(values, dict) else Row(number, error="no JSON object; write {...}")
+        yield (Row(number, values) if isinstance(values, dict) else Row(number, error="no JSON object; write {...}"))
 
 
 def _read_text(path: Path) -> Iterator[Row]:
     for line, text in _lines(path):
-        yield Row(line, error="not UTF-8; save the file as UTF-8") if _broken(text) else Row(line, {"text": text})
+        yield (Row(line, error="not UTF-8; save the file as UTF-8") if _broken(text) else Row(line, {"text": text}))
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -162,7 +170,9 @@ def _read_parquet(path: Path) -> Iterator[Row]:
                 number += 1
                 yield Row(number, values)
     except polars.exceptions.PolarsError as error:
-        raise InputError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:100]}); write it again") from None
+        raise InputError(
+            f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:100]}); write it again"
+        ) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

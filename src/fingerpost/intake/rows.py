@@ -76,14 +76,18 @@ class _Pick:
         self.chat = "messages" in names and columns.text is None
         self.text = "messages" if self.chat else self._find(path, names, columns.text, TEXT_NAMES, "text")
         if self.text is None:
-            raise InputError(f"{path} has no column {' or '.join(TEXT_NAMES[:3])}; name it with --text ({', '.join(names)})")
+            raise InputError(
+                f"{path} has no column {' or '.join(TEXT_NAMES[:3])}; name it with --text ({', '.join(names)})"
+            )
         self.label = self._find(path, names, columns.label, LABEL_NAMES, "label")
         self.named = columns.label is not None
 
     @staticmethod
     def _find(path: Path, names: list[str], wanted: str | None, usual: Sequence[str], what: str) -> str | None:
         if wanted is not None and wanted not in names:
-            raise InputError(f"{path} has no column '{wanted}'; name one of its columns with --{what}: {', '.join(names)}")
+            raise InputError(
+                f"{path} has no column '{wanted}'; name one of its columns with --{what}: {', '.join(names)}"
+            )
         lower = {name.lower(): name for name in reversed(names)}
         return wanted or next((lower[name] for name in usual if name in lower), None)
 
@@ -106,10 +110,7 @@ class _Bad(Exception):
 
 def _conversation(given: Any, chat: bool, task: Task | None) -> tuple[Conversation, str | None]:
     """The turns up to the last of the user's; and what the assistant answered to it, if it named a label."""
-    if chat:
-        turns = _turns(given)
-    else:
-        turns = [Message("user", _text(given))]
+    turns = _turns(given) if chat else [Message("user", _text(given))]
     answer = None
     if turns and turns[-1].role == "assistant":
         answer = turns[-1].content
@@ -135,7 +136,7 @@ def _turns(given: Any) -> list[Message]:
     turns = []
     for each in given:
         if not isinstance(each, dict) or not isinstance(each.get("role"), str):
-            raise _Bad("a message is not {\"role\": ..., \"content\": ...}")
+            raise _Bad('a message is not {"role": ..., "content": ...}')
         if each["role"] in ("user", "assistant"):  # the system prompt is the task's own
             turns.append(Message(each["role"], _text(each.get("content"))))
     return turns

@@ -62,7 +62,9 @@ class ChatModel:
             http_client=httpx2.AsyncClient(
                 transport=transport,
                 timeout=settings.timeout_s,
-                limits=httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency),
+                limits=httpx2.Limits(
+                    max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency
+                ),
             ),
         )
         self._extras: dict[str, Any] = {"temperature": 0, "logprobs": True, "max_tokens": settings.max_tokens}
@@ -97,7 +99,9 @@ class ChatModel:
                 raw = await self._client.chat.completions.with_raw_response.create(**request)
             except (openai.RateLimitError, openai.InternalServerError) as error:
                 if _says(error, "insufficient_quota"):
-                    raise TeacherError(f"the teacher's account is out of credit: {_message(error)}; top it up") from None
+                    raise TeacherError(
+                        f"the teacher's account is out of credit: {_message(error)}; top it up"
+                    ) from None
                 await self._back_off(error, attempt)
                 continue
             except openai.BadRequestError as error:
@@ -108,7 +112,9 @@ class ChatModel:
                 raise Lost(f"no answer within {self.settings.timeout_s:g} s") from None
             except openai.APIConnectionError as error:
                 if isinstance(error.__cause__, httpx2.ConnectError):
-                    raise TeacherError(f"{self._where()} cannot be reached; is it running, and base_url right?") from None
+                    raise TeacherError(
+                        f"{self._where()} cannot be reached; is it running, and base_url right?"
+                    ) from None
                 raise Lost("the connection broke") from None
             except (openai.AuthenticationError, openai.PermissionDeniedError):
                 raise TeacherError(f"{self._where()} refuses the key; check ${self.settings.key_env}") from None
@@ -126,7 +132,10 @@ class ChatModel:
 
     def _request(self, messages: list[dict[str, str]], schema: dict[str, Any]) -> dict[str, Any]:
         forms: dict[str | None, Any] = {
-            "json_schema": {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}},
+            "json_schema": {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "strict": True, "schema": schema},
+            },
             "json_object": {"type": "json_object"},
         }
         request = {"model": self.settings.model, "messages": messages, **self._extras}

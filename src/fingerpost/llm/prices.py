@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 from fingerpost.errors import TeacherError
@@ -37,7 +38,7 @@ def cost(settings: TeacherSettings, usage: Usage) -> float:
     from genai_prices import calc_price
 
     priced = PricedUsage(input_tokens=prompt, cache_read_tokens=cached, output_tokens=completion)
-    where = {"provider_api_url": settings.base_url} if settings.base_url else {"provider_id": "openai"}
+    where: dict[str, Any] = {"provider_api_url": settings.base_url} if settings.base_url else {"provider_id": "openai"}
     try:
         return float(calc_price(priced, model_ref=settings.model, **where).total_price)
     except LookupError:

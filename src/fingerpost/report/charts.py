@@ -32,8 +32,17 @@ def _svg(chart: Any) -> str:
     styled = (
         chart.configure(font=FONT, background="transparent")
         .configure_view(stroke=None)
-        .configure_axis(grid=True, gridColor="#eceff3", domainColor="#c5ccd5", tickColor="#c5ccd5", labelFontSize=12,
-                        titleFontSize=12, titleFontWeight="normal", titleColor="#57606a", labelLimit=240)
+        .configure_axis(
+            grid=True,
+            gridColor="#eceff3",
+            domainColor="#c5ccd5",
+            tickColor="#c5ccd5",
+            labelFontSize=12,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            titleColor="#57606a",
+            labelLimit=240,
+        )
         .configure_legend(labelFontSize=12, title=None, orient="top")
         .configure_header(labelFontSize=13, title=None)
     )
@@ -59,9 +68,16 @@ def _accuracy(report: Report) -> Any:
         return None
     parts = [DataReport(source="all", n=report.n, models=report.models, pairs=[]), *report.by_source]
     rows = [
-        {"model": model.name, "rows": f"{part.source}, n = {part.n:,}", "accuracy": model.accuracy,
-         "low": model.accuracy_low, "high": model.accuracy_high, "text": f"{model.accuracy:.3f}"}
-        for part in parts for model in part.models
+        {
+            "model": model.name,
+            "rows": f"{part.source}, n = {part.n:,}",
+            "accuracy": model.accuracy,
+            "low": model.accuracy_low,
+            "high": model.accuracy_high,
+            "text": f"{model.accuracy:.3f}",
+        }
+        for part in parts
+        for model in part.models
     ]
     order = [model.name for model in report.models]
     scale = alt.Scale(domain=[0, 1])
@@ -72,9 +88,17 @@ def _accuracy(report: Report) -> Any:
     )
     lines = base.mark_rule(strokeWidth=1.6, color="#24292f").encode(x="low:Q", x2="high:Q")
     texts = base.mark_text(align="left", dx=6, fontSize=12).encode(x="high:Q", text="text:N")
-    return (bars + lines + texts).properties(width=520, height=28 * len(order)).facet(
-        row=alt.Row("rows:N", sort=[f"{part.source}, n = {part.n:,}" for part in parts],
-                    header=alt.Header(labelAngle=0, labelAlign="left", labelOrient="top")), spacing=14
+    return (
+        (bars + lines + texts)
+        .properties(width=520, height=28 * len(order))
+        .facet(
+            row=alt.Row(
+                "rows:N",
+                sort=[f"{part.source}, n = {part.n:,}" for part in parts],
+                header=alt.Header(labelAngle=0, labelAlign="left", labelOrient="top"),
+            ),
+            spacing=14,
+        )
     )
 
 
@@ -86,7 +110,11 @@ def _cost(models: list[ModelReport]) -> Any:
     ]
     if not rows:
         return None
-    x = alt.X("latency:Q", scale=alt.Scale(type="log", nice=True, padding=40), title="latency p50, milliseconds (log)")
+    x = alt.X(
+        "latency:Q",
+        scale=alt.Scale(type="log", nice=True, padding=40),
+        title="latency p50, milliseconds (log)",
+    )
     y = alt.Y("cost:Q", scale=alt.Scale(nice=True, padding=10), title="US dollars per 1,000 answers")
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y)
     points = base.mark_circle(size=160, opacity=1).encode(color=_colour(models))
@@ -107,7 +135,13 @@ def _confusion(model: ModelReport, labels: list[str]) -> Any:
     size = 12 if len(labels) <= MANY_LABELS else 9
     axis = alt.Axis(labelFontSize=size, grid=False, labelOverlap=False)
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("answer:N", sort=columns, title=f"answer of {model.name}", axis=axis, scale=alt.Scale(domain=columns)),
+        x=alt.X(
+            "answer:N",
+            sort=columns,
+            title=f"answer of {model.name}",
+            axis=axis,
+            scale=alt.Scale(domain=columns),
+        ),
         y=alt.Y("gold:N", sort=labels, title="human label", axis=axis, scale=alt.Scale(domain=labels)),
     )
     heat = base.mark_rect().encode(
@@ -124,13 +158,16 @@ def _confusion(model: ModelReport, labels: list[str]) -> Any:
 def _reliability(models: list[ModelReport]) -> Any:
     rows = [
         {"model": model.name, "confidence": part.confidence, "accuracy": part.accuracy, "n": part.n}
-        for model in models for part in model.reliability
+        for model in models
+        for part in model.reliability
     ]
     if not rows:
         return None
-    line = alt.Chart(alt.Data(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}])).mark_line(
-        color="#8c959f", strokeDash=[4, 4], strokeWidth=1
-    ).encode(x="x:Q", y="y:Q")
+    line = (
+        alt.Chart(alt.Data(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+        .mark_line(color="#8c959f", strokeDash=[4, 4], strokeWidth=1)
+        .encode(x="x:Q", y="y:Q")
+    )
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("confidence:Q", scale=alt.Scale(domain=[0, 1]), title="mean confidence of a bin"),
         y=alt.Y("accuracy:Q", scale=alt.Scale(domain=[0, 1]), title="accuracy in the bin"),
@@ -142,15 +179,26 @@ def _reliability(models: list[ModelReport]) -> Any:
 
 def _coverage(report: Report) -> Any:
     rows = [
-        {"model": model.name, "coverage": point.coverage, "accuracy": point.accuracy.value,
-         "low": point.accuracy.low, "high": point.accuracy.high}
-        for model in report.models if model.role != "base" for point in model.coverage
+        {
+            "model": model.name,
+            "coverage": point.coverage,
+            "accuracy": point.accuracy.value,
+            "low": point.accuracy.low,
+            "high": point.accuracy.high,
+        }
+        for model in report.models
+        if model.role != "base"
+        for point in model.coverage
     ]
     if not rows:
         return None
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("coverage:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"),
-                title="share of rows it answers itself, surest first"),
+        x=alt.X(
+            "coverage:Q",
+            scale=alt.Scale(domain=[0, 1]),
+            axis=alt.Axis(format="%"),
+            title="share of rows it answers itself, surest first",
+        ),
         color=_colour(report.models),
     )
     band = base.mark_area(opacity=0.15).encode(
@@ -163,12 +211,21 @@ def _curve(report: Report) -> Any:
     if not report.learning_curve:
         return None
     rows = [
-        {"n": point.n, "accuracy": point.accuracy.value, "low": point.accuracy.low, "high": point.accuracy.high}
+        {
+            "n": point.n,
+            "accuracy": point.accuracy.value,
+            "low": point.accuracy.low,
+            "high": point.accuracy.high,
+        }
         for point in report.learning_curve
     ]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("n:Q", scale=alt.Scale(type="log", nice=False, padding=12), title="training examples (log)",
-                axis=alt.Axis(values=[row["n"] for row in rows], format=",d"))
+        x=alt.X(
+            "n:Q",
+            scale=alt.Scale(type="log", nice=False, padding=12),
+            title="training examples (log)",
+            axis=alt.Axis(values=[row["n"] for row in rows], format=",d"),
+        )
     )
     band = base.mark_area(opacity=0.15, color=COLOURS["student"]).encode(
         y=alt.Y("low:Q", scale=alt.Scale(zero=False), title="accuracy on the test rows"), y2="high:Q"

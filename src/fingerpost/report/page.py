@@ -20,11 +20,14 @@ def render(report: Report) -> str:
     teacher = next((model for model in report.models if model.role == "teacher"), None)
     return environment.get_template("page.html.jinja").render(
         report=report,
-        parts=[DataReport(source="all", n=report.n, models=report.models, pairs=report.pairs), *report.by_source],
+        parts=[
+            DataReport(source="all", n=report.n, models=report.models, pairs=report.pairs),
+            *report.by_source,
+        ],
         student=student,
         teacher=teacher,
         headline=_headline(report),
-        charts={name: Markup(svg) for name, svg in charts.draw(report).items()},  # noqa: S704 - drawn here
+        charts={name: Markup(svg) for name, svg in charts.draw(report).items()},
         words=words,
         shown=MISTAKES,
     )

@@ -9,7 +9,7 @@ stay committed, as the provider may have charged for them).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from sqlalchemy import Engine, case, func, select, update
@@ -38,7 +38,7 @@ class Settlement:
 
     call_id: int
     outcome: Outcome
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     verdict: Verdict | None = None
 
 
@@ -61,9 +61,7 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def book(
-        self, settled: Sequence[Settlement], wanted: Sequence[Call], budget_usd: float | None
-    ) -> list[int | None]:
+    def book(self, settled: Sequence[Settlement], wanted: Sequence[Call], budget_usd: float | None) -> list[int | None]:
         """Settle calls and reserve new ones. Returns a call id for each wanted one, None where the budget ends.
 
         `budget_usd` caps all that this project ever spent or reserved, not one run.
@@ -97,9 +95,12 @@ class Ledger:
                     ids.append(None)
                     continue
                 committed += call.at_most_usd
-                row = {"step": call.step, "model": call.model, "reserved_usd": call.at_most_usd, "outcome": "open"}
-                inserted = connection.execute(calls.insert().values(**row, at=now()))
-                ids.append(int(inserted.inserted_primary_key[0]))
+                inserted = connection.execute(
+                    calls.insert()
+                    .values(step=call.step, model=call.model, reserved_usd=call.at_most_usd, outcome="open", at=now())
+                    .returning(calls.c.id)
+                )
+                ids.append(inserted.scalar_one())
             if committed != before:
                 connection.execute(update(ledger).values(committed_usd=max(0.0, committed)))
             return ids

@@ -15,7 +15,7 @@ from fingerpost.types import Message, Question, Split, Usage, Verdict
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
     """Insert what breaks no unique key; returns how many rows that were."""
-    insert = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name]
+    insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name]
     before = connection.execute(select(func.count()).select_from(table)).scalar_one()
     connection.execute(insert(table).on_conflict_do_nothing(), list(rows))
     return int(connection.execute(select(func.count()).select_from(table)).scalar_one() - before)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, Select, Table, func, select
+from sqlalchemy import Select, Table, func, select
 
 from fingerpost.chunks import chunks
 from fingerpost.store.database import connect, writing
@@ -58,7 +58,7 @@ class Store:
         query = select(questions.c.source, questions.c.split, func.count()).group_by(
             questions.c.source, questions.c.split
         )
-        return {(row[0], row[1]): row[2] for row in self._rows(query)}
+        return {(source, split): count for source, split, count in self._rows(query)}
 
     # --- verdicts
 
@@ -83,7 +83,7 @@ class Store:
         )
         if prompt is not None:
             query = query.where(verdicts.c.prompt == prompt)
-        return {(row[0], row[1], row[2] is not None) for row in self._rows(query)}
+        return {(key, order, label is not None) for key, order, label in self._rows(query)}
 
     def verdict_counts(self) -> list[tuple[str, str, int, int, int]]:
         """(kind, by, questions, verdicts, verdicts without a label) for everyone who gave any."""
@@ -94,11 +94,12 @@ class Store:
             func.count(),
             func.count() - func.count(verdicts.c.label),
         ).group_by(verdicts.c.kind, verdicts.c.by)
-        return [tuple(row) for row in self._rows(query.order_by(verdicts.c.kind, verdicts.c.by))]  # type: ignore[misc]
+        rows = self._rows(query.order_by(verdicts.c.kind, verdicts.c.by))
+        return [(kind, by, asked, given, none) for kind, by, asked, given, none in rows]
 
     # --- inside
 
-    def _rows(self, query: Select[Any]) -> Iterator[Row[Any]]:
+    def _rows(self, query: Select[Any]) -> Iterator[Any]:
         with self._engine.connect() as connection:
             yield from connection.execute(query.execution_options(yield_per=BATCH))
 

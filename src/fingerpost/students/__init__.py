@@ -28,7 +28,9 @@ def load(folder: str | Path, threads: int = 1) -> Predictor:
     path = Path(folder)
     manifest = read_manifest(path)
     if manifest.kind not in KINDS:
-        raise ModelError(f"{path} holds a student of kind '{manifest.kind}', which this version does not know; "
-                         "pip install -U fingerpost")
+        raise ModelError(
+            f"{path} holds a student of kind '{manifest.kind}', which this version does not know; "
+            "pip install -U fingerpost"
+        )
     predictor: Predictor = import_module(KINDS[manifest.kind]).load(path, manifest, threads)
     return predictor

@@ -18,9 +18,7 @@ def load(folder: Path, manifest: Manifest, threads: int = 1) -> EncoderStudent:
     return EncoderStudent(folder, manifest, threads)
 
 
-def fit(
-    examples: Sequence[Example], dev: Sequence[Example], task: Task, folder: Path, **options: Any
-) -> Manifest:
+def fit(examples: Sequence[Example], dev: Sequence[Example], task: Task, folder: Path, **options: Any) -> Manifest:
     """Train a student into `folder`; see `fingerpost.students.encoder.fit.fit` for the options."""
     from fingerpost.students.encoder.fit import fit
 

@@ -16,11 +16,12 @@ SMALLEST = 25
 
 
 def learning_curve(
-    examples: Sequence[Example], test: Sequence[Conversation], task: Task, *, encoder: str, history: int, seed: int
+    examples: Sequence[Example], test: Sequence[Conversation], task: Task
 ) -> list[tuple[int, NDArray[np.int64]]]:
     """For 25, 50, 100, ... and all examples, drawn at random: their number, and the label indices for `test`."""
+    history, seed = task.student.history, task.student.seed
     with repeatable(seed):
-        base = Encoder(encoder, MAX_TOKENS)
+        base = Encoder(task.student.encoder, MAX_TOKENS)
         rows = rows_of(base, examples, task, history)
         vectors = base.embed([encoder_input(each, history) for each in test])
         order = np.random.default_rng(seed).permutation(len(examples))

@@ -49,7 +49,8 @@ class Rows:
     @property
     def labels(self) -> NDArray[np.int64]:
         """The index of each row's most probable label."""
-        return self.targets.argmax(1)
+        best: NDArray[np.int64] = self.targets.argmax(1)
+        return best
 
     def __add__(self, other: Rows) -> Rows:
         return Rows(
@@ -242,7 +243,8 @@ def denoised(rows: Rows, strength: float, seed: int) -> Array:
     """
     held_out = out_of_fold(rows.vectors, rows.targets, rows.weights, rows.groups, strength)
     votes = neighbour_votes(rows.vectors, rows.targets, seed)
-    return 0.5 * rows.targets + 0.25 * held_out + 0.25 * votes
+    mixed: Array = 0.5 * rows.targets + 0.25 * held_out + 0.25 * votes
+    return mixed
 
 
 # --- fine-tuning
@@ -287,7 +289,17 @@ def _tuned(
 
     targets = denoised(train, choice.strength, seed)
     targets = (1 - LABEL_SMOOTHING) * targets + LABEL_SMOOTHING / targets.shape[1]
-    tune(base, network, train.texts, targets, train.weights, dev_accuracy, epochs=epochs, seed=seed, on_epoch=on_epoch)
+    tune(
+        base,
+        network,
+        train.texts,
+        targets,
+        train.weights,
+        dev_accuracy,
+        epochs=epochs,
+        seed=seed,
+        on_epoch=on_epoch,
+    )
     before = head.logits(dev.vectors).argmax(1) == dev.labels
     after = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
     gained, error = int(after.sum() - before.sum()), float(np.sqrt((after != before).sum()))

@@ -54,7 +54,7 @@ def fit_head(vectors: Array, targets: Array, weights: Array, strength: float) ->
         optimiser.zero_grad()
         entropy = -(y * torch.log_softmax(x @ matrix + bias, dim=1)).sum(1)
         loss = (w * entropy).sum() / total + (matrix**2).sum() / (2 * strength * total)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     optimiser.step(closure)

@@ -79,7 +79,7 @@ def tune(
             entropy = -(y[chosen] * torch.log_softmax(logits.float(), dim=1)).sum(1)
             loss = (w[chosen] * entropy).sum() / w[chosen].sum()
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
             losses.append(float(loss.detach()))
