@@ -57,8 +57,8 @@ class Teacher:
         self._loop = asyncio.new_event_loop()
 
         async def serve() -> None:
-            server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, backlog=1024)
-            self.port = server.sockets[0].getsockname()[1]
+            self._server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, backlog=1024)
+            self.port = self._server.sockets[0].getsockname()[1]
             ready.set()
 
         def run() -> None:
@@ -74,6 +74,7 @@ class Teacher:
         """End all connections and the thread."""
 
         async def cancel() -> None:
+            self._server.close()
             tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
             for task in tasks:
                 task.cancel()

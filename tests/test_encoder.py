@@ -14,7 +14,7 @@ import fingerpost
 from fingerpost.artifact import read_manifest
 from fingerpost.errors import InputError, ModelError
 from fingerpost.intake import Columns
-from fingerpost.students.encoder import fit as fitting
+from fingerpost.students.encoder import training as fitting
 from fingerpost.students.encoder.head import Head, fit_head, neighbour_votes
 from fingerpost.train import from_file, train
 from fingerpost.types import Example, Label, Message, Task

@@ -74,7 +74,7 @@ def count_tokens(texts: list[str]) -> tuple[int, str]:
     import bpe_openai
 
     encoding = bpe_openai.get_encoding("o200k_base")
-    return sum(encoding.count(text) for text in texts), "o200k_base"
+    return sum(len(encoding.encode_ordinary(text)) for text in texts), "o200k_base"
 
 
 def _held_out(labelled: list[tuple[Question, str]], share: float, seed: int) -> set[str]:

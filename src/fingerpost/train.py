@@ -82,7 +82,7 @@ def from_file(path: Path, columns: Columns) -> TrainingSet:
 
 
 def train(data: TrainingSet, folder: Path, *, show: Callable[[str], None] = lambda _: None, **options: Any) -> Manifest:
-    """Train the sentence-encoder student into a folder; options as of `students.encoder.fit.fit`.
+    """Train the sentence-encoder student into a folder; options as of `students.encoder.training.fit`.
 
     Raises:
         MissingExtra: torch and its company are not installed.

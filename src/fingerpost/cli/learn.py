@@ -172,7 +172,7 @@ def _base(project: Project) -> Path:
     """The untuned base of the project's task, made if it is not there or of another task."""
     from fingerpost.artifact import MANIFEST, read_manifest
     from fingerpost.prompt import prompt_fingerprint
-    from fingerpost.students.encoder.fit import fit_base
+    from fingerpost.students.encoder.training import fit_base
 
     folder = project.models / BASE
     if not (folder / MANIFEST).is_file() or read_manifest(folder).task_fingerprint != prompt_fingerprint(project.task):
@@ -190,7 +190,7 @@ def _evaluate_file(
     from fingerpost.errors import InputError
     from fingerpost.intake import Columns, columns
     from fingerpost.students import load
-    from fingerpost.students.encoder.fit import fit_base
+    from fingerpost.students.encoder.training import fit_base
     from fingerpost.types import Task
 
     training.require_training("measuring")

@@ -51,8 +51,8 @@ verdicts = Table(
     Column("cost_usd", Float),
     Column("latency_s", Float),
     Column("at", DateTime(timezone=True), nullable=False),
+    Index("verdicts_by_question", "question_id"),
 )
-Index("verdicts_by_question", verdicts.c.question_id)
 
 calls = Table(
     "calls",

@@ -19,7 +19,7 @@ def load(folder: Path, manifest: Manifest, threads: int = 1) -> EncoderStudent:
 
 
 def fit(examples: Sequence[Example], dev: Sequence[Example], task: Task, folder: Path, **options: Any) -> Manifest:
-    """Train a student into `folder`; see `fingerpost.students.encoder.fit.fit` for the options."""
-    from fingerpost.students.encoder.fit import fit
+    """Train a student into `folder`; see `fingerpost.students.encoder.training.fit` for the options."""
+    from fingerpost.students.encoder import training
 
-    return fit(examples, dev, task, folder, **options)
+    return training.fit(examples, dev, task, folder, **options)
