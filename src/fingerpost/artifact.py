@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fingerpost.errors import InputError, ModelError
-from fingerpost.types import Manifest
+from fingerpost.prompt import prompt_fingerprint
+from fingerpost.types import Manifest, Task
 
 MANIFEST = "manifest.json"
 
@@ -64,6 +65,16 @@ def writing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def is_of(manifest: Manifest, task: Task) -> bool:
+    """Whether a model was made for the task as it is now: same prompt, encoder, history and seed."""
+    return (
+        manifest.task_fingerprint == prompt_fingerprint(task)
+        and manifest.encoder.get("name") == task.student.encoder
+        and manifest.history == task.student.history
+        and manifest.seed == task.student.seed
+    )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:

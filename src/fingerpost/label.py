@@ -102,7 +102,7 @@ def plan(
 ) -> Plan:
     """Every question in `votes` label orders, less what this teacher has answered.
 
-    `retry` asks again what was answered without a label; `again` what was answered under another prompt.
+    `limit` is how many questions are asked at most; `retry` asks again what was answered without a label; `again` what was answered under another prompt.
     Jobs of one label order stand together, so that the provider's prompt cache stays warm.
     """
     teacher = teacher_of(task)
@@ -118,13 +118,16 @@ def plan(
     jobs = []
     for question in store.questions(*splits):
         missing = votes - answers.get(question.id, 0)
+        if missing > 0 and limit is not None:
+            limit -= 1
+            if limit < 0:
+                break
         for vote in range(votes):
             order = order_number(question.id, vote, orders)
             if missing > 0 and (question.id, order) not in answered:
                 jobs.append(Job(question, order))
                 missing -= 1
     jobs.sort(key=lambda job: job.order)
-    jobs = jobs[:limit]
     sizes = [_size(task, job.question) for job in jobs]
     tokens = round(sum(sizes) / BYTES_A_TOKEN)
     return Plan(

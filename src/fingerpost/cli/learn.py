@@ -36,8 +36,8 @@ def train(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The model folder.")] = None,
     folder: Path = Folder,
     labels: Annotated[str, typer.Option(help="Whose labels: best (people's first), teacher, human.")] = "best",
-    text: Annotated[str, typer.Option(help="The file's column of texts.")] = "text",
-    label: Annotated[str, typer.Option(help="The file's column of labels.")] = "label",
+    text: Annotated[str | None, typer.Option(help="The file's column of texts; else 'text' or the like.")] = None,
+    label: Annotated[str | None, typer.Option(help="The file's column of labels; else 'label' or the like.")] = None,
     encoder: Annotated[str | None, typer.Option(help="A sentence encoder: folder or hub name.")] = None,
     history: Annotated[int | None, typer.Option(min=0, help="Earlier turns that the student sees.")] = None,
     epochs: Annotated[int | None, typer.Option(min=0, help="Of fine-tuning; 0 for the linear head alone.")] = None,
@@ -52,18 +52,11 @@ def train(
         train_project(Project(folder), labels_from(labels), output, given)
         return
     from fingerpost import train as step
-    from fingerpost.intake import Columns, columns
+    from fingerpost.intake import Columns
 
     if output is None:
         raise InputError("where should the model go? name its folder with -o")
-    names = columns(file)
-    data = step.from_file(
-        file,
-        Columns(
-            text if text != "text" or text in names else None,
-            label if label != "label" or label in names else None,
-        ),
-    )
+    data = step.from_file(file, Columns(text, label))
     _tell_trained(step.train(data, output, show=show_step, **given), output)
     show_rejected(file, data.rejected, len(data.rejected) + len(data.train) + len(data.dev))
 
@@ -97,8 +90,8 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one HTML file.")] = None,
     learning_curve: Annotated[bool, typer.Option("--learning-curve", help="Also train on fewer examples.")] = False,
-    text: Annotated[str, typer.Option(help="The file's column of texts.")] = "text",
-    label: Annotated[str, typer.Option(help="The file's column of labels.")] = "label",
+    text: Annotated[str | None, typer.Option(help="The file's column of texts; else 'text' or the like.")] = None,
+    label: Annotated[str | None, typer.Option(help="The file's column of labels; else 'label' or the like.")] = None,
     teacher: Annotated[str | None, typer.Option(help="The file's column of a teacher's answers.")] = None,
 ) -> None:
     """Measure base, teacher and students on the same test rows."""
@@ -170,44 +163,44 @@ def report_inputs(project: Project, store: Store) -> str:
 
 def _base(project: Project) -> Path:
     """The untuned base of the project's task, made if it is not there or of another task."""
-    from fingerpost.artifact import MANIFEST, read_manifest
-    from fingerpost.prompt import prompt_fingerprint
+    from fingerpost.artifact import MANIFEST, is_of, read_manifest
     from fingerpost.students.encoder.training import fit_base
 
     folder = project.models / BASE
-    if not (folder / MANIFEST).is_file() or read_manifest(folder).task_fingerprint != prompt_fingerprint(project.task):
+    if not (folder / MANIFEST).is_file() or not is_of(read_manifest(folder), project.task):
         show_step("exporting the untuned base")
-        fit_base(project.task, folder, encoder=project.task.student.encoder, history=project.task.student.history)
+        fit_base(project.task, folder)
     return folder
 
 
 def _evaluate_file(
-    file: Path, models: list[Path], text: str, label: str, teacher: str | None, learning_curve: bool
+    file: Path, models: list[Path], text: str | None, label: str | None, teacher: str | None, learning_curve: bool
 ) -> Report:
     from fingerpost import evaluate as step
     from fingerpost import train as training
     from fingerpost.artifact import read_manifest
     from fingerpost.errors import InputError
-    from fingerpost.intake import Columns, columns
+    from fingerpost.intake import Columns
     from fingerpost.students import load
     from fingerpost.students.encoder.training import fit_base
-    from fingerpost.types import Task
+    from fingerpost.types import StudentSettings, Task
 
     training.require_training("measuring")
     if not models:
         raise InputError("which model? name its folder before the file")
-    names = columns(file)
-    chosen = Columns(
-        text if text != "text" or text in names else None,
-        label if label != "label" or label in names else None,
-    )
+    chosen = Columns(text, label)
     rows, rejected = step.rows_from_file(file, chosen)
     manifest = read_manifest(models[0])
-    task = Task(name=file.stem, answer_field=manifest.answer_field, labels=tuple(manifest.labels))
+    task = Task(
+        name=file.stem,
+        answer_field=manifest.answer_field,
+        labels=tuple(manifest.labels),
+        student=StudentSettings(encoder=manifest.encoder["name"], history=manifest.history, seed=manifest.seed),
+    )
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / BASE
         show_step("exporting the untuned base")
-        fit_base(task, base, encoder=manifest.encoder["name"], history=manifest.history)
+        fit_base(task, base)
         contestants = [step.Contestant("base", load(base))]
         if teacher is not None:
             contestants.append(_teacher_of_file(file, chosen, teacher, task))

@@ -109,10 +109,9 @@ def _open_questions(project: Project, store: Store) -> int:
 
 def _trained(project: Project) -> bool:
     """Whether the student was trained on the labels that are there now."""
-    from fingerpost.artifact import MANIFEST, read_manifest
+    from fingerpost.artifact import MANIFEST, is_of, read_manifest
     from fingerpost.consensus import data_fingerprint
     from fingerpost.errors import InputError
-    from fingerpost.prompt import prompt_fingerprint
     from fingerpost.train import from_store
 
     folder = project.models / STUDENT
@@ -124,11 +123,7 @@ def _trained(project: Project) -> bool:
         except InputError:
             return False
     manifest = read_manifest(folder)
-    return (manifest.data_fingerprint, manifest.task_fingerprint, manifest.history) == (
-        data_fingerprint(data.train, data.dev),
-        prompt_fingerprint(project.task),
-        project.task.student.history,
-    )
+    return manifest.data_fingerprint == data_fingerprint(data.train, data.dev) and is_of(manifest, project.task)
 
 
 def _inputs_of(report: Path) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerpost.students.encoder.training import MAX_TOKENS, Rows, choose, fit_rows, rows_of
 from fingerpost.students.encoder.network import Encoder, repeatable
+from fingerpost.students.encoder.training import MAX_TOKENS, Rows, choose, fit_rows, rows_of
 from fingerpost.text import encoder_input
 from fingerpost.types import Conversation, Example, Task
 

@@ -28,7 +28,7 @@ def find_encoder(name: str) -> tuple[str, dict[str, str]]:
     if folder.is_dir():
         if not (folder / WEIGHTS).is_file():
             raise ModelError(f"{folder} has no {WEIGHTS}; name the folder of a sentence encoder, saved by transformers")
-        return str(folder), {"name": folder.name, "from": "folder", "sha256": sha256(folder / WEIGHTS)}
+        return str(folder), {"name": name, "from": "folder", "sha256": sha256(folder / WEIGHTS)}
     if name == DEFAULT and (spec := find_spec(PACKAGED)) is not None and spec.origin is not None:
         folder = Path(spec.origin).parent / "model"
         found = sha256(folder / WEIGHTS)

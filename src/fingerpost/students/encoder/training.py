@@ -95,14 +95,14 @@ def fit(
         head = fit_rows(train_rows, choice, seed)
         accuracy = float((head.logits(dev_rows.vectors).argmax(1) == dev_rows.labels).mean())
         show(f"linear head, C = {choice.strength:g}{', denoised' if choice.denoise else ''}: {accuracy:.3f} on dev")
-        network = _network(base, task, head)
+        network = network_of(base, task, head)
         tuned: list[Epoch] = []
         if epochs:
             network, tuned = _tuned(base, network, head, train_rows, dev_rows, choice, epochs, seed, show)
         logits = predict_logits(base, network, dev_rows.texts)
         if not tuned:  # what was decided with dev held out is now fitted on all rows
             everything = train_rows + dev_rows
-            network = _network(base, task, fit_rows(everything, choice, seed))
+            network = network_of(base, task, fit_rows(everything, choice, seed))
         show("exporting to ONNX")
         manifest = Manifest(
             kind="encoder",
@@ -137,13 +137,13 @@ def fit(
     return manifest
 
 
-def fit_base(task: Task, folder: Path, *, encoder: str = DEFAULT, history: int = 2) -> Manifest:
+def fit_base(task: Task, folder: Path) -> Manifest:
     """The untuned base as a model folder: the label whose description is nearest in embedding space."""
     with repeatable(0), artifact.writing(folder) as fresh:
-        base = Encoder(encoder, MAX_TOKENS)
+        base = Encoder(task.student.encoder, MAX_TOKENS)
         base.save_tokenizer(fresh / TOKENIZER_FILE)
         described = base.embed([label.description or spoken(label.name) for label in task.labels])
-        network = _network(base, task, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
+        network = network_of(base, task, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
         export_graph(base, network, fresh / "fp32.onnx")
         quantise(fresh / "fp32.onnx", fresh / MODEL_FILE)
         (fresh / "fp32.onnx").unlink()
@@ -154,12 +154,13 @@ def fit_base(task: Task, folder: Path, *, encoder: str = DEFAULT, history: int =
             fingerpost=__version__,
             labels=list(task.labels),
             answer_field=task.answer_field,
-            history=history,
+            history=task.student.history,
             max_tokens=MAX_TOKENS,
             precision="int8",
             encoder=base.origin,
             task_fingerprint=prompt_fingerprint(task),
             data_fingerprint="",
+            seed=task.student.seed,
         )
         manifest = artifact.write_manifest(fresh, manifest)
     return manifest
@@ -250,7 +251,8 @@ def denoised(rows: Rows, strength: float, seed: int) -> Array:
 # --- fine-tuning
 
 
-def _network(base: Encoder, task: Task, head: Head) -> Network:
+def network_of(base: Encoder, task: Task, head: Head) -> Network:
+    """The encoder with this head on it."""
     import torch
 
     network = Network(base.model, base.width, len(task.labels))

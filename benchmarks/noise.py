@@ -1,0 +1,91 @@
+"""What copying a noisy teacher costs, and what denoising its labels brings: measured on training rows only.
+
+Usage: noise.py DATA.csv [--labels teacher] [--tune EPOCHS] [--json OUT]
+
+The file has the columns split, text, gold, teacher. Every figure is out of fold over the rows that are not test:
+agreement with the labels learnt from, and accuracy against `gold`, which nothing here learns from or chooses by
+(except with `--labels gold`). With `--tune`, a fifth of the rows is held out and all weights are fine-tuned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerpost.students.encoder.head import STRENGTHS, fit_head, neighbour_votes, out_of_fold
+from fingerpost.students.encoder.network import Encoder, repeatable
+from fingerpost.students.encoder.source import DEFAULT
+from fingerpost.students.encoder.training import (
+    LABEL_SMOOTHING,
+    MAX_TOKENS,
+    Rows,
+    denoised,
+    network_of,
+)
+from fingerpost.students.encoder.tune import Epoch, predict_logits, tune
+from fingerpost.text import share
+from fingerpost.types import Label, Task
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--labels", default="teacher", choices=["teacher", "gold"])
+    parser.add_argument("--tune", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with arguments.data.open(encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["split"] != "test"]
+    names = sorted({row["gold"] for row in rows})
+    index = {name: i for i, name in enumerate(names)}
+    rows = [row for row in rows if row[arguments.labels] in index]
+    labels = np.array([index[row[arguments.labels]] for row in rows])
+    gold = np.array([index[row["gold"]] for row in rows])
+    texts = [row["text"] for row in rows]
+    results: list[dict[str, object]] = []
+
+    def tell(method: str, answers: NDArray[np.int64], part: NDArray[np.bool_] | slice = slice(None)) -> None:
+        agree, right = (answers == labels[part]).mean(), (answers == gold[part]).mean()
+        results.append({"method": method, "n": len(answers), "agreement": agree, "accuracy": right})
+        print(f"{method:34} n {len(answers):6,}   agreement {agree:.4f}   accuracy {right:.4f}", flush=True)
+
+    with repeatable(0):
+        base = Encoder(DEFAULT, MAX_TOKENS)
+        targets = np.eye(len(names), dtype=np.float32)[labels]
+        whole = Rows(texts, base.embed(texts), targets, np.ones(len(rows), dtype=np.float32), texts)
+        tell(f"the labels themselves ({arguments.labels})", labels)
+        tell("neighbours' vote", neighbour_votes(whole.vectors, targets, 0).argmax(1))
+        for strength in STRENGTHS:
+            held_out = out_of_fold(whole.vectors, targets, whole.weights, texts, strength)
+            tell(f"linear head, C = {strength:g}", held_out.argmax(1))
+            cleaner = out_of_fold(whole.vectors, denoised(whole, strength, 0), whole.weights, texts, strength)
+            tell(f"linear head, C = {strength:g}, denoised", cleaner.argmax(1))
+        if arguments.tune:
+            dev = np.array([share(text) < 0.2 for text in texts])
+            part = Rows([t for t, d in zip(texts, dev, strict=True) if not d], whole.vectors[~dev], targets[~dev],
+                        whole.weights[~dev], [t for t, d in zip(texts, dev, strict=True) if not d])  # fmt: skip
+            held = [t for t, d in zip(texts, dev, strict=True) if d]
+            cleaned = denoised(part, 10.0, 0)
+            head = fit_head(part.vectors, cleaned, part.weights, 10.0)
+            tell("held out: linear head, denoised", head.logits(whole.vectors[dev]).argmax(1), dev)
+            task = Task(name="t", labels=tuple(Label(name=name) for name in names))
+            network = network_of(base, task, head)
+
+            def on_epoch(epoch: Epoch) -> None:
+                answers = predict_logits(base, network, held).argmax(1)
+                tell(f"held out: epoch {epoch.number} of {epoch.of} ({epoch.seconds:.0f} s)", answers, dev)
+
+            smooth = (1 - LABEL_SMOOTHING) * cleaned + LABEL_SMOOTHING / len(names)
+            tune(base, network, part.texts, smooth.astype(np.float32), part.weights, lambda: 0.0,
+                 epochs=arguments.tune, seed=0, on_epoch=on_epoch)  # fmt: skip
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1, default=float) + "\n")
+
+
+if __name__ == "__main__":
+    main()
