@@ -17,19 +17,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerpost.students.encoder.head import STRENGTHS, fit_head, neighbour_votes, out_of_fold
+from fingerpost.students.encoder.head import neighbour_votes, out_of_fold
 from fingerpost.students.encoder.network import Encoder, repeatable
+from fingerpost.students.encoder.noise import Rows, clean, fit_cleaned
 from fingerpost.students.encoder.source import DEFAULT
-from fingerpost.students.encoder.training import (
-    LABEL_SMOOTHING,
-    MAX_TOKENS,
-    Rows,
-    denoised,
-    network_of,
-)
+from fingerpost.students.encoder.training import LABEL_SMOOTHING, MAX_TOKENS, network_of
 from fingerpost.students.encoder.tune import Epoch, predict_logits, tune
 from fingerpost.text import share
 from fingerpost.types import Label, Task
+
+STRENGTHS = (1.0, 3.0, 10.0, 30.0)
 
 
 def main() -> None:
@@ -63,16 +60,22 @@ def main() -> None:
         for strength in STRENGTHS:
             held_out = out_of_fold(whole.vectors, targets, whole.weights, texts, strength)
             tell(f"linear head, C = {strength:g}", held_out.argmax(1))
-            cleaner = out_of_fold(whole.vectors, denoised(whole, strength, 0), whole.weights, texts, strength)
-            tell(f"linear head, C = {strength:g}, denoised", cleaner.argmax(1))
+        cleaned = clean(whole, 0)
+        for doubtful in (0.1, 0.2, 0.5):
+            chosen = cleaned.plausibility < doubtful
+            if chosen.any():
+                tell(f"labels less plausible than {doubtful}", labels[chosen], chosen)
+        rows_ = cleaned.rows
+        for strength in STRENGTHS:
+            held_out = out_of_fold(rows_.vectors, rows_.targets, rows_.weights, texts, strength)
+            tell(f"the same, cleaned, C = {strength:g}", held_out.argmax(1))
         if arguments.tune:
             dev = np.array([share(text) < 0.2 for text in texts])
-            part = Rows([t for t, d in zip(texts, dev, strict=True) if not d], whole.vectors[~dev], targets[~dev],
-                        whole.weights[~dev], [t for t, d in zip(texts, dev, strict=True) if not d])  # fmt: skip
-            held = [t for t, d in zip(texts, dev, strict=True) if d]
-            cleaned = denoised(part, 10.0, 0)
-            head = fit_head(part.vectors, cleaned, part.weights, 10.0)
-            tell("held out: linear head, denoised", head.logits(whole.vectors[dev]).argmax(1), dev)
+            part = whole.take(np.flatnonzero(~dev))
+            held = [text for text, chosen in zip(texts, dev, strict=True) if chosen]
+            cleaned = clean(part, 0)
+            head = fit_cleaned(cleaned)
+            tell("held out: linear head, cleaned", head.logits(whole.vectors[dev]).argmax(1), dev)
             task = Task(name="t", labels=tuple(Label(name=name) for name in names))
             network = network_of(base, task, head)
 
@@ -80,8 +83,8 @@ def main() -> None:
                 answers = predict_logits(base, network, held).argmax(1)
                 tell(f"held out: epoch {epoch.number} of {epoch.of} ({epoch.seconds:.0f} s)", answers, dev)
 
-            smooth = (1 - LABEL_SMOOTHING) * cleaned + LABEL_SMOOTHING / len(names)
-            tune(base, network, part.texts, smooth.astype(np.float32), part.weights, lambda: 0.0,
+            smooth = (1 - LABEL_SMOOTHING) * cleaned.rows.targets + LABEL_SMOOTHING / len(names)
+            tune(base, network, part.texts, smooth.astype(np.float32), cleaned.rows.weights, lambda: 0.0,
                  epochs=arguments.tune, seed=0, on_epoch=on_epoch)  # fmt: skip
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1, default=float) + "\n")

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from fingerpost.errors import InputError, ModelError
 from fingerpost.intake import Columns
 from fingerpost.students.encoder import training as fitting
 from fingerpost.students.encoder.head import Head, fit_head, neighbour_votes
+from fingerpost.students.encoder.noise import Rows, clean
 from fingerpost.train import from_file, train
 from fingerpost.types import Example, Label, Message, Task
 
@@ -119,12 +121,41 @@ def test_neighbours_do_not_vote_for_themselves() -> None:
     assert votes[0].argmax() == 1 and votes[1].argmax() == 0 and votes.sum(1) == pytest.approx(1)
 
 
-def test_the_most_regular_choice_within_one_standard_error_wins() -> None:
-    def right(share: float) -> np.ndarray:
-        return np.arange(1000) < 1000 * share
+def noisy_rows(wrong: int) -> tuple[Rows, np.ndarray]:
+    """300 rows in three clouds of 100; the labels of the first `wrong` of each cloud are false."""
+    draw = np.random.default_rng(0)
+    truth = np.repeat(np.arange(3), 100)
+    vectors = np.eye(3, 16, dtype=np.float32)[truth] + draw.normal(0, 0.15, (300, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    labels = np.where(np.arange(300) % 100 < wrong, (truth + 1) % 3, truth)
+    names = [str(i) for i in range(300)]
+    return Rows(names, vectors, np.eye(3, dtype=np.float32)[labels], np.ones(300, dtype=np.float32), names), truth
 
-    results = {fitting.Choice(c, False): right(share) for c, share in ((1.0, 0.80), (3.0, 0.895), (10.0, 0.90))}
-    assert fitting.most_regular(results).strength == 3.0
+
+def test_false_labels_are_found_and_weigh_less() -> None:
+    rows, truth = noisy_rows(wrong=10)
+    false = rows.labels != truth
+    cleaned = clean(rows, seed=0)
+    assert cleaned.plausibility[false].max() < 0.3 and cleaned.plausibility[~false].min() > 0.9
+    assert cleaned.rows.targets.sum(1) == pytest.approx(1, abs=1e-5)
+    right, _ = noisy_rows(wrong=0)
+    assert clean(right, seed=0).plausibility.min() > 0.9
+
+
+def test_a_label_with_a_single_example_is_not_doubted_away() -> None:
+    rows, _ = noisy_rows(wrong=0)
+    targets = np.zeros((300, 4), dtype=np.float32)
+    targets[:, :3] = rows.targets
+    targets[0] = [0, 0, 0, 1]
+    cleaned = clean(replace(rows, targets=targets), seed=0)
+    assert cleaned.plausibility[0] == 1 and cleaned.rows.targets[0, 3] == 1
+
+
+def test_int8_may_lose_by_chance_but_not_for_sure() -> None:
+    exact = np.ones(1000, dtype=bool)
+    assert not fitting.loses(exact[:96], np.arange(96) >= 2)
+    assert not fitting.loses(exact, np.arange(1000) >= 4)
+    assert fitting.loses(exact, np.arange(1000) >= 20)
 
 
 def test_calibration_finds_the_temperature() -> None:

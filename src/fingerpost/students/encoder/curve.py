@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerpost.students.encoder.network import Encoder, repeatable
-from fingerpost.students.encoder.training import MAX_TOKENS, Rows, choose, fit_rows, rows_of
+from fingerpost.students.encoder.noise import clean, fit_cleaned
+from fingerpost.students.encoder.training import MAX_TOKENS, rows_of
 from fingerpost.text import encoder_input
 from fingerpost.types import Conversation, Example, Task
 
@@ -32,17 +33,7 @@ def learning_curve(
             size *= 2
         points = []
         for size in [*sizes, len(examples)]:
-            part = _take(rows, order[:size])
-            head = fit_rows(part, choose(part, seed), seed)
+            part = rows.take(order[:size])
+            head = fit_cleaned(clean(part, seed))
             points.append((size, head.logits(vectors).argmax(1)))
     return points
-
-
-def _take(rows: Rows, chosen: NDArray[np.int64]) -> Rows:
-    return Rows(
-        [rows.texts[i] for i in chosen],
-        rows.vectors[chosen],
-        rows.targets[chosen],
-        rows.weights[chosen],
-        [rows.groups[i] for i in chosen],
-    )

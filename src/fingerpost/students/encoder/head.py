@@ -1,4 +1,4 @@
-"""The linear head on frozen embeddings, and targets that do not copy the noise of their labels."""
+"""The linear head on frozen embeddings, and the vote of neighbours: two views of what a label should be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 Array = NDArray[np.float32]
-STRENGTHS = (1.0, 3.0, 10.0, 30.0)
 FOLDS = 5
 BETA = 20.0
 ANCHORS = 20_000
@@ -73,18 +72,20 @@ def out_of_fold(vectors: Array, targets: Array, weights: Array, groups: list[str
     return predicted
 
 
-def neighbour_votes(vectors: Array, targets: Array, seed: int) -> Array:
-    """Each row's label distribution by its neighbours, itself left out; shape (rows, labels).
+def neighbour_votes(vectors: Array, targets: Array, seed: int, queries: Array | None = None) -> Array:
+    """The label distribution of each query by its neighbours among the vectors; shape (queries, labels).
 
-    A kernel vote, exp(BETA (cosine - 1)); of more than ANCHORS rows a random part votes.
+    Without queries, of each of the vectors itself, which then does not vote on itself. A kernel vote,
+    exp(BETA (cosine - 1)); of more than ANCHORS rows a random part votes.
     """
-    rows = len(vectors)
-    anchors = np.random.default_rng(seed).permutation(rows)[:ANCHORS]
-    votes = np.empty_like(targets)
-    for start in range(0, rows, BLOCK):
-        block = np.arange(start, min(start + BLOCK, rows))
-        kernel = np.exp(BETA * (vectors[block] @ vectors[anchors].T - 1))
-        kernel[block[:, None] == anchors[None, :]] = 0
+    asked = vectors if queries is None else queries
+    anchors = np.random.default_rng(seed).permutation(len(vectors))[:ANCHORS]
+    votes = np.empty((len(asked), targets.shape[1]), dtype=np.float32)
+    for start in range(0, len(asked), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(asked)))
+        kernel = np.exp(BETA * (asked[block] @ vectors[anchors].T - 1))
+        if queries is None:
+            kernel[block[:, None] == anchors[None, :]] = 0
         votes[block] = kernel @ targets[anchors] + 1e-9
     result: Array = votes / votes.sum(1, keepdims=True)
     return result
