@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -109,6 +112,16 @@ def test_without_a_project(cli: Cli, tmp_path: Path) -> None:
     assert sum(row["label"] == answer["predicted"] for row, answer in zip(rows, answers, strict=True)) >= 24
 
 
+@pytest.mark.parametrize(
+    "command", [["train", "data.csv", "-o", "model"], ["evaluate", "model", "data.csv"], ["evaluate"]]
+)
+def test_without_the_training_extra_it_says_what_to_install(folder: Path, command: list[str]) -> None:
+    write_labelled(folder / "data.csv")
+    blocked = "import sys; sys.modules['scipy'] = sys.modules['torch'] = None; from fingerpost.cli import main; main()"
+    run = subprocess.run([sys.executable, "-c", blocked, *command], cwd=folder, capture_output=True, text=True)
+    failed(run, "pip install 'fingerpost[train]'")
+
+
 def test_a_new_task_from_a_file(cli: Cli, tmp_path: Path) -> None:
     write_labelled(tmp_path / "data.csv")
     run = cli("init", "new", "--from", "data.csv", "--base-url", "http://localhost:1/v1")
@@ -131,8 +144,6 @@ def test_the_readmes_commands_run_as_they_stand(cli: Cli, tmp_path: Path) -> Non
     commands = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
     ours = [command for command in commands if command.startswith("fingerpost ")]
     assert len(ours) >= 8
-    import shlex
-
     for command in ours:
         run = cli(*shlex.split(command, comments=True)[1:], cwd=tmp_path)
         assert run.returncode == 0, f"{command}\n{run.stdout}\n{run.stderr}"

@@ -112,12 +112,13 @@ def evaluate_project(
     project: Project, models: Sequence[Path], json_file: Path | None, html: Path | None, learning_curve: bool
 ) -> Report:
     """Measure the project's models on its test questions; the report is kept in its folder."""
-    from fingerpost import evaluate as step
     from fingerpost import train as training
+
+    training.require_training("measuring")
+    from fingerpost import evaluate as step
     from fingerpost.errors import InputError
     from fingerpost.students import load
 
-    training.require_training("measuring")
     folders = list(models) or student_folders(project)
     if not folders:
         raise InputError("there is no student yet; run 'fingerpost train'")
@@ -176,8 +177,10 @@ def _base(project: Project) -> Path:
 def _evaluate_file(
     file: Path, models: list[Path], text: str | None, label: str | None, teacher: str | None, learning_curve: bool
 ) -> Report:
-    from fingerpost import evaluate as step
     from fingerpost import train as training
+
+    training.require_training("measuring")
+    from fingerpost import evaluate as step
     from fingerpost.artifact import read_manifest
     from fingerpost.errors import InputError
     from fingerpost.intake import Columns
@@ -185,7 +188,6 @@ def _evaluate_file(
     from fingerpost.students.encoder.training import fit_base
     from fingerpost.types import StudentSettings, Task
 
-    training.require_training("measuring")
     if not models:
         raise InputError("which model? name its folder before the file")
     chosen = Columns(text, label)

@@ -49,11 +49,11 @@ def _svg(chart: Any) -> str:
     return str(vl_convert.vegalite_to_svg(styled.to_dict()))
 
 
-def _colour(models: list[ModelReport]) -> Any:
+def _colour(models: list[ModelReport], legend: bool = False) -> Any:
     return alt.Color(
         "model:N",
         scale=alt.Scale(domain=[model.name for model in models], range=_range(models)),
-        legend=None,
+        legend=alt.Legend(symbolType="circle", labelLimit=260) if legend else None,
     )
 
 
@@ -171,7 +171,7 @@ def _reliability(models: list[ModelReport]) -> Any:
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("confidence:Q", scale=alt.Scale(domain=[0, 1]), title="mean confidence of a bin"),
         y=alt.Y("accuracy:Q", scale=alt.Scale(domain=[0, 1]), title="accuracy in the bin"),
-        color=_colour(models).copy(),
+        color=_colour(models, legend=True),
     )
     points = base.mark_circle(opacity=0.9).encode(size=alt.Size("n:Q", legend=None, scale=alt.Scale(range=[30, 300])))
     return (line + base.mark_line(strokeWidth=1.5) + points).properties(width=340, height=300)
@@ -199,7 +199,7 @@ def _coverage(report: Report) -> Any:
             axis=alt.Axis(format="%"),
             title="share of rows it answers itself, surest first",
         ),
-        color=_colour(report.models),
+        color=_colour([model for model in report.models if model.role != "base"], legend=True),
     )
     band = base.mark_area(opacity=0.15).encode(
         y=alt.Y("low:Q", title="accuracy on them", scale=alt.Scale(zero=False)), y2="high:Q"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fingerpost.students.encoder.head import Array, Head, fit_head, neighbour_votes, out_of_fold
 
 STRENGTH = 10.0  # of the head; on cleaned rows 3 and 30 are no better (benchmarks/noise.py)
+VIEWS, DOUBTED_VIEWS = 0.2, 0.5  # the views' share of a target: of a plausible label, of an implausible one
 FEW = 5.0  # a label with so many other examples is judged with half the severity
 
 
@@ -65,15 +66,15 @@ class Cleaned:
 def clean(given: Rows, seed: int) -> Cleaned:
     """Soften targets and weigh rows by the plausibility of their labels.
 
-    The new target is half the given one, a quarter each view (bootstrapped targets, Reed et al. 2015). Both changes
-    shrink for labels with few examples, of which the views know little.
+    A part of each target comes from the views (bootstrapped targets, Reed et al. 2015), more of it where the label is
+    doubtful. Both changes shrink for labels with few examples, of which the views know little.
     """
     head = out_of_fold(given.vectors, given.targets, given.weights, given.groups, STRENGTH)
     views = (head + neighbour_votes(given.vectors, given.targets, seed)) / 2
     others = given.targets.sum(0)[given.labels] - 1
     severity = np.clip(others / (others + FEW), 0, 1).astype(np.float32)
     plausible = 1 - severity * (1 - plausibility(given.targets, views))
-    mixture = (0.5 * severity)[:, None]
+    mixture = (severity * (VIEWS + (DOUBTED_VIEWS - VIEWS) * (1 - plausible)))[:, None]
     targets = (1 - mixture) * given.targets + mixture * views
     return Cleaned(replace(given, targets=targets, weights=given.weights * plausible), plausible)
 

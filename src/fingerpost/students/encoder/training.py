@@ -55,7 +55,7 @@ def fit(
     """Train on `examples`, decide and calibrate on `dev`, write the model folder.
 
     First a linear head on frozen embeddings, doubtful labels weighing less; then, with `epochs` above 0,
-    fine-tuning of all weights from there, kept if dev gains more than one standard error.
+    fine-tuning of all weights from there, kept if dev gains more than two standard errors.
 
     Raises:
         InputError: fewer than two labels among the examples, or no dev rows.
@@ -232,7 +232,7 @@ def _tuned(
     before = head.logits(dev.vectors).argmax(1) == dev.labels
     after = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
     change = plausible * (after.astype(float) - before)
-    if len(dev.texts) < SMALL or change.sum() <= np.sqrt((change**2).sum()):
+    if len(dev.texts) < SMALL or change.sum() <= 2 * np.sqrt((change**2).sum()):
         show("fine-tuning does not help on dev: the linear head is kept")
         return frozen, []
     return network, done

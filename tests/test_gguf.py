@@ -1,0 +1,40 @@
+"""A real model run by llama.cpp. FINGERPOST_TEST_GGUF names a GGUF file of an instruct model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import write_questions
+
+from fingerpost.errors import TeacherError
+from fingerpost.ingest import import_file
+from fingerpost.label import label, plan
+from fingerpost.llm.gguf import serving
+from fingerpost.store import Store
+from fingerpost.types import Task
+
+
+def test_a_file_that_is_no_model_is_refused_and_nothing_is_left_running(tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(TeacherError, match="cannot load"), serving(tmp_path / "broken.gguf"):
+        pass
+    children = [each.cmdline() for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    assert not [each for each in children if "fingerpost.llm.gguf" in each]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("FINGERPOST_TEST_GGUF" not in os.environ, reason="FINGERPOST_TEST_GGUF names no model file")
+def test_a_real_model_labels_with_a_warm_prompt_cache(store: Store, task: Task, folder: Path) -> None:
+    assert task.teacher is not None
+    teacher = task.teacher.model_copy(
+        update={"gguf": os.environ["FINGERPOST_TEST_GGUF"], "base_url": None, "prices": None}
+    )
+    task = task.model_copy(update={"teacher": teacher})
+    import_file(store, task, write_questions(folder / "q.txt", 12))
+    done = label(task, store, plan(task, store), folder)
+    assert done.labelled == 12 and done.cost_usd == 0
+    assert done.cached_tokens > 0.5 * done.prompt_tokens
+    assert not [each for each in psutil.Process().children() if "fingerpost.llm.gguf" in each.cmdline()]
