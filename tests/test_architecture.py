@@ -14,7 +14,7 @@ SOURCE = ROOT / "src" / "fingerpost"
 LAYERS = {
     "types": 0, "errors": 0, "chunks": 0,
     "text": 1, "prompt": 2, "task": 3,  # rules, each on the ones before it
-    "consensus": 2, "metrics": 2, "bias": 3, "grouping": 2,
+    "consensus": 2, "metrics": 1, "compare": 2, "bias": 3, "grouping": 2,
     "store": 4, "llm": 4, "artifact": 4, "intake": 4,
     "students": 5,
     "ingest": 6, "label": 6, "train": 6, "evaluate": 6, "export": 6,

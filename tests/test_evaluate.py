@@ -10,11 +10,11 @@ import pytest
 from conftest import TEXTS, write_labelled
 
 import fingerpost
+from fingerpost.compare import TestRow
 from fingerpost.errors import InputError
 from fingerpost.evaluate import (
     Contestant,
     Recorded,
-    TestRow,
     evaluate,
     learning_curve,
     rows_from_file,

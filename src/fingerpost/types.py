@@ -223,7 +223,7 @@ class Manifest(BaseModel):
     precision: Literal["int8", "fp32"] = "fp32"
     encoder: dict[str, str] = {}
     task_fingerprint: str
-    data_fingerprint: str
+    data_fingerprint: str = ""
     labels_from: dict[str, int] = {}
     seed: int = 0
     training: dict[str, Any] = {}

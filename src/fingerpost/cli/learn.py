@@ -12,8 +12,9 @@ import typer
 from fingerpost.cli.project import Folder, Project, show_rejected, show_step
 
 if TYPE_CHECKING:
+    from fingerpost.compare import TestRow
     from fingerpost.consensus import LabelsFrom
-    from fingerpost.evaluate import Contestant, TestRow
+    from fingerpost.evaluate import Contestant
     from fingerpost.intake import Columns
     from fingerpost.store import Store
     from fingerpost.types import Example, Manifest, Prediction, Report, Task

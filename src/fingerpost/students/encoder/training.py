@@ -83,22 +83,12 @@ def fit(
         if not tuned:  # what was decided with dev held out is now fitted on all rows
             network = network_of(base, task, fit_cleaned(clean(train_rows + dev_rows, seed)))
         show("exporting to ONNX")
-        manifest = Manifest(
-            kind="encoder",
-            name=folder.name,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            fingerpost=__version__,
-            labels=list(task.labels),
-            answer_field=task.answer_field,
-            history=history,
-            max_tokens=MAX_TOKENS,
-            temperature=calibrate(logits, dev_rows.targets, dev_rows.weights),
-            encoder=base.origin,
-            task_fingerprint=prompt_fingerprint(task),
-            data_fingerprint=data_fingerprint(examples, dev),
-            labels_from=labels_from or {},
-            seed=seed,
-            versions={name: version(name) for name in ("torch", "transformers", "onnxruntime", "numpy")},
+        manifest = _manifest(task, folder.name, base, history, seed).model_copy(
+            update={
+                "temperature": calibrate(logits, dev_rows.targets, dev_rows.weights),
+                "data_fingerprint": data_fingerprint(examples, dev),
+                "labels_from": labels_from or {},
+            }
         )
         precision = _export(base, network, fresh, manifest, dev_rows, show)
         training = {
@@ -125,23 +115,27 @@ def fit_base(task: Task, folder: Path) -> Manifest:
         export_graph(base, network, fresh / "fp32.onnx")
         quantise(fresh / "fp32.onnx", fresh / MODEL_FILE)
         (fresh / "fp32.onnx").unlink()
-        manifest = Manifest(
-            kind="encoder",
-            name=folder.name,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            fingerpost=__version__,
-            labels=list(task.labels),
-            answer_field=task.answer_field,
-            history=task.student.history,
-            max_tokens=MAX_TOKENS,
-            precision="int8",
-            encoder=base.origin,
-            task_fingerprint=prompt_fingerprint(task),
-            data_fingerprint="",
-            seed=task.student.seed,
-        )
-        manifest = artifact.write_manifest(fresh, manifest)
+        manifest = _manifest(task, folder.name, base, task.student.history, task.student.seed)
+        manifest = artifact.write_manifest(fresh, manifest.model_copy(update={"precision": "int8"}))
     return manifest
+
+
+def _manifest(task: Task, name: str, base: Encoder, history: int, seed: int) -> Manifest:
+    """What every student of this kind says of itself."""
+    return Manifest(
+        kind="encoder",
+        name=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        fingerpost=__version__,
+        labels=list(task.labels),
+        answer_field=task.answer_field,
+        history=history,
+        max_tokens=MAX_TOKENS,
+        encoder=base.origin,
+        task_fingerprint=prompt_fingerprint(task),
+        seed=seed,
+        versions={package: version(package) for package in ("torch", "transformers", "onnxruntime", "numpy")},
+    )
 
 
 def rows_of(base: Encoder, examples: Sequence[Example], task: Task, history: int) -> Rows:
