@@ -55,7 +55,7 @@ def test_the_manifest_says_what_was_done(student: Path) -> None:
     manifest = read_manifest(student)
     assert manifest.encoder["sha256"].startswith("53aa5117") and manifest.precision == "int8"
     assert manifest.training["train_rows"] == 21 and manifest.training["dev_rows"] == 3
-    assert set(manifest.files) == {"model.onnx", "tokenizer.json"}
+    assert set(manifest.files) == {"model.onnx", "tokenizer.json", "trained_on.txt"}
     assert sum(file.stat().st_size for file in student.iterdir()) < 30e6
 
 

@@ -147,8 +147,41 @@ def test_bad_rows_and_unknown_labels(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="do not know: refund"):
         evaluate("t", LABELS, odd, [])
     (tmp_path / "x.csv").write_text("text,label,split\na,billing,train\nb,other,test\n,other,test\n")
-    found, rejected = rows_from_file(tmp_path / "x.csv", Columns())
+    found, rejected = rows_from_file(tmp_path / "x.csv", Columns(), set(), [])
     assert len(found) == 1 and len(rejected) == 1
+
+
+def test_rows_that_were_trained_on_do_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("text,label\na b,billing\nc d,other\n")
+    seen = question_id((Message("user", "A  B"),))
+    notes: list[str] = []
+    found, _ = rows_from_file(file, Columns(), {seen}, notes)
+    assert [row.gold for row in found] == ["other"] and "1 rows" in notes[0]
+    with pytest.raises(InputError, match="trained on all rows"):
+        rows_from_file(file, Columns(), {seen, found[0].id}, [])
+
+
+def test_models_of_the_same_name_are_kept_apart() -> None:
+    pair = [Contestant("student", Fixed("student", set())), Contestant("student", Fixed("student", set(range(100))))]
+    found = evaluate("t", LABELS, rows(30), pair)
+    assert [(model.name, model.accuracy) for model in found.models] == [("student", 1.0), ("student #2", 0.0)]
+    assert len(found.pairs) == 1
+
+
+def test_an_answer_that_was_asked_again_counts_once() -> None:
+    test_rows = rows(1)
+    key = test_rows[0].id
+    usage = Usage(cost_usd=0.002, latency_s=0.5)
+    answers = {
+        key: [
+            Verdict(key, "teacher", "big", None, order=1, logprob=-3.0, usage=usage),
+            Verdict(key, "teacher", "big", LABELS[0], order=1, logprob=-0.1, usage=usage),
+        ]
+    }
+    (answer,) = Recorded("big", answers).predict([test_rows[0].messages])
+    assert answer.label == LABELS[0] and answer.usage.cost_usd == 0.002
+    assert answer.confidence == pytest.approx(np.exp(-0.1))
 
 
 def test_the_learning_curve_rises(tmp_path: Path) -> None:

@@ -112,6 +112,12 @@ def test_only_some_sides(store: Store, task: Task, tmp_path: Path) -> None:
     assert [question.split for question in store.questions()] == ["test"]
 
 
+def test_of_equal_rows_the_test_wish_wins(store: Store, task: Task, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,split\nmy bill,train\nMy bill,test\n")
+    import_file(store, task, tmp_path / "x.csv")
+    assert [question.split for question in store.questions()] == ["test"]
+
+
 def test_conversations_stay_whole(store: Store, task: Task, tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text(

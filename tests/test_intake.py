@@ -91,6 +91,14 @@ def test_chats_keep_their_turns_and_their_answer(tmp_path: Path, answer: str, la
     assert item.label == label
 
 
+def test_rows_of_json_may_have_fields_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text('{"text": "one"}\n{"text": "two", "label": "a"}\n{"label": "a"}\n{"text": "half \\ud83d"}\n')
+    assert [item.label for item in good(file)] == [None, "a"]
+    assert [item.label for item in good(file, Columns(label="label"))] == [None, "a"]
+    assert [each.line for each in bad(file)] == [3, 4]
+
+
 def test_an_answer_in_the_tasks_form_with_an_unknown_label_is_a_bad_row(tmp_path: Path) -> None:
     file = tmp_path / "chat.jsonl"
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": '{"action": "fly"}'}]
@@ -134,6 +142,16 @@ def test_written_files_read_back(tmp_path: Path, kind: str) -> None:
     assert [row["text"] for row in read] == [row["text"] for row in rows]
     assert [float(row["confidence"]) for row in read] == pytest.approx([row["confidence"] for row in rows])
     assert [each.name for each in tmp_path.iterdir()] == [file.name]
+
+
+def test_columns_that_change_on_the_way(tmp_path: Path) -> None:
+    with writing(tmp_path / "out.parquet") as writer:
+        writer.write([{"a": None}])
+        writer.write([{"a": "x", "b": 1}])
+    assert [row.values for row in read_rows(tmp_path / "out.parquet")] == [{"a": None, "b": None}, {"a": "x", "b": 1}]
+    with pytest.raises(InputError, match="same columns"), writing(tmp_path / "out.csv") as writer:
+        writer.write([{"a": 1}])
+        writer.write([{"a": 1, "b": 2}])
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:

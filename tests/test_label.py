@@ -156,6 +156,43 @@ def test_a_broken_connection_counts_in_full_and_is_asked_again(
         label(with_teacher(task, concurrency=1), ready, plan(task, ready, again=False, votes=2), folder)
 
 
+@pytest.mark.parametrize("status", [500, 502, 504, 408])
+def test_what_may_have_been_charged_counts_in_full(
+    ready: Store, task: Task, folder: Path, teacher: Teacher, status: int
+) -> None:
+    teacher.fail = [(status, {})]
+    assert label(with_teacher(task, concurrency=1), ready, plan(task, ready), folder).labelled == 30
+    assert ready.ledger.account().uncertain == 1
+
+
+def test_a_server_that_is_too_busy_has_charged_nothing(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    teacher.fail = [(503, {"retry-after": "0.1"})]
+    assert label(task, ready, plan(task, ready), folder).labelled == 30
+    assert ready.ledger.account().uncertain == 0
+
+
+def test_an_empty_answer_is_charged(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    teacher.reply, teacher.usage = "", None
+    with pytest.raises(TeacherError, match="names a label"):
+        label(task, ready, plan(task, ready), folder)
+    assert ready.ledger.account().committed_usd > 0
+
+
+def test_more_cached_tokens_than_tokens_cost_no_less_than_nothing(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    teacher.usage = {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 500}}
+    label(task, ready, plan(task, ready), folder)
+    assert ready.ledger.account().committed_usd == pytest.approx(30 * (10 * 0.5 + 5 * 4.0) / 1e6)
+
+
+def test_a_known_model_behind_a_local_proxy_is_not_taken_for_free(ready: Store, task: Task) -> None:
+    assert plan(with_teacher(task, prices=None, model="gpt-4.1-mini"), ready).at_most_usd > 0
+    assert plan(with_teacher(task, prices=None, model="my-own-model"), ready).at_most_usd == 0
+
+
 def test_the_budget_stops_it_and_a_higher_one_goes_on(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
     at_most = plan(task, ready, limit=1).at_most_usd
     budget = at_most + 4 * COST

@@ -16,6 +16,7 @@ from fingerpost.prompt import prompt_fingerprint
 from fingerpost.types import Manifest, Task
 
 MANIFEST = "manifest.json"
+TRAINED_ON = "trained_on.txt"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -83,6 +84,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     complete = manifest.model_copy(update={"files": files})
     (folder / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return complete
+
+
+def trained_on(folder: Path) -> set[str]:
+    """The ids of the questions that a model has learnt from."""
+    file = folder / TRAINED_ON
+    return set(file.read_text(encoding="ascii").split()) if file.is_file() else set()
 
 
 def sha256(file: Path) -> str:

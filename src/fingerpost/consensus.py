@@ -11,18 +11,27 @@ from fingerpost.types import Example, Verdict
 LabelsFrom: TypeAlias = Literal["best", "teacher", "human"]
 
 
-def consensus(verdicts: Sequence[Verdict], use: LabelsFrom = "best") -> dict[str, float] | None:
-    """The probability of each label of one question, or None where nobody named one.
-
-    People's verdicts count before a teacher's; with `teacher` or `human` only theirs count. Several votes of
-    a teacher are shares. Of one person (or one teacher and label order) only the latest verdict counts.
-    """
-    latest: dict[tuple[str, str, int | None], Verdict] = {}
+def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Of each person, and of each teacher and label order, the latest verdict that names a label; oldest first."""
+    found: dict[tuple[str, str, int | None], Verdict] = {}
     for verdict in verdicts:
         if verdict.label is not None:
-            latest[verdict.kind, verdict.by, verdict.order] = verdict
-    people = [verdict for verdict in latest.values() if verdict.kind == "person"]
-    teachers = [verdict for verdict in latest.values() if verdict.kind == "teacher"]
+            found[verdict.kind, verdict.by, verdict.order] = verdict
+    return list(found.values())
+
+
+def consensus(
+    verdicts: Sequence[Verdict], use: LabelsFrom = "best", teacher: str | None = None
+) -> dict[str, float] | None:
+    """The probability of each label of one question, or None where nobody named one.
+
+    People's verdicts count before a teacher's; with `teacher` or `human` only theirs count. Several votes are shares.
+    Of several teachers the named one counts alone, where it has answered.
+    """
+    named = latest(verdicts)
+    people = [verdict for verdict in named if verdict.kind == "person"]
+    teachers = [verdict for verdict in named if verdict.kind == "teacher"]
+    teachers = [verdict for verdict in teachers if verdict.by == teacher] or teachers
     counted = {"best": people or teachers, "human": people, "teacher": teachers}[use]
     shares: dict[str, float] = {}
     for verdict in counted:

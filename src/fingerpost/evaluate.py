@@ -13,7 +13,7 @@ import numpy as np
 
 from fingerpost import __version__, metrics
 from fingerpost.compare import Answers, Role, TestRow, compare
-from fingerpost.consensus import consensus
+from fingerpost.consensus import consensus, latest
 from fingerpost.errors import InputError
 from fingerpost.intake import Columns, Item, Rejected, read_items
 from fingerpost.store import Store
@@ -58,6 +58,7 @@ class Recorded:
 
     def _one(self, votes: list[Verdict]) -> Prediction:
         shares = consensus(votes, "teacher") or {}
+        votes = latest(votes) or votes[-1:]
         label = max(shares, key=shares.__getitem__) if shares else None
         if len(votes) > 1:
             confidence = shares.get(label or "", 0.0)
@@ -86,8 +87,14 @@ def rows_from_store(store: Store) -> list[TestRow]:
     return rows
 
 
-def rows_from_file(path: Path, columns: Columns) -> tuple[list[TestRow], list[Rejected]]:
-    """The labelled rows of a file: where it has a `split` column its test rows, else all."""
+def rows_from_file(
+    path: Path, columns: Columns, seen: set[str], notes: list[str]
+) -> tuple[list[TestRow], list[Rejected]]:
+    """The labelled rows of a file: where it has a `split` column its test rows, else those that are not `seen`.
+
+    Raises:
+        InputError: all of them are, or the file cannot be used.
+    """
     good: list[Item] = []
     rejected: list[Rejected] = []
     for item in read_items(path, columns, None):
@@ -95,8 +102,14 @@ def rows_from_file(path: Path, columns: Columns) -> tuple[list[TestRow], list[Re
             rejected.append(item)
         elif item.label:
             good.append(item)
-    chosen = [item for item in good if item.split == "test"] or [item for item in good if item.split is None]
-    return [TestRow(question_id(item.messages), item.messages, item.source, item.label) for item in chosen], rejected
+    tests = [item for item in good if item.split == "test"]
+    if not tests:
+        tests = [item for item in good if item.split is None and question_id(item.messages) not in seen]
+        if good and not tests:
+            raise InputError(f"the model was trained on all rows of {path}; give other rows, or a split column")
+        if left_out := sum(item.split is None for item in good) - len(tests):
+            notes.append(f"{left_out} rows that the model was trained on were left out")
+    return [TestRow(question_id(item.messages), item.messages, item.source, item.label) for item in tests], rejected
 
 
 def teachers_from_store(store: Store, rows: Sequence[TestRow], notes: list[str]) -> list[Contestant]:
@@ -147,11 +160,12 @@ def evaluate(
             f"the test rows have labels that the models do not know: {', '.join(unknown[:5])}; "
             "name another column with --label, or train on these labels too"
         )
-    answers = []
+    answers: list[Answers] = []
     for each in contestants:
         show(f"asking {each.predictor.name}")
+        unique = _unused(each.predictor.name, {other.name for other in answers})
         predictions = each.predictor.predict([row.messages for row in measured])
-        answers.append(Answers(each.predictor.name, each.role, predictions, _latencies(each, measured, predictions)))
+        answers.append(Answers(unique, each.role, predictions, _latencies(each, measured, predictions)))
     models, pairs = compare(list(labels), measured, answers)
     sources = sorted({row.source for row in measured})
     by_source = []
@@ -190,6 +204,11 @@ def learning_curve(task: Task, examples: Sequence[Example], rows: Sequence[TestR
     return [
         CurvePoint(n=n, accuracy=metrics.proportion(answers == gold), measured_on=len(rows)) for n, answers in points
     ]
+
+
+def _unused(name: str, used: set[str]) -> str:
+    """The name, numbered where another model has it already."""
+    return next(new for i in range(1, 1000) if (new := name if i == 1 else f"{name} #{i}") not in used)
 
 
 def _latencies(contestant: Contestant, rows: Sequence[TestRow], answers: Sequence[Prediction]) -> list[float]:

@@ -48,9 +48,10 @@ def export(
         if not file.parent.is_dir():
             raise InputError(f"there is no folder {file.parent}; make it first")
     verdicts = store.verdicts()
+    name = task.teacher.model if task.teacher else None
     labelled: list[tuple[Question, str]] = []
     for question in store.questions("train", "dev"):
-        target = consensus([each for each in verdicts.get(question.id, []) if each.label in task.names], use)
+        target = consensus([each for each in verdicts.get(question.id, []) if each.label in task.names], use, name)
         if target:
             labelled.append((question, max(target, key=target.__getitem__)))
     if not labelled:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fingerpost.grouping import New, place
+from fingerpost.grouping import FIRST, New, place
 from fingerpost.intake import Columns, Item, Rejected, read_items
 from fingerpost.store import Store
 from fingerpost.text import question_id
@@ -42,12 +42,13 @@ def import_file(store: Store, task: Task, path: Path, columns: Columns = Columns
     ids = [question_id(item.messages) for item in items]
     stored = store.questions()
     known = {question.id for question in stored}
-    new = {
-        key: New(key, item.messages, item.source, item.split)
-        for key, item in zip(reversed(ids), reversed(items), strict=True)
-        if key not in known
-    }
-    placed = place(list(reversed(new.values())), stored, task.split)
+    new: dict[str, New] = {}
+    for key, item in zip(ids, items, strict=True):
+        if key not in known:
+            wishes = {item.split, new[key].wanted if key in new else None}
+            first = new.get(key) or New(key, item.messages, item.source, None)
+            new[key] = replace(first, wanted=next((side for side in FIRST if side in wishes), None))
+    placed = place(list(new.values()), stored, task.split)
     result.new = store.add_questions(placed)
     result.set_aside = sum(question.split == "aside" for question in placed)
     result.verdicts = store.add_verdicts(_verdicts(items, ids, columns))

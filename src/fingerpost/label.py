@@ -106,37 +106,58 @@ def plan(
     Jobs of one label order stand together, so that the provider's prompt cache stays warm.
     """
     teacher = teacher_of(task)
-    orders = min(max(teacher.orders, votes), len(task.labels))
-    if votes > orders:
-        raise TaskError(f"--votes {votes} is more than there are labels; ask for at most {orders}")
-    answered: set[tuple[str, int]] = set()
-    answers: dict[str, int] = {}
-    for question_id, order, labelled in store.answered(teacher.model, prompt_fingerprint(task) if again else None):
-        if labelled or not retry:
-            answers[question_id] = answers.get(question_id, 0) + 1
-            answered.add((question_id, -1 if order is None else order))
-    jobs = []
-    for question in store.questions(*splits):
-        missing = votes - answers.get(question.id, 0)
-        if missing > 0 and limit is not None:
-            limit -= 1
-            if limit < 0:
-                break
-        for vote in range(votes):
-            order = order_number(question.id, vote, orders)
-            if missing > 0 and (question.id, order) not in answered:
-                jobs.append(Job(question, order))
-                missing -= 1
-    jobs.sort(key=lambda job: job.order)
+    jobs = open_jobs(task, store, votes=votes, splits=splits, limit=limit, retry=retry, again=again)
     sizes = [_size(task, job.question) for job in jobs]
     tokens = round(sum(sizes) / BYTES_A_TOKEN)
     return Plan(
         jobs=tuple(jobs),
-        orders=orders,
+        orders=order_count(task),
         prompt_tokens=tokens,
         about_usd=prices.cost(teacher, Usage(prompt=tokens, cached=0, completion=REPLY_TOKENS * len(jobs))),
         at_most_usd=sum(prices.at_most(teacher, size) for size in sizes),
     )
+
+
+def order_count(task: Task) -> int:
+    """How many label orders the task's teacher is asked in: no more than there are labels."""
+    return min(teacher_of(task).orders, len(task.labels))
+
+
+def open_jobs(
+    task: Task,
+    store: Store,
+    *,
+    votes: int = 1,
+    splits: tuple[Split, ...] = ("train", "dev", "test"),
+    limit: int | None = None,
+    retry: bool = False,
+    again: bool = False,
+) -> list[Job]:
+    """What is still to be asked; see `plan`.
+
+    Raises:
+        TaskError: more votes than label orders.
+    """
+    teacher, orders = teacher_of(task), order_count(task)
+    if votes > orders:
+        raise TaskError(
+            f"--votes {votes} needs as many label orders; set orders = {votes} in [teacher] (it is {orders})"
+        )
+    answered: dict[str, set[int | None]] = {}
+    for question_id, order, labelled in store.answered(teacher.model, prompt_fingerprint(task) if again else None):
+        if labelled or not retry:
+            answered.setdefault(question_id, set()).add(order)
+    jobs: list[Job] = []
+    for question in store.questions(*splits):
+        done = answered.get(question.id, set())
+        missing = votes - len(done)
+        if missing <= 0:
+            continue
+        if limit is not None and (limit := limit - 1) < 0:
+            break
+        free = [order for vote in range(votes) if (order := order_number(question.id, vote, orders)) not in done]
+        jobs += [Job(question, order) for order in free[:missing]]
+    return sorted(jobs, key=lambda job: job.order)
 
 
 def label(
@@ -198,44 +219,63 @@ class _Run:
 
     async def work(self, folder: Path, record: Path | None) -> None:
         async with ChatModel(self.teacher, folder, record) as model:
-            workers = asyncio.gather(*(self._worker(model) for _ in range(self.teacher.concurrency)))
+            workers = asyncio.gather(
+                *(self._worker(model) for _ in range(self.teacher.concurrency)), return_exceptions=True
+            )
             loop = asyncio.get_running_loop()
             # Not on Windows, nor off the main thread: there Ctrl-C cuts the requests off; what was answered is kept.
             with suppress(NotImplementedError, RuntimeError):
                 loop.add_signal_handler(signal.SIGINT, self._interrupt, workers)
             try:
-                await workers
+                ended = await workers
             except asyncio.CancelledError:
-                self.progress.stopped = "interrupted"
+                self.progress.stopped, ended = "interrupted", []
+            await self._book.drain()
+        for each in ended:
+            if isinstance(each, BaseException):
+                raise each
         if self.error is None and self.progress.done and not self.progress.labelled:
             self.error = self._nonsense()
 
-    def _interrupt(self, workers: asyncio.Future[list[None]]) -> None:
+    def _interrupt(self, workers: asyncio.Future[list[BaseException | None]]) -> None:
         if self.progress.stopped == "interrupted":
             workers.cancel()
         self.progress.stopped = "interrupted"
         self._jobs.clear()
 
     async def _worker(self, model: ChatModel) -> None:
+        """Ask until nothing is left to ask. Where this fails unforeseen, the others finish what they have begun."""
         settled: Settlement | None = None
-        while self._jobs and not self.error and self.progress.stopped != "budget":
-            job = self._jobs.popleft()
-            call = Call(STEP, self.teacher.model, prices.at_most(self.teacher, _size(self.task, job.question)))
-            call_id = await self._book.book(settled, call)
-            settled = None
-            while call_id is None and self._in_flight:  # what others have reserved may come free
-                await asyncio.sleep(0.01)
-                call_id = await self._book.book(None, call)
-            if call_id is None:
-                self._out_of_budget(call)
-                break
-            self._in_flight += 1
-            try:
+        try:
+            while self._jobs and self._goes_on():
+                job = self._jobs.popleft()
+                call = Call(STEP, self.teacher.model, prices.at_most(self.teacher, _size(self.task, job.question)))
+                call_id = await self._settle(settled, call)
+                settled = None
+                while (
+                    call_id is None and self._in_flight and self._goes_on()
+                ):  # what others have reserved may come free
+                    await asyncio.sleep(0.01)
+                    call_id = await self._book.book(None, call)
+                if call_id is None:
+                    self._out_of_budget(call)
+                    return
+                self._in_flight += 1
                 settled = await self._ask(model, job, call_id, call)
-            finally:
-                self._in_flight -= 1
-        if settled is not None:
-            await self._book.book(settled, None)
+            if settled is not None:
+                await self._settle(settled, None)
+        except BaseException:
+            self._jobs.clear()
+            raise
+
+    def _goes_on(self) -> bool:
+        return self.error is None and not self.progress.stopped
+
+    async def _settle(self, settled: Settlement | None, wanted: Call | None) -> int | None:
+        """Book the end of a call, which is in flight until then, and reserve the next."""
+        call_id = await self._book.book(settled, wanted)
+        self._in_flight -= settled is not None
+        return call_id
 
     async def _ask(self, model: ChatModel, job: Job, call_id: int, call: Call) -> Settlement:
         """Ask once. A call that is cancelled keeps its reservation: it may have been charged."""
@@ -248,9 +288,8 @@ class _Run:
         except TeacherError as error:
             self.error = self.error or error
             return Settlement(call_id, "unsent")
-        refused = reply.refusal is not None and reply.usage.prompt is None
         label = parse(self.task, reply.text)
-        usage = replace(reply.usage, cost_usd=0.0 if refused else self._cost(reply.usage, call))
+        usage = replace(reply.usage, cost_usd=0.0 if reply.rejected else self._cost(reply.usage, call))
         verdict = Verdict(
             job.question.id,
             "teacher",
@@ -271,6 +310,8 @@ class _Run:
         return call.at_most_usd if usage.prompt is None else prices.cost(self.teacher, usage)
 
     def _again(self, job: Job, error: Lost) -> None:
+        if not self._goes_on():
+            return
         if job.lost + 1 < LOST_ATTEMPTS:
             self._jobs.append(replace(job, lost=job.lost + 1))
         elif self.error is None:
@@ -300,6 +341,8 @@ class _Run:
         )
 
     def _out_of_budget(self, call: Call) -> None:
+        if not self._goes_on():
+            return
         self.progress.stopped = "budget"
         if not self.progress.done and self.error is None:
             self.error = BudgetError(
@@ -323,6 +366,11 @@ class _GroupCommit:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._commit())
         return await asyncio.shield(done)
+
+    async def drain(self) -> None:
+        """Wait until everything is booked."""
+        if self._task is not None:
+            await self._task
 
     async def _commit(self) -> None:
         while self._waiting:

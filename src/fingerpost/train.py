@@ -43,7 +43,7 @@ def from_store(task: Task, store: Store, use: LabelsFrom = "best") -> TrainingSe
     known = set(task.names)
     for question in store.questions("train", "dev"):
         mine = [each for each in verdicts.get(question.id, []) if each.label is None or each.label in known]
-        target = consensus(mine, use)
+        target = consensus(mine, use, task.teacher.model if task.teacher else None)
         if target is None:
             continue
         human = use != "teacher" and any(each.kind == "person" and each.label for each in mine)

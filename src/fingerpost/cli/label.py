@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.project import Budget, Folder, Project, Yes, console
+from fingerpost.cli.project import Budget, Folder, Project, Yes, console, require_folders
 
 if TYPE_CHECKING:
     from fingerpost.label import Plan, Progress
@@ -28,6 +28,7 @@ def label(
     record: Annotated[Path | None, typer.Option(help="Keep the answers in this file, to be played back.")] = None,
 ) -> None:
     """Have the teacher label what has no label yet."""
+    require_folders(record)
     project = Project(folder)
     label_project(project, votes, budget, yes, limit, split, retry, again, record)
 

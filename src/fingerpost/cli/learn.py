@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from fingerpost.cli.project import Folder, Project, show_rejected, show_step
+from fingerpost.cli.project import Folder, Project, require_folders, show_rejected, show_step
 
 if TYPE_CHECKING:
     from fingerpost.compare import TestRow
@@ -98,6 +98,7 @@ def evaluate(
     """Measure base, teacher and students on the same test rows."""
     from fingerpost.errors import InputError
 
+    require_folders(json_file, html)
     files = [path for path in paths or [] if path.is_file()]
     models = [path for path in paths or [] if path not in files]
     if len(files) > 1:
@@ -182,7 +183,7 @@ def _evaluate_file(
 
     training.require_training("measuring")
     from fingerpost import evaluate as step
-    from fingerpost.artifact import read_manifest
+    from fingerpost.artifact import read_manifest, trained_on
     from fingerpost.errors import InputError
     from fingerpost.intake import Columns
     from fingerpost.students import load
@@ -192,7 +193,9 @@ def _evaluate_file(
     if not models:
         raise InputError("which model? name its folder before the file")
     chosen = Columns(text, label)
-    rows, rejected = step.rows_from_file(file, chosen)
+    notes: list[str] = []
+    seen = set().union(*(trained_on(each) for each in models))
+    rows, rejected = step.rows_from_file(file, chosen, seen, notes)
     manifest = read_manifest(models[0])
     task = Task(
         name=file.stem,
@@ -208,9 +211,10 @@ def _evaluate_file(
         if teacher is not None:
             contestants.append(_teacher_of_file(file, chosen, teacher, task))
         contestants += [step.Contestant("student", load(each)) for each in models]
-        report = step.evaluate(file.stem, task.names, rows, contestants, show=show_step)
+        report = step.evaluate(file.stem, task.names, rows, contestants, notes=notes, show=show_step)
     if learning_curve:
-        report = _with_curve(report, task, training.from_file(file, chosen).train, rows)
+        examples = [each for each in training.from_file(file, chosen).train if each.label in task.names]
+        report = _with_curve(report, task, examples, rows)
     if rejected:
         report.notes.append(
             f"{len(rejected)} rows were left out, the first in line {rejected[0].line}: {rejected[0].reason}"
@@ -268,7 +272,7 @@ def predict(
 
     router = load(model, threads)
     file = Path(inputs[0])
-    if len(inputs) == 1 and (output is not None or (len(inputs[0]) < 255 and file.is_file())):
+    if len(inputs) == 1 and (output is not None or _is_file(file)):
         _predict_file(router, file, output, text)
         return
     for each in inputs:
@@ -284,8 +288,15 @@ def predict(
         print(f"{answer.label}\t{answer.confidence:.3f}" + (f"\t{each}" if len(inputs) > 1 else ""))
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text too long for a file name
+        return False
+
+
 def _predict_file(router: Any, file: Path, output: Path | None, text: str | None) -> None:
-    """Stream a file through the model; a row that cannot be read gets an empty label, and is listed."""
+    """Stream a file through the model; a row that cannot be read is left out, and listed."""
     from fingerpost.chunks import chunks
     from fingerpost.errors import InputError
     from fingerpost.intake import Columns, Rejected, read_items, writing

@@ -102,9 +102,9 @@ def _account(store: Store) -> None:
 
 
 def _open_questions(project: Project, store: Store) -> int:
-    from fingerpost.label import plan
+    from fingerpost.label import open_jobs
 
-    return len(plan(project.task, store).jobs) if project.task.teacher else 0
+    return len(open_jobs(project.task, store)) if project.task.teacher else 0
 
 
 def _trained(project: Project) -> bool:

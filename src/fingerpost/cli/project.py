@@ -52,6 +52,15 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
+def require_folders(*files: Path | None) -> None:
+    """Fail before the work, not after it, where a file could not be written."""
+    from fingerpost.errors import InputError
+
+    for file in files:
+        if file is not None and not file.parent.is_dir():
+            raise InputError(f"there is no folder {file.parent}; make it first")
+
+
 def show_step(text: str) -> None:
     """One line about where a long step is, on standard error."""
     print(f"  {text}", file=sys.stderr, flush=True)

@@ -78,12 +78,16 @@ def _labels_of(file: Path, column: str | None) -> list[str]:
 
 
 def _ask(name: str) -> tuple[str, dict[str, str]]:
+    from fingerpost.errors import InputError
+
     name = typer.prompt("Name of the task", default=name)
     print("Labels, one a line as 'name: what belongs there'; an empty line ends the list.")
     labels: dict[str, str] = {}
     while line := typer.prompt(f"label {len(labels) + 1}", default="", show_default=False).strip():
         label, _, description = line.partition(":")
         labels[label.strip()] = description.strip()
+    if len(labels) < 2:
+        raise InputError(f"{len(labels)} label given, at least two are needed; run it again")
     return name, labels
 
 

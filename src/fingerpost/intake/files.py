@@ -201,6 +201,8 @@ class _CsvWriter:
             self._writer = csv.DictWriter(self._stream, list(rows[0]), lineterminator="\n")
             self._writer.writeheader()
         if self._writer:
+            if odd := next((row for row in rows if row.keys() - set(self._writer.fieldnames)), None):
+                raise InputError(f"not all rows have the same columns ({', '.join(odd)}); write a .jsonl file instead")
             self._writer.writerows([{key: _cell(value) for key, value in row.items()} for row in rows])
 
     def close(self) -> None:
@@ -242,7 +244,8 @@ class _ParquetWriter:
         if self._parts.is_dir():
             if self._count:
                 files = sorted(self._parts.iterdir())
-                polars.scan_parquet(files).sink_parquet(self._path)
+                frames = [polars.scan_parquet(file) for file in files]
+                polars.concat(frames, how="diagonal_relaxed").sink_parquet(self._path)
             shutil.rmtree(self._parts)
 
 

@@ -18,6 +18,7 @@ from fingerpost.types import Conversation, Message, Split, Task
 TEXT_NAMES = ("text", "question", "message", "query", "utterance", "content", "input", "sentence")
 LABEL_NAMES = ("label", "gold", "intent", "category", "class", "action", "target", "destination")
 MAX_CHARACTERS = 20_000
+TABLES = (".csv", ".tsv", ".parquet")  # where every row has every column
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +60,36 @@ def read_items(path: Path, columns: Columns, task: Task | None) -> Iterable[Item
     Raises:
         InputError: no column holds the text, or a named column is not there.
     """
-    pick: _Pick | None = None
+    picks: dict[tuple[str, ...], _Pick] = {}
     for row in read_rows(path):
         if row.error:
             yield Rejected(row.line, row.error)
             continue
-        pick = pick or _Pick(path, row, columns)
-        yield _item(row, pick, columns, task)
+        names = tuple(row.values)
+        if names not in picks:  # in JSON, each row may have fields of its own
+            picks[names] = _Pick(path, names, columns, strict=not picks)
+        yield _item(row, picks[names], columns, task)
 
 
 class _Pick:
-    """The columns of one file, found once."""
+    """The columns of the rows that have the same ones. Only the first rows must have what was named."""
 
-    def __init__(self, path: Path, first: Row, columns: Columns) -> None:
-        names = list(first.values)
+    def __init__(self, path: Path, names: Sequence[str], columns: Columns, strict: bool) -> None:
+        self._strict = strict
         self.chat = "messages" in names and columns.text is None
         self.text = "messages" if self.chat else self._find(path, names, columns.text, TEXT_NAMES, "text")
-        if self.text is None:
+        if self.text is None and strict:
             raise InputError(
                 f"{path} has no column {' or '.join(TEXT_NAMES[:3])}; name it with --text ({', '.join(names)})"
             )
         self.label = self._find(path, names, columns.label, LABEL_NAMES, "label")
-        self.named = columns.label is not None
 
-    @staticmethod
-    def _find(path: Path, names: list[str], wanted: str | None, usual: Sequence[str], what: str) -> str | None:
+    def _find(
+        self, path: Path, names: Sequence[str], wanted: str | None, usual: Sequence[str], what: str
+    ) -> str | None:
         if wanted is not None and wanted not in names:
+            if not self._strict or (what == "label" and path.suffix.lower() not in TABLES):
+                return None
             raise InputError(
                 f"{path} has no column '{wanted}'; name one of its columns with --{what}: {', '.join(names)}"
             )
@@ -148,6 +153,8 @@ def _text(given: Any) -> str:
     text = "" if given is None else str(given).replace("\x00", "").strip()
     if not text:
         raise _Bad("the text is empty")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise _Bad("half a character (a lone surrogate); mend the text")
     return text
 
 

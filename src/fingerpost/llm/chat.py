@@ -26,21 +26,27 @@ from fingerpost.llm.recording import LATENCY_HEADER, Recorder, ReplayTransport, 
 from fingerpost.types import TeacherSettings, Usage
 
 ATTEMPTS = 8
+OVERLOADED = (429, 503)  # not taken, so not charged: asked again
+MAYBE_CHARGED = (408, 500, 502, 504)  # the model may have answered all the same
 TOKENS_A_UNIT = 100  # the limiter counts tokens in hundreds
 
 
 class Lost(Exception):
-    """The connection broke after the request was sent: it may have been answered, and charged."""
+    """No usable answer to a request that was sent: it may have been answered, and charged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: its text (None where it was refused, with the reason), log-probability, and what it took."""
+    """An answer: its text (None where there is none, `refusal` says why), log-probability, and what it took.
+
+    `rejected`: the endpoint did not take the request, so nothing was charged.
+    """
 
     text: str | None
     usage: Usage
     logprob: float | None = None
     refusal: str | None = None
+    rejected: bool = False
 
 
 class ChatModel:
@@ -87,7 +93,7 @@ class ChatModel:
         """One answer, after as many attempts as the endpoint needs.
 
         Raises:
-            Lost: the connection broke in flight; whoever pays decides whether to ask again.
+            Lost: no answer that can be read, but perhaps a charge; whoever pays decides whether to ask again.
             TeacherError: the endpoint cannot be reached, refuses the key or the model, or stays overloaded.
         """
         weight = len(json.dumps(messages)) // 4 + self.settings.max_tokens
@@ -97,17 +103,23 @@ class ChatModel:
             request = self._request(messages, schema)
             try:
                 raw = await self._client.chat.completions.with_raw_response.create(**request)
-            except (openai.RateLimitError, openai.InternalServerError) as error:
+            except openai.APIStatusError as error:
+                if error.status_code in MAYBE_CHARGED:
+                    raise Lost(f"status {error.status_code}") from None
+                if error.status_code in (401, 403):
+                    raise TeacherError(f"{self._where()} refuses the key; check ${self.settings.key_env}") from None
+                if error.status_code == 400:
+                    if self._adapt(error, request):
+                        continue
+                    return Reply(None, Usage(latency_s=time.perf_counter() - started), None, _message(error), True)
+                if error.status_code not in OVERLOADED:
+                    raise TeacherError(f"{self._where()} says {error.status_code}: {_message(error)}") from None
                 if _says(error, "insufficient_quota"):
                     raise TeacherError(
                         f"the teacher's account is out of credit: {_message(error)}; top it up"
                     ) from None
                 await self._back_off(error, attempt)
                 continue
-            except openai.BadRequestError as error:
-                if self._adapt(error, request):
-                    continue
-                return Reply(None, Usage(latency_s=time.perf_counter() - started), refusal=_message(error))
             except openai.APITimeoutError:
                 raise Lost(f"no answer within {self.settings.timeout_s:g} s") from None
             except openai.APIConnectionError as error:
@@ -116,10 +128,6 @@ class ChatModel:
                         f"{self._where()} cannot be reached; is it running, and base_url right?"
                     ) from None
                 raise Lost("the connection broke") from None
-            except (openai.AuthenticationError, openai.PermissionDeniedError):
-                raise TeacherError(f"{self._where()} refuses the key; check ${self.settings.key_env}") from None
-            except openai.APIStatusError as error:
-                raise TeacherError(f"{self._where()} says {error.status_code}: {_message(error)}") from None
             taken = float(raw.headers.get(LATENCY_HEADER, time.perf_counter() - started))
             reply = self._read(raw.text, taken)
             if self._recorder and reply.text is not None:
@@ -143,7 +151,7 @@ class ChatModel:
             request["response_format"] = form
         return request
 
-    def _adapt(self, error: openai.BadRequestError, request: dict[str, Any]) -> bool:
+    def _adapt(self, error: openai.APIStatusError, request: dict[str, Any]) -> bool:
         """Leave out what the endpoint says it does not understand; False where that is nothing of ours.
 
         Also true where a request beside this one has adapted already.
@@ -191,9 +199,11 @@ class ChatModel:
             logprob = sum(token["logprob"] for token in tokens) if tokens else None
             cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            raise TeacherError(
-                f"{self._where()} does not answer in OpenAI's chat format; base_url usually ends with /v1"
+            raise Lost(
+                f"{self._where()} does not answer in OpenAI's chat format; does base_url end with /v1?"
             ) from None
+        if text is not None:
+            text = (text if isinstance(text, str) else json.dumps(text)).encode("utf-8", "replace").decode()
         usage = Usage(used.get("prompt_tokens"), cached, used.get("completion_tokens"), None, seconds)
         return Reply(text, usage, logprob, refusal or (None if text else "an empty reply"))
 

@@ -38,6 +38,7 @@ def serving(model: Path) -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        start_new_session=True,  # Ctrl-C is for the parent, which lets the requests in flight finish
     )
     assert child.stdin is not None and child.stdout is not None
     try:

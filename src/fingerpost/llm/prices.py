@@ -13,7 +13,10 @@ FREE = Prices(input=0, cached_input=0, output=0)
 
 
 def is_local(settings: TeacherSettings) -> bool:
-    """Whether the teacher runs on this machine, where a call costs no money."""
+    """Whether the teacher listens on this machine, where no key is needed.
+
+    It may still be a proxy to a paid model: where the price library knows the model, that price is taken.
+    """
     if settings.gguf or settings.recorded:
         return True
     host = urlsplit(settings.base_url or "").hostname or ""
@@ -29,23 +32,32 @@ def cost(settings: TeacherSettings, usage: Usage) -> float:
     Raises:
         TeacherError: no price is known; the message says how to set one.
     """
-    prompt, cached, completion = usage.prompt or 0, usage.cached or 0, usage.completion or 0
-    prices = settings.prices or (FREE if is_local(settings) else None)
-    if prices is not None:
-        cached_price = prices.input if prices.cached_input is None else prices.cached_input
-        return ((prompt - cached) * prices.input + cached * cached_price + completion * prices.output) / 1e6
+    prompt, completion = usage.prompt or 0, usage.completion or 0
+    cached = min(usage.cached or 0, prompt)  # some gateways count cached tokens apart
+    prices = settings.prices or (FREE if settings.gguf or settings.recorded else None)
+    if prices is None:
+        try:
+            return _library_price(settings, prompt, cached, completion)
+        except LookupError:
+            if not is_local(settings):
+                raise TeacherError(
+                    f"no price is known for the model '{settings.model}': add to [teacher] in task.toml "
+                    "prices = { input = 0.0, output = 0.0 }, in US dollars per million tokens (0 if it is free)"
+                ) from None
+            prices = FREE
+    cached_price = prices.input if prices.cached_input is None else prices.cached_input
+    return ((prompt - cached) * prices.input + cached * cached_price + completion * prices.output) / 1e6
+
+
+def _library_price(settings: TeacherSettings, prompt: int, cached: int, completion: int) -> float:
     from genai_prices import Usage as PricedUsage
     from genai_prices import calc_price
 
     priced = PricedUsage(input_tokens=prompt, cache_read_tokens=cached, output_tokens=completion)
-    where: dict[str, Any] = {"provider_api_url": settings.base_url} if settings.base_url else {"provider_id": "openai"}
-    try:
-        return float(calc_price(priced, model_ref=settings.model, **where).total_price)
-    except LookupError:
-        raise TeacherError(
-            f"no price is known for the model '{settings.model}': add to [teacher] in task.toml "
-            "prices = { input = 0.0, output = 0.0 }, in US dollars per million tokens (0 if it is free)"
-        ) from None
+    where: dict[str, Any] = {"provider_id": "openai"} if settings.base_url is None else {}
+    if settings.base_url is not None and not is_local(settings):
+        where = {"provider_api_url": settings.base_url}
+    return float(calc_price(priced, model_ref=settings.model, **where).total_price)
 
 
 def at_most(settings: TeacherSettings, prompt_bytes: int) -> float:

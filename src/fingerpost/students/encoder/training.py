@@ -82,6 +82,8 @@ def fit(
         logits = predict_logits(base, network, dev_rows.texts)
         if not tuned:  # what was decided with dev held out is now fitted on all rows
             network = network_of(base, task, fit_cleaned(clean(train_rows + dev_rows, seed)))
+        ids = sorted({each.id for each in (*examples, *dev)})
+        (fresh / artifact.TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
         show("exporting to ONNX")
         manifest = _manifest(task, folder.name, base, history, seed).model_copy(
             update={
