@@ -5,7 +5,7 @@
 #   hr_router.sh clinc_work.csv clinc_work_labels.csv [MODEL.gguf]
 #
 # The first file has the columns split, text, gold, teacher (and what is known of each answer), the second label and
-# description. With a GGUF file the first 100 training questions are labelled live as well. Results in ./hr_router_out.
+# description. With a GGUF file, 240 questions are labelled live as well. Results in ./hr_router_out.
 set -euo pipefail
 data=$(realpath "$1") labels=$(realpath "$2") gguf=${3:+$(realpath "$3")}
 out=${OUT:-hr_router_out}
@@ -39,7 +39,7 @@ fingerpost train -C human --labels human -o human/models/student
 fingerpost evaluate -C human
 
 if [[ -n $gguf ]]; then
-  echo "== live: the teacher labels 120 questions in two orders each"
+  echo "== live: the teacher labels 240 questions in two orders each"
   rm -rf live && mkdir live && write_task "$gguf" live
   fingerpost import "$data" -C live --label gold --only test
   fingerpost label -C live --limit 240 --votes 2 --yes
