@@ -1,6 +1,6 @@
 """How near labelling comes to the ideal rate: a server that answers after 300 ms, 32 requests at a time.
 
-Usage: labelling.py [--questions 1600] [--json OUT]
+Usage: labelling.py [--questions 3200] [--json OUT]
 
 The ideal is concurrency / delay. The same server is also asked by the bare `openai` client, 32 at a time.
 """
@@ -40,7 +40,7 @@ async def bare_client(base_url: str, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--questions", type=int, default=1600)
+    parser.add_argument("--questions", type=int, default=3200)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     server = subprocess.Popen(

@@ -125,7 +125,7 @@ def noisy_rows(wrong: int) -> tuple[Rows, np.ndarray]:
     """300 rows in three clouds of 100; the labels of the first `wrong` of each cloud are false."""
     draw = np.random.default_rng(0)
     truth = np.repeat(np.arange(3), 100)
-    vectors = np.eye(3, 16, dtype=np.float32)[truth] + draw.normal(0, 0.15, (300, 16)).astype(np.float32)
+    vectors = np.eye(3, 16, dtype=np.float32)[truth] + draw.normal(0, 0.08, (300, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     labels = np.where(np.arange(300) % 100 < wrong, (truth + 1) % 3, truth)
     names = [str(i) for i in range(300)]

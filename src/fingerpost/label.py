@@ -9,7 +9,7 @@ import asyncio
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,10 +40,11 @@ REPLY_TOKENS = 10
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One question to be asked in one label order."""
+    """One question to be asked in one label order; `bytes` is the size of its prompt."""
 
     question: Question
     order: int
+    bytes: int = 0
     lost: int = 0
 
 
@@ -107,10 +108,10 @@ def plan(
     """
     teacher = teacher_of(task)
     jobs = open_jobs(task, store, votes=votes, splits=splits, limit=limit, retry=retry, again=again)
-    sizes = [_size(task, job.question) for job in jobs]
+    sizes = list(_sizes(task, (job.question for job in jobs)))
     tokens = round(sum(sizes) / BYTES_A_TOKEN)
     return Plan(
-        jobs=tuple(jobs),
+        jobs=tuple(replace(job, bytes=size) for job, size in zip(jobs, sizes, strict=True)),
         orders=order_count(task),
         prompt_tokens=tokens,
         about_usd=prices.cost(teacher, Usage(prompt=tokens, cached=0, completion=REPLY_TOKENS * len(jobs))),
@@ -188,10 +189,16 @@ def label(
     return run.progress
 
 
-def _size(task: Task, question: Question) -> int:
-    """UTF-8 bytes of the prompt and the schema, with room for the chat format's own tokens."""
-    turns = sum(len(turn.content.encode()) + 16 for turn in question.messages)
-    return len(system_prompt(task).encode()) + len(str(schema(task))) + turns + 64
+def _sizes(task: Task, questions: Iterable[Question]) -> Iterator[int]:
+    """UTF-8 bytes of each question's prompt and schema, with room for the chat format's own tokens."""
+    prompt = len(system_prompt(task).encode()) + len(str(schema(task))) + 64
+    for question in questions:
+        yield prompt + sum(len(turn.content.encode()) + 16 for turn in question.messages)
+
+
+def workers_for(concurrency: int) -> int:
+    """A few more workers than requests at once: while one books an answer, another uses its place."""
+    return concurrency + concurrency // 16
 
 
 class _Run:
@@ -215,12 +222,13 @@ class _Run:
         self._schema = schema(task)
         self._prompt = prompt_fingerprint(task)
         self._orders = {job.order: label_order(task, job.order, planned.orders) for job in planned.jobs}
+        self._slots = asyncio.Semaphore(teacher.concurrency)
         self._in_flight = 0
 
     async def work(self, folder: Path, record: Path | None) -> None:
         async with ChatModel(self.teacher, folder, record) as model:
             workers = asyncio.gather(
-                *(self._worker(model) for _ in range(self.teacher.concurrency)), return_exceptions=True
+                *(self._worker(model) for _ in range(workers_for(self.teacher.concurrency))), return_exceptions=True
             )
             loop = asyncio.get_running_loop()
             # Not on Windows, nor off the main thread: there Ctrl-C cuts the requests off; what was answered is kept.
@@ -249,7 +257,7 @@ class _Run:
         try:
             while self._jobs and self._goes_on():
                 job = self._jobs.popleft()
-                call = Call(STEP, self.teacher.model, prices.at_most(self.teacher, _size(self.task, job.question)))
+                call = Call(STEP, self.teacher.model, prices.at_most(self.teacher, job.bytes))
                 call_id = await self._settle(settled, call)
                 settled = None
                 while (
@@ -281,7 +289,8 @@ class _Run:
         """Ask once. A call that is cancelled keeps its reservation: it may have been charged."""
         messages = render(self.task, job.question.messages, self._orders[job.order])
         try:
-            reply = await model.ask(messages, self._schema)
+            async with self._slots:
+                reply = await model.ask(messages, self._schema)
         except Lost as error:
             self._again(job, error)
             return Settlement(call_id, "lost")

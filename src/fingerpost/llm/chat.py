@@ -96,13 +96,14 @@ class ChatModel:
             Lost: no answer that can be read, but perhaps a charge; whoever pays decides whether to ask again.
             TeacherError: the endpoint cannot be reached, refuses the key or the model, or stays overloaded.
         """
-        weight = len(json.dumps(messages)) // 4 + self.settings.max_tokens
+        weight = sum(len(message["content"]) for message in messages) // 4 + self.settings.max_tokens
         for attempt in range(ATTEMPTS):
             await self._admit(weight)
             started = time.perf_counter()
             request = self._request(messages, schema)
             try:
-                raw = await self._client.chat.completions.with_raw_response.create(**request)
+                # The client's own lower door: what goes out is the same, at less work for each request.
+                raw = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=request)
             except openai.APIStatusError as error:
                 if error.status_code in MAYBE_CHARGED:
                     raise Lost(f"status {error.status_code}") from None

@@ -69,26 +69,26 @@ class Ledger:
         with writing(self._engine) as connection:
             committed = connection.execute(select(ledger.c.committed_usd)).scalar_one()
             before = committed
+            answered = []
             for each in settled:
-                row = connection.execute(select(calls).where(calls.c.id == each.call_id)).one()
-                if row.cost_usd is not None:
-                    continue
-                cost = {"paid": each.usage.cost_usd or 0.0, "lost": row.reserved_usd, "unsent": 0.0}[each.outcome]
-                committed += cost - row.reserved_usd
-                connection.execute(
-                    update(calls)
-                    .where(calls.c.id == each.call_id)
-                    .values(
-                        cost_usd=cost,
-                        outcome=each.outcome,
-                        prompt_tokens=each.usage.prompt,
-                        cached_tokens=each.usage.cached,
-                        completion_tokens=each.usage.completion,
-                    )
-                )
+                ending = update(calls).where(calls.c.id == each.call_id, calls.c.cost_usd.is_(None))
+                values = {
+                    "cost_usd": calls.c.reserved_usd if each.outcome == "lost" else _charge(each),
+                    "outcome": each.outcome,
+                    "prompt_tokens": each.usage.prompt,
+                    "cached_tokens": each.usage.cached,
+                    "completion_tokens": each.usage.completion,
+                }
+                row = connection.execute(
+                    ending.values(values).returning(calls.c.reserved_usd, calls.c.cost_usd)
+                ).first()
+                if row is None:
+                    continue  # settled before
+                committed += row.cost_usd - row.reserved_usd
                 if each.verdict is not None:
-                    verdict = replace(each.verdict, usage=replace(each.usage, cost_usd=cost))
-                    insert_new(connection, verdicts, [verdict_row(verdict, f"call:{each.call_id}")])
+                    verdict = replace(each.verdict, usage=replace(each.usage, cost_usd=row.cost_usd))
+                    answered.append(verdict_row(verdict, f"call:{each.call_id}"))
+            insert_new(connection, verdicts, answered)
             ids: list[int | None] = []
             for call in wanted:
                 if budget_usd is not None and committed + call.at_most_usd > budget_usd:
@@ -121,3 +121,8 @@ class Ledger:
             ).one()
             committed = connection.execute(select(ledger.c.committed_usd)).scalar_one()
         return Account(row[0], committed, row[1], row[2], row[3], row[4], row[5])
+
+
+def _charge(settlement: Settlement) -> float:
+    """What an answered call cost; nothing where it was never charged."""
+    return (settlement.usage.cost_usd or 0.0) if settlement.outcome == "paid" else 0.0

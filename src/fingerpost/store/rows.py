@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, Row, Table, func, select
+from sqlalchemy import Connection, Row, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fingerpost.text import fingerprint
@@ -16,9 +16,7 @@ from fingerpost.types import Message, Question, Split, Usage, Verdict
 def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
     """Insert what breaks no unique key; returns how many rows that were."""
     insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name]
-    before = connection.execute(select(func.count()).select_from(table)).scalar_one()
-    connection.execute(insert(table).on_conflict_do_nothing(), list(rows))
-    return int(connection.execute(select(func.count()).select_from(table)).scalar_one() - before)
+    return int(connection.execute(insert(table).on_conflict_do_nothing(), list(rows)).rowcount) if rows else 0
 
 
 def import_key(verdict: Verdict) -> str:
