@@ -14,11 +14,12 @@ SOURCE = ROOT / "src" / "fingerpost"
 LAYERS = {
     "types": 0, "errors": 0, "chunks": 0,
     "text": 1, "prompt": 2, "task": 3,  # rules, each on the ones before it
-    "consensus": 2, "metrics": 1, "compare": 2, "bias": 3, "grouping": 2,
+    "opinions": 2, "consensus": 1, "queue": 2, "metrics": 1, "compare": 2, "bias": 3, "grouping": 2,
     "store": 4, "llm": 4, "artifact": 4, "intake": 4,
     "students": 5,
-    "ingest": 6, "label": 6, "train": 6, "evaluate": 6, "export": 6,
-    "report": 7, "cli": 8, "__main__": 9,
+    "evidence": 6, "examples": 7,
+    "ingest": 8, "label": 8, "review": 8, "define": 8, "train": 8, "evaluate": 8, "export": 8,
+    "report": 9, "cli": 10, "__main__": 11,
 }  # fmt: skip
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from fingerpost import __version__, metrics
 from fingerpost.compare import Answers, Role, TestRow, compare
-from fingerpost.consensus import consensus, latest
 from fingerpost.errors import InputError
 from fingerpost.intake import Columns, Item, Rejected, read_items
+from fingerpost.opinions import latest, shares
 from fingerpost.store import Store
 from fingerpost.text import conversation, question_id
 from fingerpost.types import (
@@ -57,11 +57,11 @@ class Recorded:
         return [self._one(self._answers[question_id(conversation(each))]) for each in conversations]
 
     def _one(self, votes: list[Verdict]) -> Prediction:
-        shares = consensus(votes, "teacher") or {}
+        found = shares(votes, "teacher") or {}
         votes = latest(votes) or votes[-1:]
-        label = max(shares, key=shares.__getitem__) if shares else None
+        label = max(found, key=found.__getitem__) if found else None
         if len(votes) > 1:
-            confidence = shares.get(label or "", 0.0)
+            confidence = found.get(label or "", 0.0)
         else:
             confidence = math.nan if votes[0].logprob is None else math.exp(votes[0].logprob)
         costs = [vote.usage.cost_usd for vote in votes]
@@ -70,7 +70,7 @@ class Recorded:
             cost_usd=sum(cost or 0.0 for cost in costs) if None not in costs else None,
             latency_s=float(np.mean(seconds)) if seconds else None,
         )
-        return Prediction(label, confidence, shares, self.name, usage)
+        return Prediction(label, confidence, found, self.name, usage)
 
 
 # --- what is measured on
@@ -81,8 +81,8 @@ def rows_from_store(store: Store) -> list[TestRow]:
     verdicts = store.verdicts()
     rows = []
     for question in store.questions("test"):
-        shares = consensus(verdicts.get(question.id, []), "human")
-        gold = max(shares, key=shares.__getitem__) if shares else None
+        found = shares(verdicts.get(question.id, []), "human")
+        gold = max(found, key=found.__getitem__) if found else None
         rows.append(TestRow(question.id, question.messages, question.source, gold))
     return rows
 

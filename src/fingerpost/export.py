@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from fingerpost.consensus import LabelsFrom, consensus
 from fingerpost.errors import InputError
+from fingerpost.opinions import LabelsFrom, shares
 from fingerpost.prompt import render, reply
 from fingerpost.store import Store
 from fingerpost.types import Question, Task
@@ -51,7 +51,7 @@ def export(
     name = task.teacher.model if task.teacher else None
     labelled: list[tuple[Question, str]] = []
     for question in store.questions("train", "dev"):
-        target = consensus([each for each in verdicts.get(question.id, []) if each.label in task.names], use, name)
+        target = shares([each for each in verdicts.get(question.id, []) if each.label in task.names], use, name)
         if target:
             labelled.append((question, max(target, key=target.__getitem__)))
     if not labelled:

@@ -150,7 +150,8 @@ class Verdict:
     """One opinion on one question; `label` is None where the reply named none of the task's labels.
 
     `prompt` is the fingerprint of the prompt that was answered, `order` the number of the label order,
-    `logprob` the log-probability of the whole reply.
+    `logprob` the log-probability of the whole reply. Verdicts with the same `mark` were given at one stroke and
+    can be taken back together; `note` is what a person wrote beside it.
     """
 
     question_id: str
@@ -164,6 +165,8 @@ class Verdict:
     logprob: float | None = None
     usage: Usage = Usage()
     at: datetime | None = None
+    mark: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from fingerpost import __version__
-from fingerpost.cli import label, learn, path, questions
+from fingerpost.cli import label, learn, path, questions, review
 from fingerpost.errors import FingerpostError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ for command in (
     questions.init,
     questions.import_,
     label.label,
+    review.review,
     learn.train,
     learn.evaluate,
     learn.predict,

@@ -13,9 +13,9 @@ from fingerpost.cli.project import Folder, Project, require_folders, show_reject
 
 if TYPE_CHECKING:
     from fingerpost.compare import TestRow
-    from fingerpost.consensus import LabelsFrom
     from fingerpost.evaluate import Contestant
     from fingerpost.intake import Columns
+    from fingerpost.opinions import LabelsFrom
     from fingerpost.store import Store
     from fingerpost.types import Example, Manifest, Prediction, Report, Task
 
@@ -23,12 +23,12 @@ STUDENT, BASE = "student", "base"
 PREDICT_BATCH = 1_024
 
 
-def labels_from(given: str) -> LabelsFrom:
+def labels_from(given: str, known: Sequence[str] = ("consensus", "best", "teacher", "human")) -> LabelsFrom:
     """Check the option --labels."""
     from fingerpost.errors import InputError
 
-    if given not in ("best", "teacher", "human"):
-        raise InputError(f"there are no labels from '{given}'; write best, teacher or human")
+    if given not in known:
+        raise InputError(f"there are no labels from '{given}'; write {', '.join(known[:-1])} or {known[-1]}")
     return cast("LabelsFrom", given)
 
 
@@ -36,7 +36,9 @@ def train(
     file: Annotated[Path | None, typer.Argument(help="A file with texts and labels; without it, the project.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The model folder.")] = None,
     folder: Path = Folder,
-    labels: Annotated[str, typer.Option(help="Whose labels: best (people's first), teacher, human.")] = "best",
+    labels: Annotated[
+        str, typer.Option(help="Whose labels: consensus, best (people's, else the teacher's), teacher, human.")
+    ] = "consensus",
     text: Annotated[str | None, typer.Option(help="The file's column of texts; else 'text' or the like.")] = None,
     label: Annotated[str | None, typer.Option(help="The file's column of labels; else 'label' or the like.")] = None,
     encoder: Annotated[str | None, typer.Option(help="A sentence encoder: folder or hub name.")] = None,
@@ -65,10 +67,12 @@ def train(
 def train_project(project: Project, use: LabelsFrom, output: Path | None, options: dict[str, Any]) -> Path:
     """Train the project's student; returns its folder."""
     from fingerpost import train as step
+    from fingerpost.examples import from_store
 
+    step.require_training("training")
     settings = project.task.student
     with project.store() as store:
-        data = step.from_store(project.task, store, use)
+        data = from_store(project.task, store, use, project.embed)
     target = output or project.models / STUDENT
     _tell_trained(step.train(data, target, show=show_step, **{**settings.model_dump(), **options}), target)
     return target
@@ -119,6 +123,7 @@ def evaluate_project(
     training.require_training("measuring")
     from fingerpost import evaluate as step
     from fingerpost.errors import InputError
+    from fingerpost.examples import from_store
     from fingerpost.students import load
 
     folders = list(models) or student_folders(project)
@@ -140,7 +145,8 @@ def evaluate_project(
             show=show_step,
         )
         if learning_curve:
-            report = _with_curve(report, project.task, training.from_store(project.task, store).train, rows)
+            examples = from_store(project.task, store, "consensus", project.embed).train
+            report = _with_curve(report, project.task, examples, rows)
     project.reports.mkdir(exist_ok=True)
     _show(report, json_file or project.reports / "report.json", html or project.reports / "report.html")
     return report

@@ -37,7 +37,7 @@ def run(
     if _trained(project):
         print(f"{project.models / STUDENT} is trained on these labels already")
     else:
-        train_project(project, "best", None, {})
+        train_project(project, "consensus", None, {})
     _heading("evaluate")
     with project.store() as store:
         report = project.reports / "report.json"
@@ -110,20 +110,19 @@ def _open_questions(project: Project, store: Store) -> int:
 def _trained(project: Project) -> bool:
     """Whether the student was trained on the labels that are there now."""
     from fingerpost.artifact import MANIFEST, is_of, read_manifest
-    from fingerpost.consensus import data_fingerprint
     from fingerpost.errors import InputError
-    from fingerpost.train import from_store
+    from fingerpost.examples import fingerprint_of
 
     folder = project.models / STUDENT
     if not (folder / MANIFEST).is_file():
         return False
     with project.store() as store:
         try:
-            data = from_store(project.task, store)
+            fingerprint = fingerprint_of(project.task, store)
         except InputError:
             return False
     manifest = read_manifest(folder)
-    return manifest.data_fingerprint == data_fingerprint(data.train, data.dev) and is_of(manifest, project.task)
+    return manifest.data_fingerprint == fingerprint and is_of(manifest, project.task)
 
 
 def _inputs_of(report: Path) -> str:

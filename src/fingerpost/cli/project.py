@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import Console
 
     from fingerpost.intake import Rejected
     from fingerpost.store import Store
-    from fingerpost.types import Task
+    from fingerpost.types import Question, Task
 
 Folder = typer.Option(Path(), "-C", "--project", help="The project's folder.", show_default="here")
 Yes = typer.Option(False, "--yes", "-y", help="Do not ask before money is spent.")
@@ -37,6 +39,14 @@ class Project:
         self.task: Task = load_task(folder / TASK_FILE)
         self.models = folder / "models"
         self.reports = folder / "reports"
+
+    def embed(self, questions: Sequence[Question]) -> NDArray[np.float32]:
+        """Unit vectors of questions, (questions, width), kept in the project's folder `cache`."""
+        from fingerpost.students.encoder.vectors import vectors_of
+
+        missing = "embedding what is new" if (self.folder / "cache").is_dir() else f"embedding {len(questions):,} texts"
+        show_step(missing)
+        return vectors_of(questions, self.task.student, self.folder / "cache")
 
     def store(self) -> Store:
         """The project's database, made on first use."""

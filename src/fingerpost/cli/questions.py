@@ -153,7 +153,15 @@ def export(
 
     project = Project(folder)
     with project.store() as store:
-        done = write(project.task, store, train, validation, share=share, use=labels_from(labels), seed=seed)
+        done = write(
+            project.task,
+            store,
+            train,
+            validation,
+            share=share,
+            use=labels_from(labels, ("best", "teacher", "human")),
+            seed=seed,
+        )
     print(f"{train}: {done.train:,} rows    {validation}: {done.validation:,} rows")
     tokens = done.train_tokens * epochs
     cost = f", about ${tokens * price / 1e6:.2f}" if price is not None else "; --price tells what that costs"

@@ -20,7 +20,9 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, An
 
 
 def import_key(verdict: Verdict) -> str:
-    """Equal for two verdicts that say the same: importing a file again adds nothing."""
+    """Equal for two verdicts that say the same: importing a file again adds nothing. A mark is given only once."""
+    if verdict.mark is not None:
+        return f"{verdict.origin}:{verdict.mark}:{verdict.question_id}"
     parts = (verdict.question_id, verdict.kind, verdict.by, verdict.label, verdict.order, verdict.raw)
     return f"{verdict.origin}:{fingerprint(map(str, parts))}"
 
@@ -43,6 +45,8 @@ def verdict_row(verdict: Verdict, key: str) -> dict[str, Any]:
         "cost_usd": verdict.usage.cost_usd,
         "latency_s": verdict.usage.latency_s,
         "at": verdict.at or now(),
+        "mark": verdict.mark,
+        "note": verdict.note,
     }
 
 
@@ -76,6 +80,8 @@ def to_verdict(row: Row[Any]) -> Verdict:
         row.logprob,
         usage,
         row.at,
+        row.mark,
+        row.note,
     )
 
 

@@ -63,7 +63,7 @@ class Store:
     # --- verdicts
 
     def add_verdicts(self, new: Iterable[Verdict]) -> int:
-        """Append verdicts of an import; one that was imported before is not added again."""
+        """Append verdicts; one that was imported before is not added again."""
         return self._insert(verdicts, (verdict_row(each, import_key(each)) for each in new))
 
     def verdicts(self) -> dict[str, list[Verdict]]:

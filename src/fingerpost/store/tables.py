@@ -16,7 +16,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 
 metadata = MetaData()
 
@@ -51,6 +51,8 @@ verdicts = Table(
     Column("cost_usd", Float),
     Column("latency_s", Float),
     Column("at", DateTime(timezone=True), nullable=False),
+    Column("mark", String(16)),
+    Column("note", Text),
     Index("verdicts_by_question", "question_id"),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,6 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
 from fingerpost import __version__, artifact
-from fingerpost.consensus import data_fingerprint
 from fingerpost.errors import InputError
 from fingerpost.prompt import prompt_fingerprint
 from fingerpost.students.encoder.export import export_graph, quantise
@@ -50,12 +49,16 @@ def fit(
     seed: int = 0,
     epochs: int = EPOCHS,
     labels_from: dict[str, int] | None = None,
+    data_fingerprint: str = "",
+    changed_labels: tuple[int, int] = (0, 0),
+    vectors: Mapping[str, Array] | None = None,
     show: Show = lambda _: None,
 ) -> Manifest:
     """Train on `examples`, decide and calibrate on `dev`, write the model folder.
 
     First a linear head on frozen embeddings, doubtful labels weighing less; then, with `epochs` above 0,
-    fine-tuning of all weights from there, kept if dev gains more than two standard errors.
+    fine-tuning of all weights from there, kept if dev gains more than two standard errors. `vectors` are the texts'
+    embeddings by example id, where they are known already.
 
     Raises:
         InputError: fewer than two labels among the examples, or no dev rows.
@@ -66,8 +69,9 @@ def fit(
     with repeatable(seed), artifact.writing(folder) as fresh:
         base = Encoder(encoder, MAX_TOKENS)
         base.save_tokenizer(fresh / TOKENIZER_FILE)
-        show(f"embedding {len(examples) + len(dev):,} texts")
-        train_rows, dev_rows = (rows_of(base, each, task, history) for each in (examples, dev))
+        if not vectors:
+            show(f"embedding {len(examples) + len(dev):,} texts")
+        train_rows, dev_rows = (rows_of(base, each, task, history, vectors) for each in (examples, dev))
         cleaned = clean(train_rows, seed)
         head = fit_cleaned(cleaned)
         accuracy = float((head.logits(dev_rows.vectors).argmax(1) == dev_rows.labels).mean())
@@ -88,7 +92,7 @@ def fit(
         manifest = _manifest(task, folder.name, base, history, seed).model_copy(
             update={
                 "temperature": calibrate(logits, dev_rows.targets, dev_rows.weights),
-                "data_fingerprint": data_fingerprint(examples, dev),
+                "data_fingerprint": data_fingerprint,
                 "labels_from": labels_from or {},
             }
         )
@@ -97,6 +101,8 @@ def fit(
             "train_rows": len(examples),
             "dev_rows": len(dev),
             "doubtful_labels": round(doubtful, 4),
+            "changed_labels": changed_labels[0],
+            "teacher_labels": changed_labels[1],
             "epochs": len(tuned),
             "dev_accuracy": round(float((logits.argmax(1) == dev_rows.labels).mean()), 4),
             "seconds": round(time.perf_counter() - began, 1),
@@ -140,8 +146,14 @@ def _manifest(task: Task, name: str, base: Encoder, history: int, seed: int) -> 
     )
 
 
-def rows_of(base: Encoder, examples: Sequence[Example], task: Task, history: int) -> Rows:
-    """Examples as arrays, embedded by the frozen encoder."""
+def rows_of(
+    base: Encoder,
+    examples: Sequence[Example],
+    task: Task,
+    history: int,
+    vectors: Mapping[str, Array] | None = None,
+) -> Rows:
+    """Examples as arrays, embedded by the frozen encoder where their vectors are not given."""
     index = {name: i for i, name in enumerate(task.names)}
     texts = [encoder_input(each.messages, history) for each in examples]
     targets = np.zeros((len(examples), len(index)), dtype=np.float32)
@@ -150,7 +162,7 @@ def rows_of(base: Encoder, examples: Sequence[Example], task: Task, history: int
             targets[row, index[name]] = probability
     return Rows(
         texts,
-        base.embed(texts),
+        np.stack([vectors[each.id] for each in examples]) if vectors and examples else base.embed(texts),
         targets / targets.sum(1, keepdims=True),
         np.array([each.weight for each in examples], dtype=np.float32),
         [each.group or each.id for each in examples],

@@ -1,0 +1,235 @@
+"""What reviews bring: random ones, chosen ones, and the consensus of chosen ones, on data with a recorded teacher.
+
+Usage: better_than_teacher.py --data CSV [--reviews 0,50,100,200,400,800] [--seeds 5] [--methods ...] [--json OUT]
+       [--plot OUT.svg] [--tune EPOCHS] [--noise perfect|uniform|silent]
+
+The file has the columns split (train, dev or test; dev counts as train), text, gold and teacher. The gold label of a
+training row is read when the row is reviewed, and never else. Accuracy is on test rows against gold, of the linear
+head that `fingerpost train` fits (fp32); with --tune, of the encoder fine-tuned from there. --noise replaces the
+teacher's answers by gold labels, gold labels of which a fifth is drawn at random, or gold labels of which one is never
+used (the label of its first row stands instead), and prints how right teacher and consensus are on training rows.
+
+Methods:
+  random     reviews at random, labels simply replaced
+  queue      our queue, labels simply replaced
+  cleanlab   reviews by cleanlab's ranking of label issues, labels replaced, the other issues left out
+  consensus  our queue, and our consensus: what `fingerpost review` and `fingerpost train` do
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fingerpost.consensus import Array, Rows
+from fingerpost.evidence import Evidence, agree, ground
+from fingerpost.examples import REVIEWED_WEIGHT
+from fingerpost.queue import choose
+from fingerpost.students.encoder.head import Head
+from fingerpost.students.encoder.network import Encoder, repeatable
+from fingerpost.students.encoder.noise import Cleaned, clean, fit_cleaned
+from fingerpost.students.encoder.noise import Rows as Examples
+from fingerpost.students.encoder.source import DEFAULT
+from fingerpost.students.encoder.training import LABEL_SMOOTHING, MAX_TOKENS, network_of
+from fingerpost.students.encoder.tune import predict_logits, tune
+from fingerpost.types import Label, Task
+
+BATCH = 25
+METHODS = ("random", "queue", "cleanlab", "consensus")
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    names: list[str]
+    texts: list[str]
+    vectors: Array
+    teacher: Rows
+    gold: Rows
+    test_texts: list[str]
+    test_vectors: Array
+    test_gold: Rows
+    test_teacher: Rows
+
+    def evidence(self, reviewed: Rows) -> Evidence:
+        """All answers of the teacher, and the gold labels of the reviewed rows."""
+        eye = np.eye(len(self.names), dtype=np.float32)
+        votes = np.where((self.teacher >= 0)[:, None], eye[self.teacher], 0)
+        return Evidence(self.vectors, self.texts, [votes], reviewed, eye[self.gold[reviewed]], np.array([], dtype=int))
+
+
+def read(path: Path, noise: str | None) -> tuple[Data, Encoder]:
+    with path.open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    names = sorted({row["gold"] for row in rows})
+    index = {name: i for i, name in enumerate(names)}
+    base = Encoder(DEFAULT, MAX_TOKENS)
+    train, test = ([row for row in rows if (row["split"] == "test") == side] for side in (False, True))
+
+    def column(part: list[dict[str, str]], name: str) -> Rows:
+        return np.array([index.get(row[name], -1) for row in part])
+
+    gold, teacher = column(train, "gold"), column(train, "teacher")
+    if noise:
+        teacher, rng = gold.copy(), np.random.default_rng(0)
+        if noise == "uniform":
+            wrong = rng.random(len(gold)) < 0.2
+            teacher[wrong] = rng.integers(0, len(names), wrong.sum())
+        if noise == "silent":
+            teacher[gold == gold[-1]] = gold[0]
+    texts, test_texts = ([row["text"] for row in part] for part in (train, test))
+    data = Data(names, texts, base.embed(texts), teacher, gold, test_texts, base.embed(test_texts),
+                column(test, "gold"), column(test, "teacher"))  # fmt: skip
+    return data, base
+
+
+def reviews_of(method: str, data: Data, sizes: list[int], seed: int) -> Iterator[tuple[Rows, Evidence, Array, float]]:
+    """At each size: the reviewed rows, the evidence, the training targets, seconds of the slowest round."""
+    rng = np.random.default_rng(seed)
+    reviewed = np.array([], dtype=np.int64)
+    slowest = 0.0
+    ranking: Rows | None = None
+    start = ground(data.evidence(reviewed)) if method in ("queue", "consensus", "cleanlab") else None
+    doubt = agree(data.evidence(reviewed), start).doubt if start else None
+    for size in sizes:
+        while len(reviewed) < size:
+            began = time.perf_counter()
+            count = min(BATCH, size - len(reviewed))
+            unseen = np.setdiff1d(np.arange(len(data.texts)), reviewed)
+            if method == "random":
+                picked = rng.permutation(unseen)[:count]
+            elif method == "cleanlab":
+                ranking = label_issues(data, start.student) if ranking is None else ranking
+                picked = np.concatenate([ranking, rng.permutation(np.setdiff1d(unseen, ranking))])
+                picked = picked[len(reviewed) :][:count]
+            else:
+                picks = choose(start.space, doubt, unseen, reviewed, count, seed=1_000 * seed + len(reviewed))
+                picked = np.array([pick.row for pick in picks])
+            reviewed = np.concatenate([reviewed, picked])
+            if method in ("queue", "consensus"):
+                doubt = agree(data.evidence(reviewed), start).doubt
+            slowest = max(slowest, time.perf_counter() - began)
+        evidence = data.evidence(reviewed)
+        if method == "consensus":
+            targets = agree(evidence, ground(evidence)).probabilities
+        else:
+            targets = evidence.teachers[0].copy()
+            targets[reviewed] = evidence.answers
+            if method == "cleanlab":
+                ranking = label_issues(data, start.student) if ranking is None else ranking
+                targets[np.setdiff1d(ranking, reviewed)] = 0
+        yield reviewed, evidence, targets, slowest
+
+
+def label_issues(data: Data, beliefs: Array) -> Rows:
+    """Rows whose label cleanlab doubts, the worst first (Northcutt et al. 2021)."""
+    from cleanlab.filter import find_label_issues
+
+    known = np.flatnonzero(data.teacher >= 0)
+    used = np.unique(data.teacher[known])  # cleanlab wants labels without gaps
+    place = {label: i for i, label in enumerate(used)}
+    labels = np.array([place[label] for label in data.teacher[known]])
+    parts = beliefs[known][:, used]
+    issues = find_label_issues(labels, parts / parts.sum(1, keepdims=True), return_indices_ranked_by="self_confidence")
+    return np.concatenate([np.flatnonzero(data.teacher < 0), known[issues]])
+
+
+def student(data: Data, targets: Array, reviewed: Rows, seed: int) -> tuple[Head, Cleaned]:
+    """The linear head as `fingerpost train` fits it."""
+    weights = (targets.sum(1) > 0).astype(np.float32)
+    weights[reviewed] = REVIEWED_WEIGHT
+    rows = np.flatnonzero(weights)
+    examples = Examples(data.texts, data.vectors, targets, weights, data.texts).take(rows)
+    cleaned = clean(examples, seed)
+    return fit_cleaned(cleaned), cleaned
+
+
+def tuned(base: Encoder, data: Data, head: Head, cleaned: Cleaned, epochs: int, seed: int) -> Array:
+    """Test logits after fine-tuning all weights from the head."""
+    task = Task(name="t", labels=tuple(Label(name=name) for name in data.names))
+    import copy
+
+    network = network_of(base, task, head)
+    network.encoder = copy.deepcopy(network.encoder)
+    smooth = (1 - LABEL_SMOOTHING) * cleaned.rows.targets + LABEL_SMOOTHING / len(data.names)
+    tune(base, network, cleaned.rows.texts, smooth.astype(np.float32), cleaned.rows.weights, lambda: 0.0,
+         epochs=epochs, seed=seed, on_epoch=lambda _: None)  # fmt: skip
+    return predict_logits(base, network, data.test_texts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--reviews", default="0,50,100,200,400,800")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--noise", choices=["perfect", "uniform", "silent"])
+    parser.add_argument("--tune", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    sizes = sorted({int(each) for each in arguments.reviews.split(",")})
+    with repeatable(0):
+        data, base = read(arguments.data, arguments.noise)
+        teacher = float((data.test_teacher == data.test_gold).mean())
+        print(f"{len(data.texts):,} training rows, {len(data.test_texts):,} test rows, teacher {teacher:.4f} on test, "
+              f"{(data.teacher == data.gold).mean():.4f} on training rows")  # fmt: skip
+        results = []
+        for method in arguments.methods.split(","):
+            found: dict[int, list[tuple[float, float, float, float]]] = {size: [] for size in sizes}
+            for seed in range(arguments.seeds):
+                for reviewed, _, targets, slowest in reviews_of(method, data, sizes, seed):
+                    began = time.perf_counter()
+                    head, cleaned = student(data, targets, reviewed, seed)
+                    logits = head.logits(data.test_vectors)
+                    if arguments.tune:
+                        logits = tuned(base, data, head, cleaned, arguments.tune, seed)
+                    accuracy = float((logits.argmax(1) == data.test_gold).mean())
+                    right = float((targets.argmax(1) == data.gold)[targets.sum(1) > 0].mean())
+                    found[len(reviewed)].append((accuracy, right, slowest, time.perf_counter() - began))
+            for size, runs in found.items():
+                accuracy, right, slowest, seconds = np.array(runs).T
+                results.append({
+                    "method": method, "reviews": size, "seeds": len(runs),
+                    "accuracy_mean": float(accuracy.mean()), "accuracy_sd": float(accuracy.std(ddof=len(runs) > 1)),
+                    "training_labels_right": float(right.mean()),
+                    "slowest_round_s": float(slowest.max()), "training_s": float(np.median(seconds)),
+                })  # fmt: skip
+                line = results[-1]
+                print(f"{method:10} {size:5} reviews   accuracy {line['accuracy_mean']:.4f} ± {line['accuracy_sd']:.4f}   "
+                      f"training labels right {line['training_labels_right']:.4f}   slowest round "
+                      f"{line['slowest_round_s']:.2f} s, training {line['training_s']:.1f} s", flush=True)  # fmt: skip
+    if arguments.json:
+        whole = {"data": arguments.data.name, "noise": arguments.noise, "teacher": teacher, "test_rows": len(data.test_gold),
+                 "tune": arguments.tune, "results": results}  # fmt: skip
+        arguments.json.write_text(json.dumps(whole, indent=1) + "\n")
+    if arguments.plot:
+        plot(arguments.plot, results, teacher)
+
+
+def plot(file: Path, results: list[dict[str, object]], teacher: float) -> None:
+    """Accuracy over reviews, a line a method, the teacher dashed."""
+    import altair as alt
+    import vl_convert
+
+    values = [{**each, "low": each["accuracy_mean"] - each["accuracy_sd"],  # type: ignore[operator]
+               "high": each["accuracy_mean"] + each["accuracy_sd"]} for each in results]  # type: ignore[operator]  # fmt: skip
+    x = alt.X("reviews:Q", title="reviews", scale=alt.Scale(type="symlog", constant=50))
+    y = alt.Y("accuracy_mean:Q", title="accuracy on test rows", scale=alt.Scale(zero=False))
+    color = alt.Color("method:N", sort=list(METHODS), title=None)
+    chart = alt.layer(
+        alt.Chart(alt.Data(values=values)).mark_area(opacity=0.15).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=color),
+        alt.Chart(alt.Data(values=values)).mark_line(point=True).encode(x=x, y=y, color=color),
+        alt.Chart(alt.Data(values=[{"teacher": teacher}])).mark_rule(strokeDash=[4, 4]).encode(y="teacher:Q"),
+    ).properties(width=560, height=320)  # fmt: skip
+    file.write_text(vl_convert.vegalite_to_svg(chart.to_json()))
+
+
+if __name__ == "__main__":
+    main()

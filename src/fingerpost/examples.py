@@ -1,0 +1,122 @@
+"""What a project's student learns from: its labelled questions, as the consensus or one side alone labels them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fingerpost.consensus import Array
+from fingerpost.errors import InputError
+from fingerpost.intake import Rejected
+from fingerpost.opinions import LabelsFrom, current, shares
+from fingerpost.store import Store
+from fingerpost.text import fingerprint
+from fingerpost.types import Example, Question, Task, Verdict
+
+REVIEWED_WEIGHT = 5.0  # of an example that a person has decided, where the rest is consensus
+
+Embed = Callable[[Sequence[Question]], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """What a student learns from and what is decided with; and whose labels they are (counts).
+
+    `fingerprint` changes when questions or opinions do. Where the consensus labels, `changed` of the `teacher_labels`
+    that the teacher gave to training questions are other ones now.
+    """
+
+    task: Task
+    train: list[Example]
+    dev: list[Example]
+    labels_from: dict[str, int]
+    fingerprint: str
+    rejected: tuple[Rejected, ...] = ()
+    changed: int = 0
+    teacher_labels: int = 0
+    vectors: dict[str, Array] = field(default_factory=dict)
+
+
+def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> TrainingSet:
+    """The project's train and dev questions that have a label.
+
+    `embed` gives the questions' vectors, (questions, width); it is called only where people and a teacher have to be
+    brought together.
+
+    Raises:
+        InputError: none has one.
+    """
+    verdicts, questions = _labelled(task, store, use)
+    origin = {"human": 0, "teacher": 0}
+    targets: dict[str, dict[str, float]] = {}
+    people: set[str] = set()
+    name = task.teacher.model if task.teacher else None
+    for question in questions:
+        mine = verdicts[question.id]
+        targets[question.id] = shares(mine, use, name) or {}
+        if use != "teacher" and any(each.kind == "person" and each.label for each in mine):
+            people.add(question.id)
+        origin["human" if question.id in people else "teacher"] += 1
+    weights = dict.fromkeys(targets, 1.0)
+    print_ = _fingerprint(questions, verdicts, use)
+    sides: dict[str, list[Question]] = {"train": [], "dev": []}
+    for question in questions:
+        sides[question.split].append(question)
+    changed = asked = 0
+    vectors: dict[str, Array] = {}
+    if use == "consensus" and all(origin.values()):
+        from fingerpost.evidence import agree, gather, ground
+
+        embedded = embed(questions)
+        vectors = {question.id: vector for question, vector in zip(questions, embedded, strict=True)}
+        evidence = gather(task.names, questions, verdicts, embedded)
+        agreed = agree(evidence, ground(evidence), task.student.seed).probabilities
+        for question, row in zip(questions, agreed, strict=True):
+            vote = shares(verdicts[question.id], "teacher", name)
+            if vote and question.split == "train":
+                asked += 1
+                changed += task.names[int(row.argmax())] != max(vote, key=vote.__getitem__)
+            targets[question.id] = {task.names[i]: float(row[i]) for i in np.flatnonzero(row > 1e-4)}
+        weights |= dict.fromkeys(people, REVIEWED_WEIGHT)
+    made = {
+        side: [Example(each.id, each.messages, targets[each.id], weights[each.id], each.group) for each in part]
+        for side, part in sides.items()
+    }
+    counted = {key: n for key, n in origin.items() if n}
+    return TrainingSet(task, made["train"], made["dev"], counted, print_, (), changed, asked, vectors)
+
+
+def fingerprint_of(task: Task, store: Store, use: LabelsFrom = "consensus") -> str:
+    """The `fingerprint` of the training set that `from_store` would give, without making it.
+
+    Raises:
+        InputError: there is none.
+    """
+    verdicts, questions = _labelled(task, store, use)
+    return _fingerprint(questions, verdicts, use)
+
+
+def _labelled(task: Task, store: Store, use: LabelsFrom) -> tuple[dict[str, list[Verdict]], list[Question]]:
+    """Current opinions by question, and the train and dev questions that get a label from them."""
+    known = set(task.names)
+    verdicts = {key: [each for each in current(found) if each.label is None or each.label in known]
+                for key, found in store.verdicts().items()}  # fmt: skip
+    questions = []
+    for question in store.questions("train", "dev"):
+        mine = verdicts.get(question.id, [])
+        outside = use != "teacher" and any(each.kind == "person" and each.label is None for each in mine)
+        if shares(mine, use) and not (outside and not shares(mine, "human")):
+            questions.append(question)
+    if not any(question.split == "train" for question in questions):
+        whose = {"teacher": "a teacher's label", "human": "a person's label"}.get(use, "a label")
+        raise InputError(f"no training question has {whose}; run 'fingerpost label', or import a file with labels")
+    return verdicts, questions
+
+
+def _fingerprint(questions: Sequence[Question], verdicts: dict[str, list[Verdict]], use: LabelsFrom) -> str:
+    return fingerprint(
+        f"{use}/{question.split}/{question.id}/{[(each.kind, each.by, each.order, each.label) for each in verdicts[question.id]]}"
+        for question in questions
+    )

@@ -1,0 +1,67 @@
+"""Whose verdicts count: of everyone the latest, of what was taken back none, as shares of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from fingerpost.text import fingerprint
+from fingerpost.types import Example, Verdict
+
+LabelsFrom: TypeAlias = Literal["consensus", "best", "teacher", "human"]
+"""`best`: people's, and the teacher's where no person has decided. `consensus`: what these teach about the rest, too."""
+WITHDRAWN = "withdrawn"
+"""The origin of a verdict that takes back those of the same person and mark on the same question."""
+
+
+def current(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """What everyone thinks now, oldest first: of each person, and of each teacher and label order, one verdict.
+
+    Of a person the latest that was not taken back, be it that no label fits. Of a teacher the latest that names a
+    label: a reply without one is no opinion.
+    """
+    taken_back = {(each.by, each.mark) for each in verdicts if each.origin == WITHDRAWN}
+    found: dict[tuple[str, str, int | None], Verdict] = {}
+    for verdict in verdicts:
+        key = (verdict.kind, verdict.by, verdict.order)
+        if verdict.kind == "person":
+            if verdict.origin != WITHDRAWN and (verdict.mark is None or (verdict.by, verdict.mark) not in taken_back):
+                found.pop(key, None)
+                found[key] = verdict
+        elif verdict.label is not None:
+            found.pop(key, None)
+            found[key] = verdict
+    return list(found.values())
+
+
+def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Of `current`, those that name a label."""
+    return [verdict for verdict in current(verdicts) if verdict.label is not None]
+
+
+def shares(
+    verdicts: Sequence[Verdict], use: LabelsFrom = "best", teacher: str | None = None
+) -> dict[str, float] | None:
+    """The share of each label among the opinions on one question, or None where nobody names one.
+
+    People's verdicts count before a teacher's; with `teacher` or `human` only theirs count. Of several teachers the
+    named one counts alone, where it has answered.
+    """
+    named = latest(verdicts)
+    people = [verdict for verdict in named if verdict.kind == "person"]
+    teachers = [verdict for verdict in named if verdict.kind == "teacher"]
+    teachers = [verdict for verdict in teachers if verdict.by == teacher] or teachers
+    counted = {"human": people, "teacher": teachers}.get(use, people or teachers)
+    found: dict[str, float] = {}
+    for verdict in counted:
+        found[str(verdict.label)] = found.get(str(verdict.label), 0.0) + 1 / len(counted)
+    return found or None
+
+
+def data_fingerprint(examples: Sequence[Example], dev: Sequence[Example]) -> str:
+    """Changes when a question, a target or a weight does."""
+    return fingerprint(
+        f"{side}/{each.id}/{sorted(each.target.items())}/{each.weight}"
+        for side, part in (("train", examples), ("dev", dev))
+        for each in part
+    )
