@@ -40,16 +40,22 @@ BLOCK = 16_384
 class Consensus:
     """probabilities (rows, labels), rows sum to 1. `trust` is what each teacher's vote counts beyond the mean, in nats.
 
-    `doubt` (rows,) is the chance that a row's label is wrong, as far as the model can tell; without reviews it is
-    the student's doubt, though the teacher's word stands. `held_out` (reviews, labels) is what the consensus would have said of each anchored review without seeing it, and
+    `beliefs` are the same with reviews; without, they are what student and teacher make likely, though the teacher's
+    word stands. `held_out` (reviews, labels) is what the consensus would have said of each anchored review without seeing it, and
     `anchors` which reviews these are; both are empty without reviews.
     """
 
     probabilities: Array
-    doubt: Array
+    beliefs: Array
     trust: float
     held_out: Array
     anchors: Rows
+
+    @property
+    def doubt(self) -> Array:
+        """The chance that a row's label is wrong, as far as the model can tell; shape (rows,)."""
+        doubt: Array = 1 - self.beliefs.max(1)
+        return doubt
 
 
 def metric(vectors: Array, labels: Rows, count: int) -> Array:
@@ -110,8 +116,9 @@ def consensus(
     """
     if not len(reviewed):
         silent = votes.sum(1, keepdims=True) <= 0
-        doubt = 1 - _softmax(_mean(student, votes)).max(1)
-        return Consensus(np.where(silent, student, votes), doubt, TRUST[-1], answers, reviewed)
+        return Consensus(
+            np.where(silent, student, votes), _softmax(_mean(student, votes)), TRUST[-1], answers, reviewed
+        )
     chosen = np.arange(len(reviewed))
     if len(chosen) > ANCHORS:
         chosen = np.sort(np.random.default_rng(seed).permutation(chosen)[:ANCHORS])
@@ -135,7 +142,7 @@ def consensus(
     said = answers * probabilities[reviewed] + 1e-9 * answers  # where reviewers disagree, the rest decides among them
     probabilities[reviewed] = said / said.sum(1, keepdims=True)
     held_out = _softmax(held_out + trust * votes[rows])
-    return Consensus(probabilities, 1 - probabilities.max(1), trust, held_out, chosen)
+    return Consensus(probabilities, probabilities, trust, held_out, chosen)
 
 
 def _trust(held_out: Array, votes: Array, targets: Array) -> float:

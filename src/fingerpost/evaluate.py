@@ -14,6 +14,8 @@ import numpy as np
 from fingerpost import __version__, metrics
 from fingerpost.compare import Answers, Role, TestRow, compare
 from fingerpost.errors import InputError
+from fingerpost.evidence import agree, gather, ground
+from fingerpost.examples import Embed
 from fingerpost.intake import Columns, Item, Rejected, read_items
 from fingerpost.opinions import latest, shares
 from fingerpost.store import Store
@@ -22,6 +24,7 @@ from fingerpost.types import (
     CurvePoint,
     DataReport,
     Example,
+    LabelQuality,
     Message,
     ModelReport,
     Prediction,
@@ -190,6 +193,41 @@ def evaluate(
         break_even=_break_even(models, spent_usd),
         notes=notes,
         inputs=inputs,
+    )
+
+
+def label_quality(task: Task, store: Store, embed: Embed) -> LabelQuality | None:
+    """The accuracy of the teacher's labels and of the consensus on the test rows that people decided.
+
+    What people said of test questions is kept from the consensus. None where no person reviewed a training question,
+    or there is no test row with both a person's label and the teacher's.
+    """
+    verdicts = store.verdicts()
+    questions = store.questions("train", "dev", "test")
+    if not any(shares(verdicts.get(each.id, []), "human") for each in questions if each.split != "test"):
+        return None
+    name = task.teacher.model if task.teacher else None
+    rows, gold, taught = [], [], []
+    for row, question in enumerate(questions):
+        person = shares(verdicts.get(question.id, []), "human") if question.split == "test" else None
+        vote = shares(verdicts.get(question.id, []), "teacher", name)
+        if person and vote:
+            rows.append(row)
+            gold.append(task.names.index(max(person, key=person.__getitem__)))
+            taught.append(task.names.index(max(vote, key=vote.__getitem__)))
+    if not rows:
+        return None
+    evidence = gather(task.names, questions, verdicts, embed(questions), hidden=frozenset({"test"}))
+    agreed = agree(evidence, ground(evidence), task.student.seed).probabilities[rows].argmax(1)
+    teacher, consensus = np.array(taught) == gold, agreed == gold
+    only_teacher, only_consensus, p = metrics.exact_mcnemar(teacher, consensus)
+    return LabelQuality(
+        n=len(rows),
+        teacher=metrics.proportion(teacher),
+        consensus=metrics.proportion(consensus),
+        only_teacher_right=only_teacher,
+        only_consensus_right=only_consensus,
+        p=p,
     )
 
 

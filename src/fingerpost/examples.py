@@ -116,7 +116,9 @@ def _labelled(task: Task, store: Store, use: LabelsFrom) -> tuple[dict[str, list
 
 
 def _fingerprint(questions: Sequence[Question], verdicts: dict[str, list[Verdict]], use: LabelsFrom) -> str:
+    kinds = {"teacher": ("teacher",), "human": ("person",)}.get(use, ("teacher", "person"))
     return fingerprint(
-        f"{use}/{question.split}/{question.id}/{[(each.kind, each.by, each.order, each.label) for each in verdicts[question.id]]}"
+        f"{use}/{question.split}/{question.id}/"
+        f"{[(each.kind, each.by, each.order, each.label) for each in verdicts[question.id] if each.kind in kinds]}"
         for question in questions
     )

@@ -211,7 +211,7 @@ class Review(Desk):
     def put_back(self, question_id: str) -> None:
         """Show this question next: its answer was taken back."""
         row = self._row[question_id]
-        self._queue.insert(0, Pick(row, 1, float(self._consensus.doubt[row])))
+        self._queue.insert(0, Pick(row, 1, float(self._doubt[row])))
         self._answered = max(0, self._answered - 1)
 
     @property
@@ -235,7 +235,7 @@ class Review(Desk):
         decided = set(self._evidence.reviewed.tolist()) | set(self._evidence.outside.tolist())
         votes = sum(self._evidence.teachers[1:], start=self._evidence.teachers[0])
         found: dict[tuple[int, int], list[int]] = {}
-        best = self._consensus.probabilities.argmax(1)
+        best = self._consensus.beliefs.argmax(1)
         for row in np.flatnonzero((votes.sum(1) > 0) & (votes.argmax(1) != best)).tolist():
             if row not in decided:
                 found.setdefault((int(votes[row].argmax()), int(best[row])), []).append(row)
@@ -267,6 +267,7 @@ class Review(Desk):
     def _learn(self, evidence: Evidence) -> None:
         self._evidence = evidence
         self._consensus: Consensus = agree(evidence, self._ground, self.task.student.seed)
+        self._doubt = self._consensus.doubt
         self._queue: list[Pick] = []
         self._answered = self._foreseen = 0
 
@@ -283,12 +284,10 @@ class Review(Desk):
         closed = np.union1d(decided, np.array([*taken, *self._skipped], dtype=np.int64))
         open_rows: Rows = np.setdiff1d(np.arange(len(self.questions)), closed)
         seed = int(1e6 * share(f"{self.by}/{len(decided)}/{len(self._skipped)}"))
-        self._queue = choose(
-            self._ground.space, self._consensus.doubt, open_rows, closed.astype(np.int64), ROUND, seed=seed
-        )
+        self._queue = choose(self._ground.space, self._doubt, open_rows, closed.astype(np.int64), ROUND, seed=seed)
 
     def _card(self, pick: Pick) -> Card:
-        probabilities = self._consensus.probabilities[pick.row]
+        probabilities = self._consensus.beliefs[pick.row]
         order = np.argsort(-probabilities)[:LIKELY]
         names = self.task.names
         opinions = current(self._verdicts.get(self.questions[pick.row].id, []))
@@ -328,10 +327,10 @@ class Review(Desk):
         return [(int(reviewed[i]), self.task.names[k]) for i, k in zip(chosen, answers, strict=True)]
 
     def _surest_first(self, rows: list[int]) -> list[int]:
-        return sorted(rows, key=lambda row: float(self._consensus.doubt[row]))
+        return sorted(rows, key=lambda row: float(self._doubt[row]))
 
     def _label(self, row: int) -> str:
-        return self.task.names[int(self._consensus.probabilities[row].argmax())]
+        return self.task.names[int(self._consensus.beliefs[row].argmax())]
 
 
 @dataclass(frozen=True, slots=True)

@@ -339,6 +339,17 @@ class CurvePoint(BaseModel):
     measured_on: int
 
 
+class LabelQuality(BaseModel):
+    """How right the labels are that a student learns from, on test rows that people decided and that taught nothing."""
+
+    n: int
+    teacher: Interval
+    consensus: Interval
+    only_teacher_right: int
+    only_consensus_right: int
+    p: float
+
+
 class Report(BaseModel):
     """What one evaluation measured. `models` and `pairs` are over all test rows."""
 
@@ -352,6 +363,7 @@ class Report(BaseModel):
     pairs: list[Pair]
     by_source: list[DataReport] = []
     learning_curve: list[CurvePoint] = []
+    label_quality: LabelQuality | None = None
     spent_usd: float = 0.0
     break_even: dict[str, int] = {}
     notes: list[str] = []

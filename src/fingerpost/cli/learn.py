@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fingerpost.store import Store
     from fingerpost.types import Example, Manifest, Prediction, Report, Task
 
-STUDENT, BASE = "student", "base"
+STUDENT, BASE, UNREVIEWED = "student", "base", "without-reviews"
 PREDICT_BATCH = 1_024
 
 
@@ -45,6 +45,7 @@ def train(
     history: Annotated[int | None, typer.Option(min=0, help="Earlier turns that the student sees.")] = None,
     epochs: Annotated[int | None, typer.Option(min=0, help="Of fine-tuning; 0 for the linear head alone.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes it repeatable.")] = None,
+    compare: Annotated[bool, typer.Option(help="Where reviews changed labels, train one without them, too.")] = True,
 ) -> None:
     """Train a student: a sentence encoder with a linear head, as one ONNX graph."""
     from fingerpost.errors import InputError
@@ -52,7 +53,7 @@ def train(
     options = {"encoder": encoder, "history": history, "epochs": epochs, "seed": seed}
     given = {key: value for key, value in options.items() if value is not None}
     if file is None:
-        train_project(Project(folder), labels_from(labels), output, given)
+        train_project(Project(folder), labels_from(labels), output, given, compare)
         return
     from fingerpost import train as step
     from fingerpost.intake import Columns
@@ -64,18 +65,45 @@ def train(
     show_rejected(file, data.rejected, len(data.rejected) + len(data.train) + len(data.dev))
 
 
-def train_project(project: Project, use: LabelsFrom, output: Path | None, options: dict[str, Any]) -> Path:
-    """Train the project's student; returns its folder."""
+def train_project(
+    project: Project, use: LabelsFrom, output: Path | None, options: dict[str, Any], compare: bool = True
+) -> Path:
+    """Train the project's student; returns its folder.
+
+    With `compare`, where people's reviews have changed the labels, a student without them is trained beside it, so that
+    the report can say what the reviews brought. It is kept while the teacher's labels stay the same.
+    """
     from fingerpost import train as step
     from fingerpost.examples import from_store
 
     step.require_training("training")
-    settings = project.task.student
+    given = {**project.task.student.model_dump(), **options}
+    target = output or project.models / STUDENT
     with project.store() as store:
         data = from_store(project.task, store, use, project.embed)
-    target = output or project.models / STUDENT
-    _tell_trained(step.train(data, target, show=show_step, **{**settings.model_dump(), **options}), target)
+        unreviewed = project.models / UNREVIEWED
+        if compare and output is None and data.changed and not trained_on_these(project, store, unreviewed, "teacher"):
+            print("without the reviews, to compare:")
+            plain = from_store(project.task, store, "teacher", project.embed)
+            _tell_trained(step.train(plain, unreviewed, show=show_step, **given), unreviewed)
+    _tell_trained(step.train(data, target, show=show_step, **given), target)
     return target
+
+
+def trained_on_these(project: Project, store: Store, folder: Path, use: LabelsFrom) -> bool:
+    """Whether the model in the folder was trained on the labels that are there now."""
+    from fingerpost.artifact import MANIFEST, is_of, read_manifest
+    from fingerpost.errors import InputError
+    from fingerpost.examples import fingerprint_of
+
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        fingerprint = fingerprint_of(project.task, store, use)
+    except InputError:
+        return False
+    manifest = read_manifest(folder)
+    return manifest.data_fingerprint == fingerprint and is_of(manifest, project.task)
 
 
 def _tell_trained(manifest: Manifest, folder: Path) -> None:
@@ -144,6 +172,8 @@ def evaluate_project(
             notes=notes,
             show=show_step,
         )
+        quality = step.label_quality(project.task, store, project.embed)
+        report = report.model_copy(update={"label_quality": quality})
         if learning_curve:
             examples = from_store(project.task, store, "consensus", project.embed).train
             report = _with_curve(report, project.task, examples, rows)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fingerpost.cli.label import label_project
-from fingerpost.cli.learn import STUDENT, evaluate_project, report_inputs, train_project
+from fingerpost.cli.learn import STUDENT, evaluate_project, report_inputs, train_project, trained_on_these
 from fingerpost.cli.project import Budget, Project, Yes
 from fingerpost.cli.questions import import_one
 
@@ -34,7 +34,9 @@ def run(
         _heading("label")
         label_project(project, votes, budget, yes)
     _heading("train")
-    if _trained(project):
+    with project.store() as store:
+        done = trained_on_these(project, store, project.models / STUDENT, "consensus")
+    if done:
         print(f"{project.models / STUDENT} is trained on these labels already")
     else:
         train_project(project, "consensus", None, {})
@@ -67,7 +69,7 @@ def status(folder: Annotated[Path, typer.Argument(help="The project's folder.")]
                 f"labels by {kind} {by}: {questions:,} questions{more}{f', {none:,} without a label' if none else ''}"
             )
         _account(store)
-        trained = _trained(project)
+        trained = trained_on_these(project, store, project.models / STUDENT, "consensus")
         report = project.reports / "report.json"
         measured = report.is_file() and _inputs_of(report) == report_inputs(project, store)
         asked = _open_questions(project, store)
@@ -105,24 +107,6 @@ def _open_questions(project: Project, store: Store) -> int:
     from fingerpost.label import open_jobs
 
     return len(open_jobs(project.task, store)) if project.task.teacher else 0
-
-
-def _trained(project: Project) -> bool:
-    """Whether the student was trained on the labels that are there now."""
-    from fingerpost.artifact import MANIFEST, is_of, read_manifest
-    from fingerpost.errors import InputError
-    from fingerpost.examples import fingerprint_of
-
-    folder = project.models / STUDENT
-    if not (folder / MANIFEST).is_file():
-        return False
-    with project.store() as store:
-        try:
-            fingerprint = fingerprint_of(project.task, store)
-        except InputError:
-            return False
-    manifest = read_manifest(folder)
-    return manifest.data_fingerprint == fingerprint and is_of(manifest, project.task)
 
 
 def _inputs_of(report: Path) -> str:

@@ -31,6 +31,8 @@ def show(report: Report) -> None:
     for model in report.models:
         if model.role == "student" and model.coverage:
             console.print(Text(f"  {_cut_off(model)}"))
+    if report.label_quality is not None:
+        console.print(Text(f"  {words.labels(report.label_quality)}"))
     for note in report.notes:
         console.print(Text(f"  note: {note}"))
 

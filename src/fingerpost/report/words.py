@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fingerpost.types import Interval, ModelReport, Pair
+from fingerpost.types import Interval, LabelQuality, ModelReport, Pair
 
 
 def share(value: float | None) -> str:
@@ -38,6 +38,15 @@ def dollars(model: ModelReport) -> str:
 
 def p_value(p: float) -> str:
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
+
+
+def labels(quality: LabelQuality) -> str:
+    """How right the labels are that the student learnt from, as a sentence."""
+    return (
+        f"labels on {quality.n:,} test rows that taught nothing: the teacher's right on {interval(quality.teacher)}, "
+        f"the consensus on {interval(quality.consensus)}; consensus alone right on {quality.only_consensus_right} rows, "
+        f"the teacher alone on {quality.only_teacher_right}, {p_value(quality.p)}"
+    )
 
 
 def verdict(pair: Pair) -> str:
