@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import tomlkit
 from pydantic import BaseModel, ValidationError
 
 from fingerpost.errors import TaskError
@@ -141,6 +142,18 @@ orders = 4
 # source = "user"'''
     }
 """
+
+
+def redescribe(path: Path, descriptions: Mapping[str, str]) -> str:
+    """The text of a task.toml with these labels' descriptions replaced; all else, comments too, as it was."""
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    labels: Any = document["labels"]
+    for name, text in descriptions.items():
+        if isinstance(labels[name], str):
+            labels[name] = text
+        else:
+            labels[name]["description"] = text
+    return tomlkit.dumps(document)
 
 
 def _quote(value: str) -> str:

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from fingerpost import __version__
-from fingerpost.cli import label, learn, path, questions, review
+from fingerpost.cli import define, label, learn, path, questions, review
 from fingerpost.errors import FingerpostError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ for command in (
     questions.import_,
     label.label,
     review.review,
+    define.define,
     learn.train,
     learn.evaluate,
     learn.predict,
