@@ -92,14 +92,16 @@ def write_questions(file: Path, count: int) -> Path:
 def cli(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in the project's folder, as a user does."""
 
-    def run(*arguments: str, cwd: Path = folder, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, cwd: Path = folder, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "fingerpost", *arguments],
             cwd=cwd,
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             timeout=300,
         )
 

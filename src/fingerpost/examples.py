@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from fingerpost.consensus import Array
 from fingerpost.errors import InputError
 from fingerpost.intake import Rejected
 from fingerpost.opinions import LabelsFrom, current, shares
@@ -15,9 +15,12 @@ from fingerpost.store import Store
 from fingerpost.text import fingerprint
 from fingerpost.types import Example, Question, Task, Verdict
 
+if TYPE_CHECKING:
+    from fingerpost.consensus import Array
+
 REVIEWED_WEIGHT = 5.0  # of an example that a person has decided, where the rest is consensus
 
-Embed = Callable[[Sequence[Question]], Array]
+Embed: TypeAlias = "Callable[[Sequence[Question]], Array]"
 
 
 @dataclass(frozen=True, slots=True)
