@@ -159,3 +159,11 @@ def test_many_reviews_are_thinned_and_still_all_stand(monkeypatch: pytest.Monkey
     assert len(found.anchors) == 30
     assert (found.probabilities[case.reviewed].argmax(1) == gold[case.reviewed]).all()
     assert (found.probabilities.argmax(1) == gold).mean() > 0.97
+
+
+def test_the_same_text_reviewed_many_times_does_no_harm() -> None:
+    vectors, gold = world(10)
+    same = vectors[np.repeat(np.arange(0, 240, 12), 12)]
+    labels = gold[np.repeat(np.arange(0, 240, 12), 12)]
+    case = evidence(same, labels, labels, np.arange(200))
+    assert (agree(case, ground(case)).probabilities.argmax(1) == labels).all()

@@ -17,10 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from teacher import Teacher
 
+from fingerpost.cli.review import _numbers
 from fingerpost.consensus import Array
 from fingerpost.errors import InputError
 from fingerpost.evaluate import label_quality
 from fingerpost.examples import fingerprint_of, from_store
+from fingerpost.export import export
 from fingerpost.opinions import WITHDRAWN, current, shares
 from fingerpost.review import Review, Sample, strokes, take_back
 from fingerpost.store import Store
@@ -85,7 +87,7 @@ def test_undo_skip_none_and_notes(task: Task, filled: Store, vectors) -> None:  
     assert first and second
     desk.answer(first.question, "other", "odd")
     assert shares(filled.verdicts()[first.question.id], "human") == {"other": 1.0}
-    assert desk.undo() == first.question.id and desk.undo() is None
+    assert desk.undo() == (first.question.id,) and desk.undo() == ()
     assert shares(filled.verdicts()[first.question.id], "human") is None
     desk.put_back(first.question.id)
     assert (again := desk.next()) and again.question.id == first.question.id
@@ -121,6 +123,45 @@ def test_groups_are_corrected_at_one_stroke_and_taken_back(task: Task, filled: S
     assert fingerprint_of(task, filled) == before
     with pytest.raises(InputError, match="--history"):
         take_back(filled, "nothing")
+    again = desk.correct(group)
+    assert again != mark and len(desk.undo()) == len(group.questions) and fingerprint_of(task, filled) == before
+
+
+def test_what_was_taken_back_is_not_exported(task: Task, filled: Store, vectors, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    desk = Review(task, filled, "ann", vectors)
+    card = desk.next()
+    assert card
+    desk.answer(card.question, "delivery")
+    desk.undo()
+    export(task, filled, tmp_path / "t.jsonl", tmp_path / "v.jsonl", use="best")
+    written = (tmp_path / "t.jsonl").read_text() + (tmp_path / "v.jsonl").read_text()
+    assert "action" in written and 'delivery\\"}' not in written
+
+
+def test_undo_leaves_the_round_as_it_was(task: Task, filled: Store, vectors) -> None:  # type: ignore[no-untyped-def]
+    desk = Review(task, filled, "ann", vectors)
+    for number in range(24):
+        card = desk.next()
+        assert card
+        desk.answer(card.question, GOLD[card.question.id])
+        if number % 3 == 0:
+            (back,) = desk.undo()
+            desk.put_back(back)
+    assert desk.round_left == 25 - 16 and desk.reviewed == 16
+    while len(desk.rounds) < 1:
+        card = desk.next()
+        assert card
+        desk.answer(card.question, GOLD[card.question.id])
+    assert desk.rounds[0].answers == 25 and 0 <= desk.rounds[0].foreseen <= 25
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("3, 5-7", [2, 4, 5, 6]), ("", []), ("3 3", [2]), ("5-3", None), ("0", None), ("9", None), ("1-", None),
+     ("²", None), ("1-999999999999", None), ("x", None)],
+)  # fmt: skip
+def test_numbers_to_leave_out(text: str, numbers: list[int] | None) -> None:
+    assert _numbers(text, 8) == numbers
 
 
 def test_the_sample_is_the_same_for_everyone_and_gives_no_hints(task: Task, filled: Store, vectors) -> None:  # type: ignore[no-untyped-def]

@@ -29,10 +29,10 @@ VARIANCE = 300.0  # of what reviews may add to a label's score
 CONFUSION = 3.0  # of what they may add wherever a teacher gave the same answer: its row of a confusion matrix
 SHRINKAGE = 1.0  # of the within-label covariance towards a multiple of the identity
 FLOOR = 1e-4  # no label is impossible to a student
-JITTER = 1e-4
+JITTER = 0.1  # above what rounding does to so large a kernel, far below its variance
 TRUST = (0.0, 2.0, 4.0, 6.0, 8.0)
 FOLDS = 5
-ANCHORS = 1_000  # of more reviews, so many at random bend the rest; all of them stand themselves
+ANCHORS = 1_000  # of more reviews, so many bend the rest; all of them stand themselves
 BLOCK = 16_384
 
 
@@ -111,7 +111,8 @@ def consensus(
         space: (rows, width), unit vectors as of `metric`.
         student: (rows, labels), the probabilities of a student that did not learn from the row itself.
         votes: (rows, labels), shares of the teachers' answers, as of `pooled`; zeros where there is none.
-        reviewed: (reviews,), the rows that people have decided.
+        reviewed: (reviews,), the rows that people have decided. Of more than ANCHORS the first half of so many and
+            a draw of the others bend the rest.
         answers: (reviews, labels), their decisions: shares, where reviewers disagree.
     """
     if not len(reviewed):
@@ -121,7 +122,9 @@ def consensus(
         )
     chosen = np.arange(len(reviewed))
     if len(chosen) > ANCHORS:
-        chosen = np.sort(np.random.default_rng(seed).permutation(chosen)[:ANCHORS])
+        first, others = np.split(chosen, [ANCHORS // 2])
+        drawn = np.random.default_rng(seed).permutation(others)[: ANCHORS - len(first)]
+        chosen = np.concatenate([first, drawn])
     rows, targets = reviewed[chosen], answers[chosen]
     covariance = _kernel(space[rows], votes[rows], space[rows], votes[rows])
     mean = _mean(student[rows], votes[rows])
@@ -166,7 +169,8 @@ def _kernel(a: Array, votes_a: Array, b: Array, votes_b: Array) -> Array:
 
 def _bend(covariance: Array, mean: Array, targets: Array) -> Array:
     """The coefficients (reviews, labels) of the MAP estimate: a row's score is its mean plus kernel @ coefficients."""
-    lower = cholesky(covariance + JITTER * np.eye(len(covariance), dtype=np.float32), lower=True)
+    exact = covariance.astype(np.float64) + JITTER * np.eye(len(covariance))
+    lower = cholesky(exact, lower=True).astype(np.float32)
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         white = flat.reshape(mean.shape).astype(np.float32)

@@ -11,7 +11,7 @@ from pathlib import Path
 from fingerpost.errors import BudgetError, TaskError, TeacherError
 from fingerpost.llm import gguf, prices
 from fingerpost.llm.chat import ChatModel, Lost
-from fingerpost.opinions import shares
+from fingerpost.opinions import fits_none, known, shares
 from fingerpost.prompt import DESCRIPTION_SCHEMA, describe, parse_description
 from fingerpost.store import Call, Settlement, Store
 from fingerpost.text import preview
@@ -60,9 +60,9 @@ def misread(task: Task, store: Store) -> list[Misread]:
     confirmed: dict[str, list[str]] = defaultdict(list)
     confused: dict[tuple[str, str], list[str]] = defaultdict(list)
     for question in store.questions("train", "dev"):
-        mine = [each for each in verdicts.get(question.id, []) if each.label in task.names]
+        mine = known(verdicts.get(question.id, []), task.names)
         person, teacher = shares(mine, "human"), shares(mine, "teacher", name)
-        if person is None:
+        if person is None or fits_none(mine):
             continue
         right = max(person, key=person.__getitem__)
         text = preview(question.messages[-1].content, 300)
@@ -98,6 +98,12 @@ def propose(
     """
     if task.teacher is None:
         raise TaskError('the task has no teacher: add to task.toml a table [teacher] with a line model = "..."')
+    committed = store.ledger.account().committed_usd
+    if budget_usd is not None and committed + at_most_usd(task, found) > budget_usd:
+        raise BudgetError(
+            f"nothing was asked: {len(found)} descriptions can cost up to ${at_most_usd(task, found):.4f}, and of the "
+            f"budget of ${budget_usd:g} for this project not so much is left; see 'fingerpost status', raise --budget"
+        )
     teacher = task.teacher.model_copy(update={"max_tokens": REPLY_TOKENS})
     with ExitStack() as stack:
         if teacher.gguf and not teacher.recorded:

@@ -17,7 +17,7 @@ from fingerpost.errors import InputError
 from fingerpost.evidence import agree, gather, ground
 from fingerpost.examples import Embed
 from fingerpost.intake import Columns, Item, Rejected, read_items
-from fingerpost.opinions import latest, shares
+from fingerpost.opinions import known, latest, shares
 from fingerpost.store import Store
 from fingerpost.text import conversation, question_id
 from fingerpost.types import (
@@ -209,8 +209,9 @@ def label_quality(task: Task, store: Store, embed: Embed) -> LabelQuality | None
     name = task.teacher.model if task.teacher else None
     rows, gold, taught = [], [], []
     for row, question in enumerate(questions):
-        person = shares(verdicts.get(question.id, []), "human") if question.split == "test" else None
-        vote = shares(verdicts.get(question.id, []), "teacher", name)
+        mine = known(verdicts.get(question.id, []), task.names)
+        person = shares(mine, "human") if question.split == "test" else None
+        vote = shares(mine, "teacher", name)
         if person and vote:
             rows.append(row)
             gold.append(task.names.index(max(person, key=person.__getitem__)))

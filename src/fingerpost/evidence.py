@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fingerpost.consensus import Array, Consensus, Rows, consensus, metric, pooled
-from fingerpost.opinions import current
+from fingerpost.opinions import REVIEW, fits_none, known
 from fingerpost.students.encoder.head import fit_head
 from fingerpost.text import share
 from fingerpost.types import Question, Verdict
@@ -23,7 +23,7 @@ class Evidence:
     """Opinions on questions as arrays. Rows are questions, columns labels.
 
     `teachers` has one (rows, labels) array of vote shares for each teacher; `answers` (reviews, labels) are what people
-    said of the rows `reviewed`; `outside` are rows that a person says no label fits.
+    said of the rows `reviewed`, those first that the queue asked for; `outside` are rows that a person says no label fits.
     """
 
     vectors: Array
@@ -57,31 +57,32 @@ def gather(
     teachers: dict[str, Array] = {}
     answers: dict[int, Array] = {}
     outside: list[int] = []
+    chosen: list[int] = []
     for row, question in enumerate(questions):
-        opinions = current(verdicts.get(question.id, ()))
-        for kind in ("teacher", "person"):
-            mine = [each for each in opinions if each.kind == kind and (each.label is None or each.label in index)]
-            if kind == "teacher":
-                for by in {each.by for each in mine}:
-                    counted = [each.label for each in mine if each.by == by and each.label is not None]
-                    for label in counted:
-                        votes = teachers.setdefault(by, np.zeros((len(questions), len(index)), dtype=np.float32))
-                        votes[row, index[label]] += 1 / len(counted)
-            elif mine and question.split not in hidden:
-                shares = np.zeros(len(index), dtype=np.float32)
-                for each in mine:
-                    if each.label is not None:
-                        shares[index[each.label]] += 1
-                if shares.sum() * 2 > len(mine):
-                    answers[row] = shares / shares.sum()
-                else:
-                    outside.append(row)
+        opinions = known(verdicts.get(question.id, ()), index)
+        for by in {each.by for each in opinions if each.kind == "teacher"}:
+            said = [index[str(each.label)] for each in opinions if each.kind == "teacher" and each.by == by]
+            if by not in teachers:
+                teachers[by] = np.zeros((len(questions), len(index)), dtype=np.float32)
+            np.add.at(teachers[by][row], said, 1 / len(said))
+        people = [each for each in opinions if each.kind == "person"]
+        if not people or question.split in hidden:
+            continue
+        if fits_none(opinions):
+            outside.append(row)
+            continue
+        counts = np.zeros(len(index), dtype=np.float32)
+        np.add.at(counts, [index[each.label] for each in people if each.label is not None], 1)
+        answers[row] = counts / counts.sum()
+        if any(each.origin == REVIEW for each in people):
+            chosen.append(row)
+    order = list(dict.fromkeys([*chosen, *answers]))
     return Evidence(
         vectors,
         [each.group for each in questions],
         [teachers[by] for by in sorted(teachers)] or [np.zeros((len(questions), len(index)), dtype=np.float32)],
-        np.array(list(answers), dtype=np.int64),
-        np.array(list(answers.values()), dtype=np.float32).reshape(len(answers), len(index)),
+        np.array(order, dtype=np.int64),
+        np.array([answers[row] for row in order], dtype=np.float32).reshape(len(order), len(index)),
         np.array(outside, dtype=np.int64),
     )
 

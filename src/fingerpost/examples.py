@@ -10,7 +10,7 @@ import numpy as np
 
 from fingerpost.errors import InputError
 from fingerpost.intake import Rejected
-from fingerpost.opinions import LabelsFrom, current, shares
+from fingerpost.opinions import LabelsFrom, fits_none, known, shares
 from fingerpost.store import Store
 from fingerpost.text import fingerprint
 from fingerpost.types import Example, Question, Task, Verdict
@@ -63,7 +63,7 @@ def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> Train
             people.add(question.id)
         origin["human" if question.id in people else "teacher"] += 1
     weights = dict.fromkeys(targets, 1.0)
-    print_ = _fingerprint(questions, verdicts, use)
+    print_ = _fingerprint(task, questions, verdicts, use)
     sides: dict[str, list[Question]] = {"train": [], "dev": []}
     for question in questions:
         sides[question.split].append(question)
@@ -74,13 +74,16 @@ def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> Train
 
         embedded = embed(questions)
         vectors = {question.id: vector for question, vector in zip(questions, embedded, strict=True)}
-        evidence = gather(task.names, questions, verdicts, embedded)
+        # What people said of dev questions decides, and must not have taught: it labels these alone.
+        evidence = gather(task.names, questions, verdicts, embedded, hidden=frozenset({"dev"}))
         agreed = agree(evidence, ground(evidence), task.student.seed).probabilities
         for question, row in zip(questions, agreed, strict=True):
             vote = shares(verdicts[question.id], "teacher", name)
             if vote and question.split == "train":
                 asked += 1
                 changed += task.names[int(row.argmax())] != max(vote, key=vote.__getitem__)
+            if question.split == "dev" and question.id in people:
+                continue
             targets[question.id] = {task.names[i]: float(row[i]) for i in np.flatnonzero(row > 1e-4)}
         weights |= dict.fromkeys(people, REVIEWED_WEIGHT)
     made = {
@@ -98,19 +101,17 @@ def fingerprint_of(task: Task, store: Store, use: LabelsFrom = "consensus") -> s
         InputError: there is none.
     """
     verdicts, questions = _labelled(task, store, use)
-    return _fingerprint(questions, verdicts, use)
+    return _fingerprint(task, questions, verdicts, use)
 
 
 def _labelled(task: Task, store: Store, use: LabelsFrom) -> tuple[dict[str, list[Verdict]], list[Question]]:
     """Current opinions by question, and the train and dev questions that get a label from them."""
-    known = set(task.names)
-    verdicts = {key: [each for each in current(found) if each.label is None or each.label in known]
-                for key, found in store.verdicts().items()}  # fmt: skip
+    names = set(task.names)
+    verdicts = {key: known(found, names) for key, found in store.verdicts().items()}
     questions = []
     for question in store.questions("train", "dev"):
         mine = verdicts.get(question.id, [])
-        outside = use != "teacher" and any(each.kind == "person" and each.label is None for each in mine)
-        if shares(mine, use) and not (outside and not shares(mine, "human")):
+        if shares(mine, use) and not (use != "teacher" and fits_none(mine)):
             questions.append(question)
     if not any(question.split == "train" for question in questions):
         whose = {"teacher": "a teacher's label", "human": "a person's label"}.get(use, "a label")
@@ -118,10 +119,10 @@ def _labelled(task: Task, store: Store, use: LabelsFrom) -> tuple[dict[str, list
     return verdicts, questions
 
 
-def _fingerprint(questions: Sequence[Question], verdicts: dict[str, list[Verdict]], use: LabelsFrom) -> str:
+def _fingerprint(task: Task, questions: Sequence[Question], verdicts: dict[str, list[Verdict]], use: LabelsFrom) -> str:
     kinds = {"teacher": ("teacher",), "human": ("person",)}.get(use, ("teacher", "person"))
     return fingerprint(
-        f"{use}/{question.split}/{question.id}/"
+        f"{use}/{task.teacher.model if task.teacher else None}/{question.split}/{question.id}/"
         f"{[(each.kind, each.by, each.order, each.label) for each in verdicts[question.id] if each.kind in kinds]}"
         for question in questions
     )

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fingerpost.errors import InputError
-from fingerpost.opinions import LabelsFrom, shares
+from fingerpost.opinions import LabelsFrom, fits_none, known, shares
 from fingerpost.prompt import render, reply
 from fingerpost.store import Store
 from fingerpost.types import Question, Task
@@ -51,8 +51,9 @@ def export(
     name = task.teacher.model if task.teacher else None
     labelled: list[tuple[Question, str]] = []
     for question in store.questions("train", "dev"):
-        target = shares([each for each in verdicts.get(question.id, []) if each.label in task.names], use, name)
-        if target:
+        mine = known(verdicts.get(question.id, []), task.names)
+        target = shares(mine, use, name)
+        if target and not (use != "teacher" and fits_none(mine)):
             labelled.append((question, max(target, key=target.__getitem__)))
     if not labelled:
         raise InputError("no question of train or dev has a label yet; run 'fingerpost label', or import labels")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Literal, TypeAlias
 
 from fingerpost.text import fingerprint
@@ -10,6 +10,8 @@ from fingerpost.types import Example, Verdict
 
 LabelsFrom: TypeAlias = Literal["consensus", "best", "teacher", "human"]
 """`best`: people's, and the teacher's where no person has decided. `consensus`: what these teach about the rest, too."""
+REVIEW, BULK = "review", "bulk"
+"""The origins of verdicts that the queue asked for, and of those given to many questions at one stroke."""
 WITHDRAWN = "withdrawn"
 """The origin of a verdict that takes back those of the same person and mark on the same question."""
 
@@ -34,9 +36,20 @@ def current(verdicts: Sequence[Verdict]) -> list[Verdict]:
     return list(found.values())
 
 
+def known(verdicts: Sequence[Verdict], names: Container[str]) -> list[Verdict]:
+    """Of `current`, those whose label the task has, and those of people who say that none fits."""
+    return [each for each in current(verdicts) if each.label is None or each.label in names]
+
+
 def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Of `current`, those that name a label."""
     return [verdict for verdict in current(verdicts) if verdict.label is not None]
+
+
+def fits_none(opinions: Sequence[Verdict]) -> bool:
+    """Whether at least half of the people who decided say that no label fits."""
+    people = [each.label is None for each in opinions if each.kind == "person"]
+    return bool(people) and 2 * sum(people) >= len(people)
 
 
 def shares(

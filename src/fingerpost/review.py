@@ -16,13 +16,12 @@ import numpy as np
 from fingerpost.consensus import Array, Consensus, Rows
 from fingerpost.errors import InputError
 from fingerpost.evidence import Evidence, agree, gather, ground
-from fingerpost.opinions import WITHDRAWN, current
+from fingerpost.opinions import BULK, REVIEW, WITHDRAWN, current
 from fingerpost.queue import Pick, choose
 from fingerpost.store import Store
 from fingerpost.text import share
 from fingerpost.types import Question, Task, Verdict
 
-REVIEW, BULK = "review", "bulk"
 ROUND = 25  # answers after which the consensus learns and the queue is drawn anew
 NEIGHBOURS = 3
 LIKELY = 5
@@ -75,15 +74,20 @@ class Round:
 
 @dataclass(slots=True)
 class Log:
-    """What this sitting did: the answers in order (question id, mark), and when it began."""
+    """What this sitting did: its strokes in order, each a mark and the ids of its questions; and when it began."""
 
-    answers: list[tuple[str, str]] = field(default_factory=list)
+    strokes: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def answers(self) -> int:
+        """Questions that were decided."""
+        return sum(len(ids) for _, ids in self.strokes)
 
     @property
     def rate(self) -> float:
         """Answers a minute."""
-        return 60 * len(self.answers) / max(time.monotonic() - self.began, 1.0)
+        return 60 * self.answers / max(time.monotonic() - self.began, 1.0)
 
 
 class Desk:
@@ -105,30 +109,22 @@ class Desk:
         """
         return self._record([question], label, REVIEW, note)
 
-    def undo(self) -> str | None:
-        """Take back this sitting's last answer; returns the question's id, or None where there is none."""
-        if not self.log.answers:
-            return None
-        question, mark = self.log.answers.pop()
-        self.take_back(mark)
-        return question
-
-    def take_back(self, mark: str) -> int:
-        """Take back everything that was decided under a mark; returns how many answers that were.
-
-        Raises:
-            InputError: nothing was.
-        """
-        return take_back(self._store, mark)
+    def undo(self) -> tuple[str, ...]:
+        """Take back this sitting's last stroke; returns the ids of its questions, none where there is no stroke."""
+        if not self.log.strokes:
+            return ()
+        mark, ids = self.log.strokes.pop()
+        take_back(self._store, mark)
+        return ids
 
     def _record(self, questions: Sequence[Question], label: str | None, origin: str, note: str | None) -> str:
         if label is not None and label not in self.task.names:
             raise InputError(f"there is no label '{label}'; add it to task.toml first")
-        mark = uuid.uuid4().hex[:8]
+        mark = uuid.uuid4().hex[:12]
         self._store.add_verdicts(
             Verdict(each.id, "person", self.by, label, origin=origin, mark=mark, note=note) for each in questions
         )
-        self.log.answers += [(each.id, mark) for each in questions]
+        self.log.strokes.append((mark, tuple(each.id for each in questions)))
         return mark
 
 
@@ -148,11 +144,12 @@ class Sample(Desk):
         verdicts = store.verdicts()
         self._open = [each for each in self.questions if not _decided(verdicts.get(each.id, []))]
         self._open.reverse()
+        self._undecided = len(self._open)
 
     @property
     def left(self) -> int:
         """How many questions of the sample are still to be decided."""
-        return len(self._open)
+        return self._undecided - self.log.answers
 
     def next(self) -> Card | None:
         """The next card, or None at the end."""
@@ -182,7 +179,7 @@ class Review(Desk):
         self._vectors = embed(self.questions)
         self._verdicts = store.verdicts()
         self._skipped: set[int] = set()
-        self._answered = self._foreseen = 0
+        self._round: list[tuple[str, bool]] = []
         evidence = self._gather()
         self._ground = ground(evidence)
         self._learn(evidence)
@@ -192,7 +189,7 @@ class Review(Desk):
 
     def next(self) -> Card | None:
         """The next card, or None where everything is reviewed or skipped. After 25 answers this is a new round."""
-        if self._answered >= ROUND:
+        if len(self._round) >= ROUND:
             self._new_round()
         if not self._queue:
             self._draw()
@@ -200,29 +197,35 @@ class Review(Desk):
 
     def answer(self, question: Question, label: str | None, note: str | None = None) -> str:
         mark = super().answer(question, label, note)
-        self._answered += 1
-        self._foreseen += label == self._label(self._row[question.id])
+        self._round.append((mark, label == self._label(self._row[question.id])))
         return mark
+
+    def undo(self) -> tuple[str, ...]:
+        ids = super().undo()
+        marks = {mark for mark, _ in self.log.strokes}
+        if len(ids) > 1:
+            self.refresh()
+        self._round = [each for each in self._round if each[0] in marks]
+        return ids
 
     def skip(self, question: Question) -> None:
         """Do not ask this again in this sitting."""
         self._skipped.add(self._row[question.id])
 
     def put_back(self, question_id: str) -> None:
-        """Show this question next: its answer was taken back."""
+        """Show this question next."""
         row = self._row[question_id]
         self._queue.insert(0, Pick(row, 1, float(self._doubt[row])))
-        self._answered = max(0, self._answered - 1)
 
     @property
     def reviewed(self) -> int:
-        """Training questions that people have decided, before this round."""
-        return len(self._evidence.reviewed) + len(self._evidence.outside)
+        """Training questions that people have decided."""
+        return len(self._evidence.reviewed) + len(self._evidence.outside) + len(self._round)
 
     @property
     def round_left(self) -> int:
         """Answers until the consensus learns again."""
-        return max(0, ROUND - self._answered)
+        return max(0, ROUND - len(self._round))
 
     def expected_changes(self) -> int:
         """About how many labels the answers to the cards that are queued should change, themselves included."""
@@ -249,7 +252,8 @@ class Review(Desk):
 
     def correct(self, group: Group, label: str | None = None, leave_out: Sequence[int] = ()) -> str:
         """Give all of a group the label (its likely one), but the members at these positions; returns the mark."""
-        chosen = [each for i, each in enumerate(group.questions) if i not in set(leave_out)]
+        left_out = set(leave_out)
+        chosen = [each for i, each in enumerate(group.questions) if i not in left_out]
         mark = self._record(chosen, label or group.likely, BULK, f"group {group.said} -> {group.likely}")
         self.refresh()
         return mark
@@ -269,18 +273,18 @@ class Review(Desk):
         self._consensus: Consensus = agree(evidence, self._ground, self.task.student.seed)
         self._doubt = self._consensus.doubt
         self._queue: list[Pick] = []
-        self._answered = self._foreseen = 0
+        self._round = []
 
     def _new_round(self) -> None:
         before = self._consensus.probabilities.argmax(1)
-        answers, foreseen = self._answered, self._foreseen
+        answers, foreseen = len(self._round), sum(right for _, right in self._round)
         self.refresh()
         changed = int((self._consensus.probabilities.argmax(1) != before).sum())
         self.rounds.append(Round(answers, foreseen, changed, len(self.questions)))
 
     def _draw(self) -> None:
         decided = np.concatenate([self._evidence.reviewed, self._evidence.outside])
-        taken = [self._row[key] for key, _ in self.log.answers if key in self._row]
+        taken = [self._row[key] for _, ids in self.log.strokes for key in ids]
         closed = np.union1d(decided, np.array([*taken, *self._skipped], dtype=np.int64))
         open_rows: Rows = np.setdiff1d(np.arange(len(self.questions)), closed)
         seed = int(1e6 * share(f"{self.by}/{len(decided)}/{len(self._skipped)}"))
@@ -349,10 +353,8 @@ class Stroke:
 def strokes(store: Store) -> list[Stroke]:
     """Everything that was decided under a mark, the newest first."""
     found: dict[str, list[Verdict]] = {}
-    for verdicts in store.verdicts().values():
-        for verdict in verdicts:
-            if verdict.mark is not None:
-                found.setdefault(verdict.mark, []).append(verdict)
+    for verdict in store.marked():
+        found.setdefault(str(verdict.mark), []).append(verdict)
     made = []
     for mark, verdicts in found.items():
         given = [each for each in verdicts if each.origin != WITHDRAWN]
@@ -368,7 +370,7 @@ def take_back(store: Store, mark: str) -> int:
     Raises:
         InputError: nothing was decided under it.
     """
-    given = [each for verdicts in store.verdicts().values() for each in verdicts if each.mark == mark]
+    given = store.marked(mark)
     if not given:
         raise InputError(f"nothing was decided under the mark '{mark}'; 'fingerpost review --history' lists the marks")
     withdrawn = {each.question_id for each in given if each.origin == WITHDRAWN}

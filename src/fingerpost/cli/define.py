@@ -39,7 +39,9 @@ def define(
         if not chosen:
             print("task.toml stays as it is")
             return
-        (folder / TASK_FILE).write_text(redescribe(folder / TASK_FILE, chosen), encoding="utf-8")
+        part = folder / f".{TASK_FILE}"
+        part.write_text(redescribe(folder / TASK_FILE, chosen), encoding="utf-8")
+        part.replace(folder / TASK_FILE)
         print(f"{folder / TASK_FILE}: {len(chosen)} descriptions changed")
         _tell_cost(Project(folder), store)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -75,16 +76,20 @@ def train_project(
     """
     from fingerpost import train as step
     from fingerpost.examples import from_store
+    from fingerpost.types import StudentSettings
 
     step.require_training("training")
     given = {**project.task.student.model_dump(), **options}
+    settings = StudentSettings(**{key: given[key] for key in StudentSettings.model_fields})
+    embed = partial(project.embed, settings=settings)
     target = output or project.models / STUDENT
     with project.store() as store:
-        data = from_store(project.task, store, use, project.embed)
+        data = from_store(project.task, store, use, embed)
         unreviewed = project.models / UNREVIEWED
-        if compare and output is None and data.changed and not trained_on_these(project, store, unreviewed, "teacher"):
+        stale = bool(options) or not trained_on_these(project, store, unreviewed, "teacher")
+        if compare and output is None and data.changed and stale:
             print("without the reviews, to compare:")
-            plain = from_store(project.task, store, "teacher", project.embed)
+            plain = from_store(project.task, store, "teacher", embed)
             _tell_trained(step.train(plain, unreviewed, show=show_step, **given), unreviewed)
     _tell_trained(step.train(data, target, show=show_step, **given), target)
     return target

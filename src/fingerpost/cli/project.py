@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fingerpost.intake import Rejected
     from fingerpost.store import Store
-    from fingerpost.types import Question, Task
+    from fingerpost.types import Question, StudentSettings, Task
 
 Folder = typer.Option(Path(), "-C", "--project", help="The project's folder.", show_default="here")
 Yes = typer.Option(False, "--yes", "-y", help="Do not ask before money is spent.")
@@ -40,13 +40,13 @@ class Project:
         self.models = folder / "models"
         self.reports = folder / "reports"
 
-    def embed(self, questions: Sequence[Question]) -> NDArray[np.float32]:
+    def embed(self, questions: Sequence[Question], settings: StudentSettings | None = None) -> NDArray[np.float32]:
         """Unit vectors of questions, (questions, width), kept in the project's folder `cache`."""
         from fingerpost.students.encoder.vectors import vectors_of
 
         missing = "embedding what is new" if (self.folder / "cache").is_dir() else f"embedding {len(questions):,} texts"
         show_step(missing)
-        return vectors_of(questions, self.task.student, self.folder / "cache")
+        return vectors_of(questions, settings or self.task.student, self.folder / "cache")
 
     def store(self) -> Store:
         """The project's database, made on first use."""
@@ -59,7 +59,7 @@ def console() -> Console:
     """For what people read: tables and progress, on standard output."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def require_folders(*files: Path | None) -> None:

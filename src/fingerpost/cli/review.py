@@ -29,6 +29,7 @@ HELP = """\
   n     a note, kept with the next answer
   g     groups: correct a whole confusion at one stroke
   q     quit: every answer is stored already"""
+DIGITS = tuple("123456789")
 SHOWN = 12
 
 
@@ -44,10 +45,14 @@ def review(
     import getpass
 
     from fingerpost import review as step
+    from fingerpost.errors import InputError
     from fingerpost.train import require_training
 
     project = Project(folder)
-    name = by or getpass.getuser()
+    try:
+        name = by or getpass.getuser()
+    except (OSError, KeyError):  # in a container without users
+        raise InputError("who are you? name yourself with --by") from None
     with project.store() as store:
         if history:
             _history(step.strokes(store))
@@ -72,16 +77,17 @@ def review(
 def _decide(desk: Review) -> None:
     screen = console()
     asked = desk.next()
+    if asked is None:
+        print("nothing is left to review")
+        return
     told = 0
     while asked is not None:
         if len(desk.rounds) > told:
             told = len(desk.rounds)
             _tell_round(desk.rounds[-1], desk, screen)
-        status = f"{desk.reviewed + len(desk.log.answers):,} reviewed   {desk.log.rate:.0f} a minute   "
+        status = f"{desk.reviewed:,} reviewed   {desk.log.rate:.0f} a minute   "
         status += f"{desk.round_left} to the next round"
         asked = _ask(desk, asked, status, screen)
-    if desk.next() is None and not desk.log.answers:
-        print("nothing is left to review")
     _farewell(desk)
 
 
@@ -92,7 +98,7 @@ def _measure(desk: Sample) -> None:
     )
     asked = desk.next()
     while asked is not None:
-        asked = _ask(desk, asked, f"{desk.left + 1:,} left   {desk.log.rate:.0f} a minute", screen)
+        asked = _ask(desk, asked, f"{desk.left:,} left   {desk.log.rate:.0f} a minute", screen)
     print(f"{len(desk.questions) - desk.left:,} of {len(desk.questions):,} are decided; 'fingerpost evaluate' measures")
 
 
@@ -109,7 +115,7 @@ def _ask(desk: Review | Sample, card: Card, status: str, screen: Console) -> Car
             return None
         if key in ("\r", "\n") and card.likely:
             key = "1"
-        if key.isdigit() and 0 < int(key) <= len(labels):
+        if key in DIGITS and int(key) <= len(labels):
             _done(desk, card, labels[int(key) - 1], note, screen)
             return desk.next()
         if key == "0":
@@ -124,11 +130,14 @@ def _ask(desk: Review | Sample, card: Card, status: str, screen: Console) -> Car
                 desk.skip(card.question)
             return desk.next()
         elif key == "u":
-            if (back := desk.undo()) is None:
+            if not (back := desk.undo()):
                 print("  nothing to undo in this sitting")
                 continue
+            if len(back) > 1:
+                print(f"  {len(back):,} answers taken back")
             desk.put_back(card.question.id)
-            desk.put_back(back)
+            if len(back) == 1:
+                desk.put_back(back[0])
             return desk.next()
         elif key == "n":
             note = _line("  note: ") or None
@@ -182,7 +191,7 @@ def _tell_round(round_: Round, desk: Review, screen: Console) -> None:
 
 
 def _farewell(desk: Review) -> None:
-    count = len(desk.log.answers)
+    count = desk.log.answers
     print(f"\n{count:,} answers of this sitting are stored" if count else "\nnothing was decided")
     if count:
         print("'fingerpost train' learns from them; 'fingerpost review --test 200' decides a sample to measure with")
@@ -204,8 +213,9 @@ def _groups(desk: Review, screen: Console) -> None:
             key = _key()
             if key == "y" or key == "x":
                 wish = _line("  leave out (numbers, or ranges as 3-5): ") if key == "x" else ""
-                if (leave_out := _numbers(wish, len(group.questions))) is None:
-                    print(f"  numbers from 1 to {len(group.questions)}, please")
+                leave_out = _numbers(wish, len(group.questions))
+                if leave_out is None or (key == "x" and not leave_out):
+                    print(f"  numbers from 1 to {len(group.questions)}, please; nothing was changed")
                     continue
                 mark = desk.correct(group, leave_out=leave_out)
                 count = len(group.questions) - len(leave_out)
@@ -241,13 +251,17 @@ def _list(group: Group, screen: Console, most: int | None = None) -> None:
 
 def _numbers(text: str, most: int) -> list[int] | None:
     """Positions counted from 0 of '3, 5-7', or None where that is not it."""
-    chosen: list[int] = []
+    chosen: set[int] = set()
     for part in text.replace(",", " ").split():
-        first, _, last = part.partition("-")
-        if not first.isdigit() or not (last or first).isdigit():
+        first, dash, last = part.partition("-")
+        ends = (first, last if dash else first)
+        if not all(end.isascii() and end.isdigit() and len(end) < 9 for end in ends):
             return None
-        chosen += range(int(first) - 1, int(last or first))
-    return chosen if all(0 <= each < most for each in chosen) else None
+        start, stop = int(ends[0]), int(ends[1])
+        if not 1 <= start <= stop <= most:
+            return None
+        chosen |= set(range(start - 1, stop))
+    return sorted(chosen)
 
 
 # --- the keyboard
@@ -257,7 +271,9 @@ def _key() -> str:
     """One key of a terminal; one character of anything else; empty at the end."""
     sys.stdout.flush()
     if not sys.stdin.isatty():
-        return sys.stdin.read(1)
+        while (key := sys.stdin.read(1)) == "\n":
+            pass
+        return key
     import click
 
     try:
@@ -285,23 +301,37 @@ def _search(names: Sequence[str], screen: Console) -> str | None:
         return None
     for number, name in enumerate(found, 1):
         screen.print(f"  {number:3}  {_plain(name)}")
-    chosen = _line("  number: ")
-    return found[int(chosen) - 1] if chosen.isdigit() and 0 < int(chosen) <= len(found) else None
+    chosen = _numbers(_line("  number: "), len(found))
+    return found[chosen[0]] if chosen else None
 
 
 def _history(strokes: Sequence[Stroke]) -> None:
     for stroke in strokes:
         taken = "" if stroke.holds else "   taken back"
-        note = f"   {stroke.note}" if stroke.note else ""
+        note = f"   {_safe(stroke.note)}" if stroke.note else ""
         print(f"{stroke.mark}  {stroke.at}  {stroke.by}  {stroke.count:,} x {stroke.label or '(none)'}{note}{taken}")
     if not strokes:
         print("nothing was decided yet")
 
 
 def _plain(text: str) -> str:
+    """Safe to print, and free of markup."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape(_safe(text))
+
+
+def _safe(text: str) -> str:
+    """Free of what would steer the terminal: control characters, changes of direction."""
+    from unicodedata import bidirectional, category
+
+    steering = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}"
+        if (category(each) == "Cc" and each not in "\n\t") or bidirectional(each) in steering
+        else each
+        for each in text
+    )
 
 
 def _short(question: Question, width: int) -> str:

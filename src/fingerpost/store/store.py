@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Select, Table, func, select
 
 from fingerpost.chunks import chunks
+from fingerpost.opinions import WITHDRAWN
 from fingerpost.store.database import connect, writing
 from fingerpost.store.ledger import Ledger
 from fingerpost.store.rows import import_key, insert_new, question_row, to_question, to_verdict, verdict_row
@@ -73,6 +74,11 @@ class Store:
             found[row.question_id].append(to_verdict(row))
         return dict(found)
 
+    def marked(self, mark: str | None = None) -> list[Verdict]:
+        """The verdicts with this mark, or with any, oldest first."""
+        which = verdicts.c.mark.is_not(None) if mark is None else verdicts.c.mark == mark
+        return [to_verdict(row) for row in self._rows(select(verdicts).where(which).order_by(verdicts.c.id))]
+
     def answered(self, teacher: str, prompt: str | None = None) -> set[tuple[str, int | None, bool]]:
         """(question id, label order, whether it named a label) of each answer of this teacher.
 
@@ -86,14 +92,15 @@ class Store:
         return {(key, order, label is not None) for key, order, label in self._rows(query)}
 
     def verdict_counts(self) -> list[tuple[str, str, int, int, int]]:
-        """(kind, by, questions, verdicts, verdicts without a label) for everyone who gave any."""
+        """(kind, by, questions, verdicts, verdicts without a label) for everyone who gave any, taken-back ones too."""
         query = select(
             verdicts.c.kind,
             verdicts.c.by,
             func.count(func.distinct(verdicts.c.question_id)),
             func.count(),
             func.count() - func.count(verdicts.c.label),
-        ).group_by(verdicts.c.kind, verdicts.c.by)
+        ).where(verdicts.c.origin != WITHDRAWN)
+        query = query.group_by(verdicts.c.kind, verdicts.c.by)
         rows = self._rows(query.order_by(verdicts.c.kind, verdicts.c.by))
         return [(kind, by, asked, given, none) for kind, by, asked, given, none in rows]
 

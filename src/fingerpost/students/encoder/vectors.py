@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
         known |= {each.id: len(known) + i for i, each in enumerate(missing)}
         if file is not None:
             file.parent.mkdir(exist_ok=True)
-            part = file.with_name(f".{file.name}")
+            part = file.with_name(f".{os.getpid()}-{file.name}")
             with part.open("wb") as stream:
                 np.savez(stream, ids=np.array(list(known)), vectors=kept)
             part.replace(file)
