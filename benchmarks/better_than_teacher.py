@@ -1,6 +1,7 @@
 """What reviews bring: random ones, chosen ones, and the consensus of chosen ones, on data with a recorded teacher.
 
-Usage: better_than_teacher.py --data CSV [--reviews 0,50,100,200,400,800] [--seeds 5] [--methods ...] [--json OUT]
+Usage: better_than_teacher.py --draw JSON... --plot OUT.svg
+       better_than_teacher.py --data CSV [--reviews 0,50,100,200,400,800] [--seeds 5] [--methods ...] [--json OUT]
        [--plot OUT.svg] [--tune EPOCHS] [--noise perfect|uniform|silent]
 
 The file has the columns split (train, dev or test; dev counts as train), text, gold and teacher. The gold label of a
@@ -165,7 +166,8 @@ def tuned(base: Encoder, data: Data, head: Head, cleaned: Cleaned, epochs: int, 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--draw", type=Path, nargs="+", help="only plot what earlier runs wrote")
     parser.add_argument("--reviews", default="0,50,100,200,400,800")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", default=",".join(METHODS))
@@ -174,6 +176,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
+    if arguments.draw:
+        whole = [json.loads(file.read_text()) for file in arguments.draw]
+        plot(arguments.plot, [line for each in whole for line in each["results"]], whole[0]["teacher"])
+        return
     sizes = sorted({int(each) for each in arguments.reviews.split(",")})
     with repeatable(0):
         data, base = read(arguments.data, arguments.noise)
