@@ -226,7 +226,12 @@ def plot(file: Path, results: list[dict[str, object]], teacher: float) -> None:
 
     values = [{**each, "low": each["accuracy_mean"] - each["accuracy_sd"],  # type: ignore[operator]
                "high": each["accuracy_mean"] + each["accuracy_sd"]} for each in results]  # type: ignore[operator]  # fmt: skip
-    x = alt.X("reviews:Q", title="reviews", scale=alt.Scale(type="symlog", constant=50))
+    x = alt.X(
+        "reviews:Q",
+        title="reviews",
+        axis=alt.Axis(values=sorted({each["reviews"] for each in results})),
+        scale=alt.Scale(type="symlog", constant=50),
+    )
     y = alt.Y("accuracy_mean:Q", title="accuracy on test rows", scale=alt.Scale(zero=False))
     color = alt.Color("method:N", sort=list(METHODS), title=None)
     chart = alt.layer(
