@@ -119,6 +119,9 @@ def reviews_of(method: str, data: Data, sizes: list[int], seed: int) -> Iterator
         evidence = data.evidence(reviewed)
         if method == "consensus":
             targets = agree(evidence, ground(evidence)).probabilities
+            targets[np.setdiff1d(np.flatnonzero(data.teacher < 0), reviewed)] = (
+                0  # `train` leaves out what nobody labelled
+            )
         else:
             targets = evidence.teachers[0].copy()
             targets[reviewed] = evidence.answers

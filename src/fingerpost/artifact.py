@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,6 +19,17 @@ from fingerpost.types import Manifest, Task
 
 MANIFEST = "manifest.json"
 TRAINED_ON = "trained_on.txt"
+DEV_ANSWERS = "dev.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class DevAnswer:
+    """A dev row: its question's id, the label it has, the model's answer and its calibrated confidence."""
+
+    id: str
+    label: str
+    answer: str
+    confidence: float
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -90,6 +103,20 @@ def trained_on(folder: Path) -> set[str]:
     """The ids of the questions that a model has learnt from."""
     file = folder / TRAINED_ON
     return set(file.read_text(encoding="ascii").split()) if file.is_file() else set()
+
+
+def write_dev_answers(folder: Path, answers: Iterable[DevAnswer]) -> None:
+    """Keep what the model said of dev rows before it learnt from them: on these a cut-off can be chosen."""
+    lines = (json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in answers)
+    (folder / DEV_ANSWERS).write_text("".join(lines), encoding="utf-8")
+
+
+def dev_answers(folder: Path) -> list[DevAnswer]:
+    """What `write_dev_answers` kept; nothing where the model is older than that."""
+    file = folder / DEV_ANSWERS
+    if not file.is_file():
+        return []
+    return [DevAnswer(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def sha256(file: Path) -> str:

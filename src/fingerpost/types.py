@@ -210,8 +210,23 @@ class Predictor(Protocol):
 # --- what is kept and measured ---------------------------------------------------------------------
 
 
+class ReplyForm(BaseModel):
+    """How a reply names its label: `before`, the name or code, `after`. In JSON, a text stands in quotes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    before: str = ""
+    after: str = ""
+    json_value: bool = False
+    codes: bool = False
+
+
 class Manifest(BaseModel):
-    """What a model folder says of itself. `files` maps each file to its SHA-256."""
+    """What a model folder says of itself. `files` maps each file to its SHA-256.
+
+    `reply` and `system` are the form of the replies and the system prompt that the training data had, where it was
+    chat JSONL. `hosted` says where a model answers that lies with a provider.
+    """
 
     format: Literal[1] = 1
     kind: str
@@ -220,6 +235,9 @@ class Manifest(BaseModel):
     fingerpost: str
     labels: list[Label]
     answer_field: str
+    reply: ReplyForm | None = None
+    system: str = ""
+    hosted: dict[str, str] = {}
     history: int
     max_tokens: int
     temperature: float = 1.0

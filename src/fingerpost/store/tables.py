@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     DateTime,
     Float,
@@ -16,7 +17,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 
 metadata = MetaData()
 
@@ -76,4 +77,92 @@ ledger = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("committed_usd", Float, nullable=False),
+)
+
+# --- what `fingerpost serve` keeps. Times are seconds since 1970, as on the wire.
+
+files = Table(
+    "files",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", String(40), nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("expires_at", Integer),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("status", String(24), nullable=False),
+    Column("paused", Boolean, nullable=False, default=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("request", JSON, nullable=False),
+    Column("estimated_finish", Integer),
+    Column("finished_at", Integer),
+    Column("error", JSON),
+    Column("model", String(300), index=True),
+    Column("result_file", String(40)),
+    Column("trained_tokens", Integer),
+    Column("announced", Boolean, nullable=False, default=False),
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("job_id", String(40), nullable=False, index=True),
+    Column("created_at", Integer, nullable=False),
+    Column("level", String(8), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("data", JSON),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("status", String(24), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("counts", JSON, nullable=False),
+    Column("times", JSON, nullable=False),
+    Column("output_file", String(40)),
+    Column("error_file", String(40)),
+    Column("errors", JSON),
+    Column("announced", Boolean, nullable=False, default=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("hint", String(16), nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("revoked_at", Integer),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("request_id", String(40), nullable=False),
+    Column("at", Integer, nullable=False, index=True),
+    Column("key", String(100)),
+    Column("model", String(300), nullable=False),
+    Column("messages", JSON, nullable=False),
+    Column("label", Text),
+    Column("confidence", Float, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("latency_s", Float, nullable=False),
+    Column("teacher", JSON),
 )

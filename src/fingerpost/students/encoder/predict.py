@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from fingerpost.errors import ModelError
 from fingerpost.text import conversation, encoder_input
@@ -41,17 +41,25 @@ class EncoderStudent:
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
             began = time.perf_counter()
-            probabilities = softmax(self.logits([texts[i] for i in chosen]) / self.manifest.temperature)
-            usage = Usage(latency_s=(time.perf_counter() - began) / len(chosen))
-            for i, row in zip(chosen, probabilities, strict=True):
+            encoded = self._tokenizer.encode_batch_fast([texts[i] for i in chosen])
+            probabilities = softmax(self._run(encoded) / self.manifest.temperature)
+            seconds = (time.perf_counter() - began) / len(chosen)
+            for i, row, tokens in zip(chosen, probabilities, encoded, strict=True):
                 best = int(row.argmax())
                 scores = dict(zip(self.labels, row.tolist(), strict=True))
+                usage = Usage(prompt=sum(tokens.attention_mask), latency_s=seconds)
                 predictions[i] = Prediction(self.labels[best], float(row[best]), scores, self.name, usage)
         return [each for each in predictions if each is not None]
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Uncalibrated scores, shape (texts, labels), of texts as `encoder_input` renders them."""
-        encoded = self._tokenizer.encode_batch_fast(list(texts))
+        return self._run(self._tokenizer.encode_batch_fast(list(texts)))
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, without those that frame it; of a long one, as many as the model reads."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _run(self, encoded: Sequence[Encoding]) -> NDArray[np.float32]:
         feed = {
             "input_ids": np.array([each.ids for each in encoded], dtype=np.int64),
             "attention_mask": np.array([each.attention_mask for each in encoded], dtype=np.int64),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,7 @@ from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE, Enco
 from fingerpost.students.encoder.source import DEFAULT
 from fingerpost.students.encoder.tune import Epoch, predict_logits, tune
 from fingerpost.text import encoder_input, spoken
-from fingerpost.types import Example, Manifest, Task
+from fingerpost.types import Example, Manifest, ReplyForm, Task
 
 MAX_TOKENS = 128
 EPOCHS = 3
@@ -36,6 +37,17 @@ DOUBTFUL = 0.2  # plausibility below which a label is counted as doubtful
 SMALL = 20  # dev rows below which nothing can be decided on them
 
 Show = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The head (step 0), or the network after an epoch: mean cross-entropy, and the share of dev labels matched."""
+
+    step: int
+    of: int
+    train_loss: float
+    dev_loss: float
+    dev_accuracy: float
 
 
 def fit(
@@ -52,13 +64,16 @@ def fit(
     data_fingerprint: str = "",
     changed_labels: tuple[int, int] = (0, 0),
     vectors: Mapping[str, Array] | None = None,
+    reply: ReplyForm | None = None,
+    system: str = "",
     show: Show = lambda _: None,
+    on_step: Callable[[Measured], None] = lambda _: None,
 ) -> Manifest:
     """Train on `examples`, decide and calibrate on `dev`, write the model folder.
 
     First a linear head on frozen embeddings, doubtful labels weighing less; then, with `epochs` above 0,
     fine-tuning of all weights from there, kept if dev gains more than two standard errors. `vectors` are the texts'
-    embeddings by example id, where they are known already.
+    embeddings by example id, where they are known already; `reply` and `system` go into the manifest.
 
     Raises:
         InputError: fewer than two labels among the examples, or no dev rows.
@@ -78,20 +93,26 @@ def fit(
         doubtful = float((cleaned.plausibility < DOUBTFUL).mean())
         show(f"{doubtful:.1%} of the training labels are doubtful")
         show(f"linear head: {accuracy:.3f} on dev")
+        losses = [cross_entropy(head.logits(each.vectors), each) for each in (cleaned.rows, dev_rows)]
+        on_step(Measured(0, epochs, losses[0], losses[1], accuracy))
         network = network_of(base, task, head)
         tuned: list[Epoch] = []
         if epochs:
             plausible = plausibility_of(dev_rows, train_rows, head, seed)
-            network, tuned = _tuned(base, network, head, cleaned.rows, dev_rows, plausible, epochs, seed, show)
+            network, tuned = _tuned(base, network, head, cleaned.rows, dev_rows, plausible, epochs, seed, show, on_step)
         logits = predict_logits(base, network, dev_rows.texts)
         if not tuned:  # what was decided with dev held out is now fitted on all rows
             network = network_of(base, task, fit_cleaned(clean(train_rows + dev_rows, seed)))
         ids = sorted({each.id for each in (*examples, *dev)})
         (fresh / artifact.TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
         show("exporting to ONNX")
+        temperature = calibrate(logits, dev_rows.targets, dev_rows.weights)
+        artifact.write_dev_answers(fresh, _answers(dev, dev_rows, task.names, softmax(logits / temperature)))
         manifest = _manifest(task, folder.name, base, history, seed).model_copy(
             update={
-                "temperature": calibrate(logits, dev_rows.targets, dev_rows.weights),
+                "temperature": temperature,
+                "reply": reply,
+                "system": system,
                 "data_fingerprint": data_fingerprint,
                 "labels_from": labels_from or {},
             }
@@ -111,6 +132,21 @@ def fit(
             fresh, manifest.model_copy(update={"precision": precision, "training": training})
         )
     return manifest
+
+
+def _answers(
+    dev: Sequence[Example], rows: Rows, names: Sequence[str], probabilities: NDArray[np.float64]
+) -> Iterator[artifact.DevAnswer]:
+    """What the model says of the dev rows; `probabilities` has the shape (rows, labels)."""
+    for example, label, row in zip(dev, rows.labels, probabilities, strict=True):
+        answer = int(row.argmax())
+        yield artifact.DevAnswer(example.id, names[int(label)], names[answer], round(float(row[answer]), 6))
+
+
+def cross_entropy(logits: NDArray[np.float32], rows: Rows) -> float:
+    """The rows' mean weighted cross-entropy; logits have the shape (rows, labels)."""
+    entropy = -(rows.targets * np.log(softmax(logits) + 1e-12)).sum(1)
+    return float((rows.weights * entropy).sum() / rows.weights.sum())
 
 
 def fit_base(task: Task, folder: Path) -> Manifest:
@@ -205,6 +241,7 @@ def _tuned(
     epochs: int,
     seed: int,
     show: Show,
+    on_step: Callable[[Measured], None],
 ) -> tuple[Network, list[Epoch]]:
     """The fine-tuned network and its epochs; or the frozen one and none, where dev does not gain.
 
@@ -214,6 +251,7 @@ def _tuned(
 
     network = copy.deepcopy(frozen)
     done: list[Epoch] = []
+    dev_loss = 0.0
 
     def on_epoch(epoch: Epoch) -> None:
         done.append(epoch)
@@ -221,9 +259,13 @@ def _tuned(
             f"epoch {epoch.number} of {epoch.of}: loss {epoch.loss:.3f}, {epoch.dev_accuracy:.3f} on dev, "
             f"{epoch.seconds:.0f} s"
         )
+        on_step(Measured(epoch.number, epoch.of, epoch.loss, dev_loss, epoch.dev_accuracy))
 
     def dev_accuracy() -> float:
-        return float((predict_logits(base, network, dev.texts).argmax(1) == dev.labels).mean())
+        nonlocal dev_loss
+        logits = predict_logits(base, network, dev.texts)
+        dev_loss = cross_entropy(logits, dev)
+        return float((logits.argmax(1) == dev.labels).mean())
 
     targets = (1 - LABEL_SMOOTHING) * train.targets + LABEL_SMOOTHING / train.targets.shape[1]
     tune(

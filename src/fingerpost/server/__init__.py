@@ -1,0 +1,1 @@
+"""`fingerpost serve`: OpenAI's files, fine-tuning, batch and chat endpoints, on your own machine."""
