@@ -190,7 +190,9 @@ def _json_form(replies: Sequence[str], objects: Sequence[dict[str, Any]]) -> tup
     if any(set(each) != set(paths) for each in fields):
         shapes = Counter(tuple(sorted(map(_dotted, each))) for each in fields)
         found = "; ".join(f"{n} with {', '.join(shape) or 'none'}" for shape, n in shapes.most_common(SHOWN))
-        raise NoClassification(f"the replies are JSON with different fields ({found}); give all of them the same fields")
+        raise NoClassification(
+            f"the replies are JSON with different fields ({found}); give all of them the same fields"
+        )
     varying = [path for path in paths if len({json.dumps(each[path]) for each in fields}) > 1]
     if len(varying) > 1:
         found = ", ".join(f"{_dotted(path)} ({len({json.dumps(e[path]) for e in fields})} values)" for path in varying)

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from fingerpost import __version__
-from fingerpost.cli import define, label, learn, path, questions, review
+from fingerpost.cli import define, label, learn, path, questions, review, serve
 from fingerpost.errors import FingerpostError
 
 app = typer.Typer(
@@ -30,10 +30,12 @@ for command in (
     learn.evaluate,
     learn.predict,
     questions.export,
+    serve.serve,
     path.run,
     path.status,
 ):
     app.command(command.__name__.rstrip("_"))(command)
+app.add_typer(serve.keys, name="keys")
 
 
 def _version(asked: bool) -> None:

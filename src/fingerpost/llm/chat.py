@@ -61,7 +61,7 @@ class ChatModel:
         self._recorder = Recorder(record) if record else None
         transport = ReplayTransport(folder / settings.recorded) if settings.recorded else None
         self._client = openai.AsyncOpenAI(
-            api_key=_key(settings),
+            api_key=api_key(settings),
             base_url=settings.base_url,
             max_retries=0,
             timeout=settings.timeout_s,
@@ -212,7 +212,7 @@ class ChatModel:
         return f"the teacher at {self._client.base_url}"
 
 
-def _key(settings: TeacherSettings) -> str:
+def api_key(settings: TeacherSettings) -> str:
     from fingerpost.llm.prices import is_local
 
     key = os.environ.get(settings.key_env, "")

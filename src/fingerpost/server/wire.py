@@ -101,7 +101,9 @@ class ChatRequest(Request):
 class RouteRequest(Request):
     """POST /v1/route. `input` is a text, or a list of texts and conversations; `labels` are the ones allowed."""
 
-    input: Text | Annotated[list[Text | Annotated[list[Turn], Field(min_length=1)]], Field(min_length=1, max_length=256)]
+    input: (
+        Text | Annotated[list[Text | Annotated[list[Turn], Field(min_length=1)]], Field(min_length=1, max_length=256)]
+    )
     model: Name | None = None
     labels: Annotated[list[Text | int], Field(min_length=1, max_length=1000)] | None = None
     scores: bool = True
@@ -174,9 +176,7 @@ def completion(
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": [
-            {"index": i, "message": message, "logprobs": logprobs, "finish_reason": finish} for i in range(n)
-        ],
+        "choices": [{"index": i, "message": message, "logprobs": logprobs, "finish_reason": finish} for i in range(n)],
         "usage": usage,
         "system_fingerprint": None,
         "service_tier": "default",

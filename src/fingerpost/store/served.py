@@ -13,6 +13,7 @@ from sqlalchemy import Table, delete, func, select, update
 
 from fingerpost.errors import InputError
 from fingerpost.store.database import connect, writing
+from fingerpost.store.ledger import Ledger
 from fingerpost.store.tables import batches, files, job_events, jobs, keys, requests
 
 Record: TypeAlias = dict[str, Any]
@@ -33,6 +34,7 @@ class ServerStore:
 
     def __init__(self, path: Path) -> None:
         self._engine = connect(path)
+        self.ledger = Ledger(self._engine)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -144,7 +146,7 @@ class ServerStore:
             connection.execute(keys.insert().values(record))
         return key
 
-    def keys(self) -> list[Record]:
+    def all_keys(self) -> list[Record]:
         """All keys, the revoked ones too, the oldest first."""
         return self._all(select(keys).order_by(keys.c.id))
 

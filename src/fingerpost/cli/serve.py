@@ -1,0 +1,274 @@
+"""serve and keys: the server, and who may use it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fingerpost.cli.project import Folder
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from fingerpost.server.app import Server
+    from fingerpost.server.models import Served
+    from fingerpost.server.settings import Settings
+    from fingerpost.store.served import ServerStore
+    from fingerpost.types import Task, TeacherSettings
+
+SERVED = "served"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SECRET = "FINGERPOST_WEBHOOK_SECRET"
+Data = typer.Option(None, "--data", help="The server's folder.", show_default="served, in the project's folder")
+
+keys = typer.Typer(help="Keys of the server: add, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def serve(
+    models: Annotated[list[str] | None, typer.Argument(help="Model folders, FOLDER or NAME=FOLDER.")] = None,
+    folder: Path = Folder,
+    data: Path | None = Data,
+    host: Annotated[str, typer.Option(help="Where to listen; beyond this machine keys are required.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    agreement: Annotated[
+        float | None, typer.Option(min=0.5, max=1, help="Ask the teacher where the student may agree less with it.")
+    ] = None,
+    accuracy: Annotated[
+        float | None, typer.Option(min=0.5, max=1, help="Ask the teacher where the student may be right less often.")
+    ] = None,
+    cutoff: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Ask the teacher below this confidence of the student.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="The teacher's model; else that of task.toml.")] = None,
+    teacher_url: Annotated[str | None, typer.Option(help="The teacher's endpoint, if it is not OpenAI.")] = None,
+    teacher_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds, then the student answers.")] = 10.0,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="US dollars that the teacher may cost this server.")
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(help="What jobs train: a sentence encoder, folder or hub name.")
+    ] = "all-MiniLM-L6-v2",
+    require_keys: Annotated[bool, typer.Option("--require-keys", help="Also on this machine.")] = False,
+    log_requests: Annotated[bool, typer.Option(help="Keep what was asked, for 'fingerpost import --from-log'.")] = True,
+    keep_days: Annotated[float, typer.Option(min=0, help="For how long.")] = 30.0,
+    redact: Annotated[str | None, typer.Option(help="MODULE:FUNCTION, text to text, before anything is kept.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that students predict in.")] = 1,
+    training_threads: Annotated[int | None, typer.Option(min=1, help="Threads of a training job.")] = None,
+    max_jobs: Annotated[int, typer.Option(min=1, help="Fine-tuning jobs that may wait.")] = 100,
+    max_upload: Annotated[int, typer.Option(min=1, help="Megabytes of a file.")] = 512,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Of each key.")] = None,
+    webhook: Annotated[str | None, typer.Option(help="A URL to tell when a job or batch has ended.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Log only what went wrong.")] = False,
+) -> None:
+    """Serve students behind OpenAI's endpoints: chat, files, fine-tuning jobs, batches."""
+    from fingerpost.errors import InputError, MissingExtra
+
+    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "scipy"):
+        if find_spec(module) is None:
+            raise MissingExtra("serve", "the server")
+    from contextlib import ExitStack
+
+    from fingerpost.server.settings import Settings
+
+    task = _task(folder)
+    loopback = host in LOOPBACK
+    wants_teacher = [each for each in (agreement, accuracy, cutoff) if each is not None]
+    if len(wants_teacher) > 1:
+        raise InputError("give one of --agreement, --accuracy and --cutoff: each of them sets the cut-off")
+    with ExitStack() as stack:
+        asked = _teacher(task, teacher, teacher_url, folder, stack) if wants_teacher else None
+        settings = Settings(
+            folder=data or folder / SERVED,
+            models=_named(models or []),
+            project=folder if task is not None else None,
+            task=task,
+            teacher=asked,
+            teacher_timeout_s=teacher_timeout,
+            budget_usd=budget,
+            cutoff=cutoff,
+            agreement=agreement,
+            accuracy=accuracy,
+            encoder=encoder,
+            keys_required=require_keys or not loopback,
+            allowed_hosts=(*LOOPBACK, host),
+            keep_requests=log_requests,
+            keep_days=keep_days,
+            redact=_function(redact) if redact else None,
+            threads=threads,
+            training_threads=training_threads or max(1, (os.cpu_count() or 2) - 1),
+            most_jobs=max_jobs,
+            most_upload=max_upload * 1_000_000,
+            requests_per_minute=requests_per_minute,
+            webhook=webhook,
+            webhook_secret=os.environ.get(SECRET),
+        )
+        _run(settings, host, port, quiet)
+
+
+def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
+    import socket
+
+    import uvicorn
+
+    from fingerpost.errors import InputError
+    from fingerpost.server.app import Server
+    from fingerpost.server.lock import locked
+    from fingerpost.server.logs import set_up
+
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    with locked(settings.folder):
+        server = Server(settings)
+        if settings.keys_required and not any(row["revoked_at"] is None for row in server.store.all_keys()):
+            raise InputError(
+                f"there is no key yet, and {host} can be reached by others; make one with 'fingerpost keys add NAME --data "
+                f"{settings.folder}'"
+            )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"cannot listen on {host}:{port} ({error.strerror}); choose another --host or --port"
+            ) from None
+        set_up(quiet)
+        _tell(server, host, listener.getsockname()[1])
+        config = uvicorn.Config(
+            server.app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=30
+        )
+        with listener:
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def _tell(server: Server, host: str, port: int) -> None:
+    """What is served, where, and to whom."""
+    settings = server.settings
+    at = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    print(f"OPENAI_BASE_URL={at}")
+    for each in server.models.named:
+        print(f"  {each.name}: {each.folder}, {len(each.task.labels)} labels{_cutoff(each, settings)}")
+    if not server.models.named:
+        print("  no model yet: upload a file and create a fine-tuning job, as you would at OpenAI")
+    print(f"  files, jobs and {'log' if settings.keep_requests else 'no log'}: {settings.folder}")
+    print(f"  keys: {'required' if settings.keys_required else 'not needed on this machine'}", flush=True)
+
+
+def _cutoff(served: Served, settings: Settings) -> str:
+    if served.cutoff is None or settings.teacher is None:
+        return ""
+    teacher, found = settings.teacher.model, served.chosen
+    target = settings.agreement if settings.accuracy is None else settings.accuracy
+    what = "agrees with the teacher" if settings.accuracy is None else "is right"
+    if served.cutoff == math.inf:
+        return (
+            f"; dev rows do not show that it {what} on {target:.1%} of any part: everything goes to {teacher}"
+            " (more dev rows help, or a lower target)"
+        )
+    if found is None:
+        return f"; below {served.cutoff:.3f} goes to {teacher}"
+    return (
+        f"; below {served.cutoff:.3f} goes to {teacher}: on dev {1 - found.coverage:.0%} of {found.of}; of the others it {what} "
+        f"on {found.right} of {found.n}, at least {found.at_least:.1%} with 95 % confidence"
+    )
+
+
+def _task(folder: Path) -> Task | None:
+    from fingerpost.task import TASK_FILE, load_task
+
+    return load_task(folder / TASK_FILE) if (folder / TASK_FILE).is_file() else None
+
+
+def _named(given: list[str]) -> dict[str, Path]:
+    """Model folders by name: the folder's, or the one before `=`."""
+    from fingerpost.errors import InputError
+
+    named: dict[str, Path] = {}
+    for each in given:
+        name, mark, path = each.partition("=")
+        folder = Path(path if mark else each)
+        name = name if mark else folder.resolve().name
+        if name in named:
+            raise InputError(f"two models are called '{name}'; name one of them: NAME={folder}")
+        named[name] = folder
+    return named
+
+
+def _teacher(task: Task | None, model: str | None, url: str | None, folder: Path, stack: ExitStack) -> TeacherSettings:
+    from fingerpost.errors import InputError
+    from fingerpost.llm import gguf
+    from fingerpost.types import TeacherSettings
+
+    if model is not None:
+        return TeacherSettings(model=model, base_url=url)
+    if task is None or task.teacher is None:
+        raise InputError("which teacher? name its model with --teacher, or a project with a [teacher] with -C")
+    if task.teacher.gguf and not task.teacher.recorded:
+        address = stack.enter_context(gguf.serving(folder / Path(task.teacher.gguf).expanduser()))
+        return task.teacher.model_copy(update={"base_url": address, "concurrency": 1})
+    return task.teacher
+
+
+def _function(given: str) -> Callable[[str], str]:
+    """The function that MODULE:FUNCTION names; modules are looked for here, too."""
+    import sys
+    from importlib import import_module
+
+    from fingerpost.errors import InputError
+
+    module, _, name = given.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"--redact {given} cannot be had ({error}); write MODULE:FUNCTION") from None
+    finally:
+        sys.path.pop(0)
+    if not callable(found) or not isinstance(found("test"), str):
+        raise InputError(f"--redact {given} is no function from a text to a text")
+    return found  # type: ignore[no-any-return]
+
+
+def _keys_of(folder: Path, data: Path | None) -> ServerStore:
+    from fingerpost.server.settings import DATABASE
+    from fingerpost.store.served import ServerStore
+
+    place = data or folder / SERVED
+    place.mkdir(parents=True, exist_ok=True)
+    return ServerStore(place / DATABASE)
+
+
+@keys.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Whose it is.")], folder: Path = Folder, data: Path | None = Data
+) -> None:
+    """Make a key, and show it this once."""
+    print(_keys_of(folder, data).add_key(name))
+
+
+@keys.command("list")
+def list_(folder: Path = Folder, data: Path | None = Data) -> None:
+    """All keys, without the keys themselves."""
+    from datetime import datetime
+
+    rows = _keys_of(folder, data).all_keys()
+    for row in rows:
+        made = datetime.fromtimestamp(row["created_at"]).strftime("%Y-%m-%d")
+        print(f"{row['name']}\t{row['hint']}\tmade {made}{chr(9) + 'revoked' if row['revoked_at'] else ''}")
+    if not rows:
+        print("no keys yet; 'fingerpost keys add NAME' makes one")
+
+
+@keys.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="Whose it was.")], folder: Path = Folder, data: Path | None = Data
+) -> None:
+    """End a key; a server that is running refuses it within seconds."""
+    _keys_of(folder, data).revoke_key(name)
+    print(f"revoked: {name}")

@@ -1,0 +1,371 @@
+"""From a conversation to an answer: the student's, or the teacher's where the student is unsure; in the model's own form."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fingerpost.chatdata import label_in, render, text_of
+from fingerpost.prompt import render as render_prompt
+from fingerpost.prompt import resolve, schema
+from fingerpost.server.cascade import Asked, Teacher, Unanswered
+from fingerpost.server.engine import Engine
+from fingerpost.server.journal import Journal
+from fingerpost.server.models import Models, Served
+from fingerpost.server.wire import ChatRequest, Json, RouteRequest, Turn, WireError, completion, token
+from fingerpost.store.served import Record, new_id, now
+from fingerpost.types import Conversation, Message, Prediction
+
+MAX_CHARACTERS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided. `confidence` is the student's in its own best label; `by` is `student` or `teacher`.
+
+    `teacher` is the teacher's answer where it was asked; `missed`, why it was needed and gave none.
+    """
+
+    served: Served
+    label: str
+    confidence: float
+    scores: dict[str, float]
+    by: str
+    latency_s: float
+    tokens: int
+    teacher: Asked | None = None
+    missed: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Who answered, how sure the student was, and how long it took."""
+        found = {
+            "x-fingerpost-by": self.by,
+            "x-fingerpost-confidence": f"{self.confidence:.4f}",
+            "x-fingerpost-latency-ms": f"{1000 * self.latency_s:.2f}",
+        }
+        return found | ({"x-fingerpost-teacher": self.missed} if self.missed else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a chat request wants of the reply: the form, and which labels, by what stands for them in it."""
+
+    served: Served
+    answers: dict[str, str | int] | None = None
+    field: str | None = None
+    function: str | None = None
+
+    @property
+    def allowed(self) -> list[str] | None:
+        return None if self.answers is None else list(self.answers)
+
+    def pieces(self, label: str) -> tuple[str, str, str]:
+        """The reply that names the label: before it, itself, behind it."""
+        served = self.served
+        value = self.served.answer(label) if self.answers is None else self.answers[label]
+        if self.field is not None:
+            before, after = json.dumps({self.field: "\x00"}, ensure_ascii=False).split(json.dumps("\x00"))
+            return before, json.dumps(value, ensure_ascii=False), after
+        whole = render(served.form, value)
+        end = len(whole) - len(served.form.after)
+        return served.form.before, whole[len(served.form.before) : end], served.form.after
+
+
+class Answers:
+    """Decides, and keeps what was decided. `observe` is told of each decision, for the metrics."""
+
+    def __init__(
+        self,
+        models: Models,
+        engine: Engine,
+        teacher: Teacher | None,
+        journal: Journal | None,
+        redact: Callable[[str], str] | None,
+        observe: Callable[[Decision], None],
+    ) -> None:
+        self.models, self._engine, self._teacher = models, engine, teacher
+        self._journal, self._redact, self._observe = journal, redact, observe
+
+    async def chat(
+        self, request: ChatRequest, raw: Json, served: Served, key: str | None
+    ) -> tuple[Json, list[str], Decision]:
+        """A chat completion, its reply in the pieces that have log-probabilities, and the decision.
+
+        Raises:
+            WireError: nothing to decide on, or no label is allowed.
+        """
+        wanted = wanted_of(request, served)
+        identity = new_id("chatcmpl-")
+        messages = conversation_of(request.messages)
+        body = raw if any(turn.role in ("system", "developer") for turn in request.messages) else _prompted(raw, served)
+        decision = await self._decide(served, messages, wanted.allowed, body)
+        await self._keep(identity, decision, messages, key)
+        pieces = [piece for piece in wanted.pieces(decision.label) if piece]
+        tokens = self._tokens(request, wanted, decision) if request.logprobs else None
+        reply = "".join(pieces)
+        message: Json = {"role": "assistant", "content": reply, "refusal": None, "annotations": []}
+        if wanted.function is not None:
+            call = {
+                "id": new_id("call_"),
+                "type": "function",
+                "function": {"name": wanted.function, "arguments": reply},
+            }
+            message |= {"content": None, "tool_calls": [call]}
+            tokens = None
+        whole = completion(
+            identity, now(), request.model, message, _usage(decision, reply), tokens, request.n or 1,
+            "tool_calls" if wanted.function else "stop",
+        )  # fmt: skip
+        return whole, pieces, decision
+
+    async def route(self, request: RouteRequest, served: Served, key: str | None) -> list[Decision]:
+        """The decisions on one or many conversations, in order.
+
+        Raises:
+            WireError: nothing to decide on, or a label that the model does not have.
+        """
+        given = [request.input] if isinstance(request.input, str) else request.input
+        allowed = None if request.labels is None else _known(served, request.labels, "labels")
+        found = []
+        for each in given:
+            turns = [Turn(role="user", content=each)] if isinstance(each, str) else each
+            messages = conversation_of(turns)
+            field = schema(served.task)
+            field["properties"][served.task.answer_field]["enum"] = [served.answer(name) for name in served.task.names]
+            form = {"name": "label", "strict": True, "schema": field}
+            body = _prompted({"messages": [{"role": m.role, "content": m.content} for m in messages]}, served)
+            body |= {"temperature": 0, "response_format": {"type": "json_schema", "json_schema": form}}
+            if served.form.codes:
+                body.pop("response_format")  # of codes a schema would need the types; the prompt says it all
+            found.append((messages, body))
+        decisions = await asyncio.gather(*(self._decide(served, m, allowed, body) for m, body in found))
+        await asyncio.gather(
+            *(self._keep(new_id("route-"), d, m, key) for d, (m, _) in zip(decisions, found, strict=True))
+        )
+        return decisions
+
+    async def _decide(
+        self, served: Served, messages: Conversation, allowed: Sequence[str] | None, body: Json
+    ) -> Decision:
+        began = time.perf_counter()
+        found = restricted(await self._engine.predict(served.student, messages), allowed)
+        assert found.label is not None
+        decision = Decision(
+            served, found.label, found.confidence, found.scores, "student", 0.0, found.usage.prompt or 0
+        )
+        if served.cutoff is not None and self._teacher is not None and found.confidence < served.cutoff:
+            decision = await self._second_opinion(self._teacher, decision, allowed, body)
+        decision = replace(decision, latency_s=time.perf_counter() - began)
+        self._observe(decision)
+        return decision
+
+    async def _second_opinion(
+        self, teacher: Teacher, first: Decision, allowed: Sequence[str] | None, body: Json
+    ) -> Decision:
+        """The teacher's label; where it gives none in time, the student's, marked with the reason."""
+        try:
+            asked = await teacher.ask(body)
+        except Unanswered as error:
+            return replace(first, missed=error.reason)
+        label = label_in(first.served.form, first.served.task, asked.text)
+        if label is None or (allowed is not None and label not in allowed):
+            return replace(first, teacher=asked, missed="nonsense")
+        return replace(first, label=label, by="teacher", teacher=asked)
+
+    async def _keep(self, identity: str, decision: Decision, messages: Conversation, key: str | None) -> None:
+        if self._journal is None:
+            return
+        redact = self._redact or (lambda text: text)
+        asked = decision.teacher
+        teacher: Record | None = None
+        if asked is not None and self._teacher is not None:
+            usage = asked.usage
+            teacher = {
+                "model": self._teacher.model,
+                "label": None if decision.missed else decision.label,
+                "raw": asked.text,
+                "logprob": asked.logprob,
+                "usage": [usage.prompt, usage.cached, usage.completion, usage.cost_usd, usage.latency_s],
+            }
+        await self._journal.write({
+            "request_id": identity,
+            "at": now(),
+            "key": key,
+            "model": decision.served.name,
+            "messages": [[turn.role, redact(turn.content)] for turn in messages],
+            "label": decision.label,
+            "confidence": decision.confidence,
+            "by": decision.by,
+            "latency_s": decision.latency_s,
+            "teacher": teacher,
+        })  # fmt: skip
+
+    def _tokens(self, request: ChatRequest, wanted: Wanted, decision: Decision) -> list[Json] | None:
+        """The reply's pieces: all but the label are certain, so that the sum is the log-probability of the answer."""
+        probability: float | None = decision.scores.get(decision.label, 0.0)
+        others: list[Json] = []
+        if decision.by == "teacher":
+            if decision.teacher is None or decision.teacher.logprob is None:
+                return None
+            probability = math.exp(min(0.0, decision.teacher.logprob))
+        else:
+            ranked = sorted(decision.scores.items(), key=lambda item: -item[1])[: request.top_logprobs or 0]
+            others = [
+                {k: v for k, v in token(wanted.pieces(name)[1], score).items() if k != "top_logprobs"}
+                for name, score in ranked
+            ]
+        before, value, after = wanted.pieces(decision.label)
+        return [
+            *([token(before, 1.0)] if before else []),
+            token(value, probability, others),
+            *([token(after, 1.0)] if after else []),
+        ]
+
+
+def conversation_of(turns: Sequence[Turn]) -> Conversation:
+    """The turns of user and assistant, up to the user's last.
+
+    Raises:
+        WireError: the user says nothing, or more than can be read.
+    """
+    found = [Message(t.role, text_of(t.model_dump()).strip()) for t in turns if t.role in ("user", "assistant")]
+    while found and found[-1].role != "user":
+        found.pop()
+    found = [each for i, each in enumerate(found) if each.content or i == len(found) - 1]
+    if not found or not found[-1].content:
+        raise WireError(
+            400, "there is no text of a user to decide on; send a message with role 'user'", param="messages"
+        )
+    if sum(len(each.content) for each in found) > MAX_CHARACTERS:
+        raise WireError(
+            400, f"the conversation has more than {MAX_CHARACTERS:,} characters; shorten it", param="messages"
+        )
+    return tuple(found)
+
+
+def restricted(found: Prediction, allowed: Sequence[str] | None) -> Prediction:
+    """The prediction among the allowed labels only, their scores scaled to sum to 1."""
+    if allowed is None:
+        return found
+    kept = {name: found.scores[name] for name in allowed}
+    total = sum(kept.values()) or 1.0
+    scores = {name: score / total for name, score in kept.items()}
+    best = max(scores, key=scores.__getitem__)
+    return replace(found, label=best, confidence=scores[best], scores=scores)
+
+
+def wanted_of(request: ChatRequest, served: Served) -> Wanted:
+    """What `response_format` or a forced tool say of the reply.
+
+    Raises:
+        WireError: none of the values that are allowed is a label of the model.
+    """
+    function = None
+    given = request.response_format or {}
+    kind = given.get("type")
+    found: Any = None
+    where = "response_format"
+    if kind == "json_schema" and isinstance(given.get("json_schema"), dict):
+        found = given["json_schema"].get("schema")
+    elif isinstance(request.tool_choice, dict) or request.tool_choice == "required":
+        function, found = _function(request)
+        where = "tools"
+    if isinstance(found, dict):
+        field, values = _enum(found)
+        if values is None and function is not None and field is None:
+            raise WireError(400, "a classifier calls a tool only with one parameter, its label", param="tools")
+        if values is not None:
+            answers: dict[str, str | int] = {}
+            for value in values:
+                name = resolve(served.task, value)
+                if name is not None:
+                    answers.setdefault(name, value)
+            if not answers:
+                some = ", ".join(str(served.answer(name)) for name in served.task.names[:5])
+                raise WireError(
+                    400, f"none of the values in the enum is a label of '{served.name}' ({some}, ...)", param=where
+                )
+            return Wanted(served, answers, field, function)
+        if field is not None:
+            return Wanted(served, None, field, function)
+    if kind == "json_object" and not (served.form.before.lstrip().startswith("{")):
+        return Wanted(served, None, served.task.answer_field)
+    return Wanted(served)
+
+
+def _function(request: ChatRequest) -> tuple[str | None, Any]:
+    """The tool that the request demands: its name and the schema of its parameters."""
+    extra = request.model_extra or {}
+    given = extra.get("tools")
+    tools = (
+        [t["function"] for t in given if isinstance(t, dict) and isinstance(t.get("function"), dict)]
+        if isinstance(given, list)
+        else []
+    )
+    choice = request.tool_choice
+    name = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
+    for tool in tools:
+        if isinstance(tool.get("name"), str) and (name is None or tool["name"] == name):
+            return tool["name"], tool.get("parameters")
+    return None, None
+
+
+def _enum(given: Json) -> tuple[str | None, list[Any] | None]:
+    """The one field of an object's schema, and the values that it may take; None where it may take any."""
+    properties = given.get("properties")
+    if not isinstance(properties, dict) or len(properties) != 1:
+        return None, None
+    ((field, inner),) = properties.items()
+    for _ in range(4):  # a reference, or a choice with null
+        if isinstance(inner, dict) and isinstance(inner.get("$ref"), str):
+            known = given.get("$defs") or given.get("definitions") or {}
+            inner = known.get(inner["$ref"].rsplit("/", 1)[-1]) if isinstance(known, dict) else None
+        elif isinstance(inner, dict) and isinstance(inner.get("anyOf"), list):
+            inner = next(
+                (each for each in inner["anyOf"] if isinstance(each, dict) and each.get("type") != "null"), None
+            )
+    if not isinstance(inner, dict):
+        return field, None
+    values = inner.get("enum")
+    if values is None and "const" in inner:
+        values = [inner["const"]]
+    return field, values if isinstance(values, list) else None
+
+
+def _known(served: Served, given: Sequence[str | int], param: str) -> list[str]:
+    names = []
+    for each in given:
+        name = resolve(served.task, each)
+        if name is None:
+            raise WireError(400, f"'{each}' is no label of '{served.name}'", param=param)
+        names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def _prompted(raw: Json, served: Served) -> Json:
+    """The request with the system prompt that the model was trained with: a student needs none, a teacher does."""
+    turns = raw.get("messages")
+    system = render_prompt(served.task, ())[0] | {"content": served.system}
+    return {**raw, "messages": [system, *(turns if isinstance(turns, list) else [])]}
+
+
+def _usage(decision: Decision, reply: str) -> Json:
+    usage = decision.teacher.usage if decision.by == "teacher" and decision.teacher else None
+    student: Any = decision.served.student
+    prompt = decision.tokens if usage is None else usage.prompt or 0
+    replied = student.count_tokens(reply) if usage is None else usage.completion or 0
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": replied,
+        "total_tokens": prompt + replied,
+        "prompt_tokens_details": {"cached_tokens": (usage.cached or 0) if usage else 0, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
+        },
+    }  # fmt: skip

@@ -1,0 +1,257 @@
+"""Batches of chat completions: a file of requests in, a file of answers out, going on after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+from fastapi import APIRouter, Query
+from pydantic import ValidationError
+from sqlalchemy.exc import DatabaseError
+
+from fingerpost.server.files import Files
+from fingerpost.server.logs import log
+from fingerpost.server.wire import BatchRequest, ChatRequest, Json, Name, WireError, error_body, page_of
+from fingerpost.store.served import BATCH_ENDED, BATCHES, Record, ServerStore, new_id, now
+
+ENDPOINT = "/v1/chat/completions"
+WINDOW = "24h"
+WINDOW_S = 24 * 3600
+MOST_LINES = 50_000
+AT_ONCE = 16
+
+Answer = Callable[[ChatRequest, Json], Awaitable[Json]]
+
+
+class Batches:
+    """Works off the open batches, the oldest first, `AT_ONCE` lines at a time. Answered lines are never asked again."""
+
+    def __init__(self, store: ServerStore, files: Files, folder: Path, answer: Answer) -> None:
+        self._store, self._files, self._answer = store, files, answer
+        self._folder = folder
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    async def run(self) -> None:
+        """For as long as the server does."""
+        while True:
+            self._wake.clear()
+            for batch in await asyncio.to_thread(self._store.open_batches):
+                try:
+                    await self._work(batch)
+                except (OSError, DatabaseError) as error:
+                    log("batch interrupted", logging.ERROR, batch=batch["id"], problem=str(error))
+                    await asyncio.sleep(5)
+            try:
+                await asyncio.wait_for(self._wake.wait(), 5)
+            except TimeoutError:
+                continue
+
+    async def _work(self, batch: Record) -> None:
+        key = batch["id"]
+        lines, errors = await asyncio.to_thread(self._read, batch)
+        if errors:
+            self._ends(batch, "failed", errors={"object": "list", "data": errors[:20]})
+            return
+        parts = {kind: self._folder / f"{key}.{kind}" for kind in ("output", "error")}
+        done = {kind: _answered(path) for kind, path in parts.items()}
+        left = [line for line in lines if line["custom_id"] not in done["output"] | done["error"]]
+        counts = {"total": len(lines), "completed": len(done["output"]), "failed": len(done["error"])}
+        batch = self._change(batch, "validating", status="in_progress", counts=counts, in_progress_at=now()) or batch
+        for start in range(0, len(left), AT_ONCE):
+            current = self._store.get(BATCHES, key)
+            if current is None or current["status"] == "cancelling":
+                break
+            if now() > batch["created_at"] + WINDOW_S:
+                await self._finish(batch, "expired", parts)
+                return
+            found = await asyncio.gather(*(self._one(line) for line in left[start : start + AT_ONCE]))
+            for kind, path in parts.items():
+                mine = [each for each in found if (each["response"]["status_code"] == 200) == (kind == "output")]
+                await asyncio.to_thread(_append, path, mine)
+                counts["completed" if kind == "output" else "failed"] += len(mine)
+            self._store.change(BATCHES, key, ("in_progress",), counts=dict(counts))
+        current = self._store.get(BATCHES, key) or batch
+        await self._finish(current, "cancelled" if current["status"] == "cancelling" else "completed", parts)
+
+    def _read(self, batch: Record) -> tuple[list[Json], list[Json]]:
+        """The lines of the input, and what is wrong with them."""
+        path = self._files.path(batch["request"]["input_file_id"])
+        lines: list[Json] = []
+        errors: list[Json] = []
+        seen: set[str] = set()
+
+        def wrong(number: int, code: str, message: str) -> None:
+            errors.append({"code": code, "line": number, "message": message, "param": None})
+
+        if not path.is_file():
+            wrong(0, "file_not_found", "the input file was deleted")
+            return lines, errors
+        with path.open("rb") as stream:
+            for number, raw in enumerate(stream, 1):
+                if not raw.strip():
+                    continue
+                try:
+                    line = json.loads(raw)
+                except (ValueError, RecursionError):
+                    wrong(number, "invalid_json_line", "this line is not JSON")
+                    continue
+                name = line.get("custom_id") if isinstance(line, dict) else None
+                if not isinstance(name, str) or not isinstance(line.get("body"), dict):
+                    wrong(number, "invalid_request", "a line is {custom_id, method, url, body}")
+                elif name in seen:
+                    wrong(number, "duplicate_custom_id", f"custom_id '{name[:60]}' stands on an earlier line")
+                elif line.get("url", ENDPOINT) != ENDPOINT:
+                    wrong(number, "mismatched_endpoint", f"url must be {ENDPOINT}")
+                else:
+                    seen.add(name)
+                    lines.append(line)
+        if not lines and not errors:
+            wrong(0, "empty_file", "the input file holds no requests")
+        if len(lines) > MOST_LINES:
+            wrong(0, "too_many_requests", f"{len(lines):,} requests, at most {MOST_LINES:,} are taken; split the file")
+        return lines, errors
+
+    async def _one(self, line: Json) -> Json:
+        status, body = 200, {}
+        try:
+            request = ChatRequest.model_validate(line["body"])
+            body = await self._answer(request, line["body"])
+        except ValidationError as error:
+            first = error.errors()[0]
+            status, body = 400, error_body(400, first["msg"], None, ".".join(map(str, first["loc"])))
+        except WireError as error:
+            if error.status == 503:
+                await asyncio.sleep(1)
+                return await self._one(line)
+            status, body = error.status, error.body
+        response = {"status_code": status, "request_id": new_id("req_"), "body": body}
+        return {"id": new_id("batch_req_"), "custom_id": line["custom_id"], "response": response, "error": None}
+
+    async def _finish(self, batch: Record, how: str, parts: dict[str, Path]) -> None:
+        """Make files of what was answered, and end the batch."""
+        self._change(batch, "in_progress", status="finalizing", finalizing_at=now())
+        ids: dict[str, str | None] = {"output": None, "error": None}
+        for kind, path in parts.items():
+            if path.is_file() and path.stat().st_size:
+                data = await asyncio.to_thread(path.read_bytes)
+                record = await asyncio.to_thread(
+                    self._files.add,
+                    f"{batch['id']}_{kind}.jsonl",
+                    "batch_output",
+                    partial(_write, data),
+                )
+                ids[kind] = record["id"]
+        self._ends(batch, how, output_file=ids["output"], error_file=ids["error"])
+        for path in parts.values():
+            path.unlink(missing_ok=True)
+
+    def _ends(self, batch: Record, how: str, **values: Any) -> None:
+        log("batch", batch=batch["id"], status=how)
+        self._change(batch, None, status=how, **{f"{how}_at": now()}, **values)
+
+    def _change(self, batch: Record, only: str | None, **values: Any) -> Record | None:
+        current = self._store.get(BATCHES, batch["id"]) or batch
+        times = {**current["times"], **{key: values.pop(key) for key in list(values) if key.endswith("_at")}}
+        return self._store.change(BATCHES, batch["id"], None if only is None else (only,), times=times, **values)
+
+
+def _write(data: bytes, stream: BinaryIO) -> None:
+    stream.write(data)
+
+
+def _append(path: Path, found: list[Json]) -> None:
+    if found:
+        with path.open("ab") as stream:
+            stream.write("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in found).encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _answered(path: Path) -> set[str]:
+    """The lines that were answered before; half a line, of a server that was killed, is cut off."""
+    if not path.is_file():
+        return set()
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        path.write_bytes(whole)
+    return {json.loads(line)["custom_id"] for line in whole.splitlines()}
+
+
+def batch_object(batch: Record) -> Json:
+    """A batch as the wire has it."""
+    request, times = batch["request"], batch["times"]
+    moments = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+    return {
+        "id": batch["id"],
+        "object": "batch",
+        "endpoint": request["endpoint"],
+        "errors": batch["errors"],
+        "input_file_id": request["input_file_id"],
+        "completion_window": request["completion_window"],
+        "status": batch["status"],
+        "output_file_id": batch["output_file"],
+        "error_file_id": batch["error_file"],
+        "created_at": batch["created_at"],
+        "expires_at": batch["created_at"] + WINDOW_S,
+        **{f"{moment}_at": times.get(f"{moment}_at") for moment in moments},
+        "request_counts": batch["counts"],
+        "metadata": request.get("metadata"),
+    }
+
+
+def router(store: ServerStore, files: Files, batches: Batches) -> APIRouter:
+    """The endpoints under /v1/batches."""
+    routes = APIRouter(tags=["batches"], prefix="/v1/batches")
+
+    @routes.post("")
+    async def create(request: BatchRequest) -> Json:
+        if request.endpoint != ENDPOINT:
+            raise WireError(400, f"batches are taken for {ENDPOINT}", param="endpoint")
+        if request.completion_window != WINDOW:
+            raise WireError(400, f"completion_window is '{WINDOW}'", param="completion_window")
+        if files.get(request.input_file_id, "input_file_id")["purpose"] != "batch":
+            raise WireError(400, "the input file must be uploaded with purpose batch", param="input_file_id")
+        kept = request.model_dump(include=set(BatchRequest.model_fields), exclude_none=True, mode="json")
+        batch = await asyncio.to_thread(store.add, BATCHES, {
+            "id": new_id("batch_"), "created_at": now(), "status": "validating", "request": kept, "times": {},
+            "counts": {"total": 0, "completed": 0, "failed": 0}, "announced": False,
+        })  # fmt: skip
+        batches.wake()
+        return batch_object(batch)
+
+    @routes.get("")
+    def list_batches(limit: Annotated[int, Query(ge=1, le=100)] = 20, after: Name | None = None) -> Json:
+        rows, more = store.page(BATCHES, limit, after)
+        return page_of([batch_object(row) for row in rows], more)
+
+    def found(key: str) -> Record:
+        batch = store.get(BATCHES, key)
+        if batch is None:
+            raise WireError(404, f"there is no batch '{key}'", code="batch_not_found")
+        return batch
+
+    @routes.get("/{batch_id}")
+    def get_batch(batch_id: Name) -> Json:
+        return batch_object(found(batch_id))
+
+    @routes.post("/{batch_id}/cancel")
+    def cancel(batch_id: Name) -> Json:
+        batch = found(batch_id)
+        times = {**batch["times"], "cancelling_at": now()}
+        changed = store.change(BATCHES, batch_id, ("validating", "in_progress"), status="cancelling", times=times)
+        if changed is None and batch["status"] in BATCH_ENDED:
+            raise WireError(409, f"the batch is {batch['status']} and cannot be cancelled", code="batch_ended")
+        return batch_object(changed or found(batch_id))
+
+    return routes

@@ -1,0 +1,39 @@
+"""Structured logs: a JSON object a line on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+LOGGER = "fingerpost.server"
+
+
+class JsonLines(logging.Formatter):
+    """Time (UTC), level, event, and the fields that the record carries."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {"at": f"{at}.{int(record.msecs):03d}Z", "level": record.levelname.lower()}
+        line |= {"event": record.getMessage(), **getattr(record, "fields", {})}
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def set_up(quiet: bool) -> None:
+    """Log to standard error; `quiet` leaves out what went well."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name in (LOGGER, "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.WARNING if quiet or name == "uvicorn" else logging.INFO)
+
+
+def log(event: str, level: int = logging.INFO, trace: BaseException | None = None, **fields: Any) -> None:
+    """One line of the log."""
+    logging.getLogger(LOGGER).log(level, event, exc_info=trace, extra={"fields": fields})
