@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fingerpost.grouping import FIRST, New, place
 from fingerpost.intake import Columns, Item, Rejected, read_items
+from fingerpost.prompt import resolve
 from fingerpost.store import Store
+from fingerpost.store.served import Record
 from fingerpost.text import question_id
-from fingerpost.types import Task, Usage, Verdict
+from fingerpost.types import Message, Question, Task, Usage, Verdict
+
+LOG = "log"
+"""The origin of a teacher's answers to requests that were served."""
 
 
 @dataclass(slots=True)
@@ -48,11 +54,53 @@ def import_file(store: Store, task: Task, path: Path, columns: Columns = Columns
             wishes = {item.split, new[key].wanted if key in new else None}
             first = new.get(key) or New(key, item.messages, item.source, None)
             new[key] = replace(first, wanted=next((side for side in FIRST if side in wishes), None))
-    placed = place(list(new.values()), stored, task.split)
-    result.new = store.add_questions(placed)
-    result.set_aside = sum(question.split == "aside" for question in placed)
+    _keep(store, task, list(new.values()), stored, result)
     result.verdicts = store.add_verdicts(_verdicts(items, ids, columns))
     return result
+
+
+def import_log(store: Store, task: Task, logged: Sequence[Record], source: str, limit: int | None = None) -> Imported:
+    """Bring what a server was asked into the project, in the order given; the teacher's answers come as verdicts.
+
+    With `limit`, so many new questions at most, all of them for training: a choice of the unsure ones is no fair test.
+    """
+    result = Imported(rows=len(logged))
+    stored = store.questions()
+    known = {question.id for question in stored}
+    new: dict[str, New] = {}
+    verdicts: list[Verdict] = []
+    for row in logged:
+        messages = tuple(Message(role, content) for role, content in row["messages"])
+        key = question_id(messages)
+        if key not in known and key not in new:
+            if limit is not None and len(new) >= limit:
+                continue
+            new[key] = New(key, messages, source, None if limit is None else "train")
+        if (said := row["teacher"]) is not None:
+            label, usage = resolve(task, said["label"]), Usage(*said["usage"])
+            at = datetime.fromtimestamp(row["at"], UTC)
+            verdicts.append(
+                Verdict(
+                    key,
+                    "teacher",
+                    said["model"],
+                    label,
+                    LOG,
+                    raw=said["raw"],
+                    logprob=said["logprob"],
+                    usage=usage,
+                    at=at,
+                )
+            )
+    _keep(store, task, list(new.values()), stored, result)
+    result.verdicts = store.add_verdicts(verdicts)
+    return result
+
+
+def _keep(store: Store, task: Task, new: list[New], stored: list[Question], result: Imported) -> None:
+    placed = place(new, stored, task.split)
+    result.new = store.add_questions(placed)
+    result.set_aside = sum(question.split == "aside" for question in placed)
 
 
 def _verdicts(items: Sequence[Item], ids: Sequence[str], columns: Columns) -> Iterable[Verdict]:

@@ -71,8 +71,13 @@ def render(
     task: Task, messages: Conversation, order: Sequence[str] | None = None, codes: bool = False
 ) -> list[dict[str, str]]:
     """The chat messages that ask for a decision: the system prompt, then the conversation's own turns."""
+    return chat(system_prompt(task, order, codes), messages)
+
+
+def chat(system: str, messages: Conversation) -> list[dict[str, str]]:
+    """A system prompt and a conversation as chat messages."""
     turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-    return [{"role": "system", "content": system_prompt(task, order, codes)}, *turns]
+    return [{"role": "system", "content": system}, *turns]
 
 
 def reply(task: Task, label: str, codes: bool = False) -> str:

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from fingerpost.cli.project import Folder, Project, require_folders, show_rejected, show_step
+from fingerpost.cli.hosted import Hosting, agree_to_ask, train_hosted
+from fingerpost.cli.project import Folder, Project, Yes, require_folders, show_rejected, show_step
 
 if TYPE_CHECKING:
     from fingerpost.compare import TestRow
     from fingerpost.evaluate import Contestant
+    from fingerpost.examples import TrainingSet
     from fingerpost.intake import Columns
     from fingerpost.opinions import LabelsFrom
     from fingerpost.store import Store
     from fingerpost.types import Example, Manifest, Prediction, Report, Task
 
 STUDENT, BASE, UNREVIEWED = "student", "base", "without-reviews"
+ENCODER, HOSTED = "encoder", "hosted"
 PREDICT_BATCH = 1_024
 
 
@@ -47,10 +50,28 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=0, help="Of fine-tuning; 0 for the linear head alone.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes it repeatable.")] = None,
     compare: Annotated[bool, typer.Option(help="Where reviews changed labels, train one without them, too.")] = True,
+    student: Annotated[str, typer.Option(help="encoder, on this machine; or hosted, a job at a provider.")] = ENCODER,
+    model: Annotated[str, typer.Option(help="Hosted: the provider's base model.")] = "gpt-4.1-mini-2025-04-14",
+    suffix: Annotated[str | None, typer.Option(help="Hosted: a part of the model's name.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(envvar="OPENAI_BASE_URL", help="Hosted: the endpoint, if it is not OpenAI.")
+    ] = None,
+    key_env: Annotated[str, typer.Option(help="Hosted: the environment variable with the key.")] = "OPENAI_API_KEY",
+    price: Annotated[float | None, typer.Option(min=0, help="Hosted: US dollars per million training tokens.")] = None,
+    yes: bool = Yes,
 ) -> None:
-    """Train a student: a sentence encoder with a linear head, as one ONNX graph."""
+    """Train a student: a sentence encoder with a linear head, as one ONNX graph; or a model at a provider."""
     from fingerpost.errors import InputError
 
+    if student not in (ENCODER, HOSTED):
+        raise InputError(f"there is no student '{student}'; write {ENCODER} or {HOSTED}")
+    if student == HOSTED:
+        data = _training_set(file, folder, labels_from(labels), text, label)
+        target = output or (folder / "models" / HOSTED if file is None else None)
+        if target is None:
+            raise InputError("where should the model go? name its folder with -o")
+        train_hosted(data, target, Hosting(model, suffix, base_url, key_env, price, yes), epochs)
+        return
     options = {"encoder": encoder, "history": history, "epochs": epochs, "seed": seed}
     given = {key: value for key, value in options.items() if value is not None}
     if file is None:
@@ -64,6 +85,19 @@ def train(
     data = step.from_file(file, Columns(text, label))
     _tell_trained(step.train(data, output, show=show_step, **given), output)
     show_rejected(file, data.rejected, len(data.rejected) + len(data.train) + len(data.dev))
+
+
+def _training_set(file: Path | None, folder: Path, use: LabelsFrom, text: str | None, label: str | None) -> TrainingSet:
+    """What to learn from: a file, or the project."""
+    from fingerpost import train as step
+    from fingerpost.examples import from_store
+    from fingerpost.intake import Columns
+
+    if file is not None:
+        return step.from_file(file, Columns(text, label))
+    project = Project(folder)
+    with project.store() as store:
+        return from_store(project.task, store, use, project.embed)
 
 
 def train_project(
@@ -131,6 +165,7 @@ def evaluate(
     text: Annotated[str | None, typer.Option(help="The file's column of texts; else 'text' or the like.")] = None,
     label: Annotated[str | None, typer.Option(help="The file's column of labels; else 'label' or the like.")] = None,
     teacher: Annotated[str | None, typer.Option(help="The file's column of a teacher's answers.")] = None,
+    yes: bool = Yes,
 ) -> None:
     """Measure base, teacher and students on the same test rows."""
     from fingerpost.errors import InputError
@@ -141,14 +176,19 @@ def evaluate(
     if len(files) > 1:
         raise InputError("give one file of test rows")
     if files:
-        report = _evaluate_file(files[0], models, text, label, teacher, learning_curve)
+        report = _evaluate_file(files[0], models, text, label, teacher, learning_curve, yes)
         _show(report, json_file, html)
         return
-    evaluate_project(Project(folder), models, json_file, html, learning_curve)
+    evaluate_project(Project(folder), models, json_file, html, learning_curve, yes)
 
 
 def evaluate_project(
-    project: Project, models: Sequence[Path], json_file: Path | None, html: Path | None, learning_curve: bool
+    project: Project,
+    models: Sequence[Path],
+    json_file: Path | None,
+    html: Path | None,
+    learning_curve: bool,
+    yes: bool,
 ) -> Report:
     """Measure the project's models on its test questions; the report is kept in its folder."""
     from fingerpost import train as training
@@ -165,6 +205,7 @@ def evaluate_project(
     notes: list[str] = []
     with project.store() as store:
         rows = step.rows_from_store(store)
+        agree_to_ask(folders, len(rows), yes)
         students = [step.Contestant("student", load(each)) for each in folders]
         teachers = step.teachers_from_store(store, rows, notes)
         report = step.evaluate(
@@ -218,7 +259,13 @@ def _base(project: Project) -> Path:
 
 
 def _evaluate_file(
-    file: Path, models: list[Path], text: str | None, label: str | None, teacher: str | None, learning_curve: bool
+    file: Path,
+    models: list[Path],
+    text: str | None,
+    label: str | None,
+    teacher: str | None,
+    learning_curve: bool,
+    yes: bool,
 ) -> Report:
     from fingerpost import train as training
 
@@ -237,12 +284,17 @@ def _evaluate_file(
     notes: list[str] = []
     seen = set().union(*(trained_on(each) for each in models))
     rows, rejected = step.rows_from_file(file, chosen, seen, notes)
+    agree_to_ask(models, len(rows), yes)
     manifest = read_manifest(models[0])
     task = Task(
         name=file.stem,
         answer_field=manifest.answer_field,
         labels=tuple(manifest.labels),
-        student=StudentSettings(encoder=manifest.encoder["name"], history=manifest.history, seed=manifest.seed),
+        student=StudentSettings(
+            encoder=manifest.encoder.get("name", StudentSettings().encoder),
+            history=manifest.history,
+            seed=manifest.seed,
+        ),
     )
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / BASE

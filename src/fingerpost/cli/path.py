@@ -47,7 +47,7 @@ def run(
     if done:
         print(f"{report.with_suffix('.html')} is up to date")
     else:
-        evaluate_project(project, [], None, None, learning_curve)
+        evaluate_project(project, [], None, None, learning_curve, yes)
     print(f'\ntry it: fingerpost predict {project.models / STUDENT} "..."')
 
 

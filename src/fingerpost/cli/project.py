@@ -27,6 +27,7 @@ Budget = typer.Option(
     help="US dollars that this project may cost in all, what it has cost so far included.",
 )
 SHOWN = 20
+SERVED = "served"  # the folder of a project's server
 
 
 class Project:
@@ -42,6 +43,9 @@ class Project:
 
     def embed(self, questions: Sequence[Question], settings: StudentSettings | None = None) -> NDArray[np.float32]:
         """Unit vectors of questions, (questions, width), kept in the project's folder `cache`."""
+        from fingerpost.train import require_training
+
+        require_training("comparing texts")
         from fingerpost.students.encoder.vectors import vectors_of
 
         missing = "embedding what is new" if (self.folder / "cache").is_dir() else f"embedding {len(questions):,} texts"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.project import Folder
+from fingerpost.cli.project import SERVED, Folder
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from fingerpost.store.served import ServerStore
     from fingerpost.types import Task, TeacherSettings
 
-SERVED = "served"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SECRET = "FINGERPOST_WEBHOOK_SECRET"
 Data = typer.Option(None, "--data", help="The server's folder.", show_default="served, in the project's folder")
@@ -134,6 +133,7 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen(2048)
         except OSError as error:
             raise InputError(
                 f"cannot listen on {host}:{port} ({error.strerror}); choose another --host or --port"
@@ -236,8 +236,7 @@ def _function(given: str) -> Callable[[str], str]:
 
 
 def _keys_of(folder: Path, data: Path | None) -> ServerStore:
-    from fingerpost.server.settings import DATABASE
-    from fingerpost.store.served import ServerStore
+    from fingerpost.store.served import DATABASE, ServerStore
 
     place = data or folder / SERVED
     place.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fingerpost.chatdata import label_in, render, text_of
-from fingerpost.prompt import render as render_prompt
-from fingerpost.prompt import resolve, schema
+from fingerpost.prompt import chat, resolve, schema
 from fingerpost.server.cascade import Asked, Teacher, Unanswered
 from fingerpost.server.engine import Engine
 from fingerpost.server.journal import Journal
@@ -350,9 +349,7 @@ def _known(served: Served, given: Sequence[str | int], param: str) -> list[str]:
 
 def _prompted(raw: Json, served: Served) -> Json:
     """The request with the system prompt that the model was trained with: a student needs none, a teacher does."""
-    turns = raw.get("messages")
-    system = render_prompt(served.task, ())[0] | {"content": served.system}
-    return {**raw, "messages": [system, *(turns if isinstance(turns, list) else [])]}
+    return {**raw, "messages": [*chat(served.system, ()), *raw["messages"]]}
 
 
 def _usage(decision: Decision, reply: str) -> Json:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fingerpost.store.served import DATABASE
 from fingerpost.types import Task, TeacherSettings
-
-DATABASE = "fingerpost.db"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from fingerpost.store.tables import batches, files, job_events, jobs, keys, requ
 Record: TypeAlias = dict[str, Any]
 """A row by column name."""
 
+DATABASE = "fingerpost.db"
 KEY_PREFIX = "sk-fp-"
 ENDED = ("succeeded", "failed", "cancelled")
 BATCH_ENDED = ("completed", "failed", "cancelled", "expired")

@@ -12,7 +12,7 @@ from fingerpost.errors import ModelError
 if TYPE_CHECKING:
     from fingerpost.types import Predictor
 
-KINDS = {"encoder": "fingerpost.students.encoder"}
+KINDS = {"encoder": "fingerpost.students.encoder", "hosted": "fingerpost.students.hosted"}
 
 
 def load(folder: str | Path, threads: int = 1) -> Predictor:

@@ -17,7 +17,7 @@ from fingerpost.types import Manifest, Message, Prediction, Usage
 
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
-BATCH = 32
+BATCH = 16
 
 
 class EncoderStudent:

@@ -1,0 +1,252 @@
+"""The hosted student: a fine-tuning job at any provider that speaks OpenAI's API, and the `ft:` model as a predictor.
+
+How far a job has come is kept in a file beside the model's folder, so that a run that was cut off goes on with the
+files that are uploaded and the job that is created, and never pays for a second one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from fingerpost import __version__, artifact
+from fingerpost.errors import InputError, ModelError, TeacherError
+from fingerpost.prompt import chat, parse, prompt_fingerprint, render, reply, system_prompt
+from fingerpost.text import conversation, fingerprint
+from fingerpost.types import Example, Manifest, Message, Prediction, Task, Usage
+
+AT_ONCE = 8
+FIRST_POLL_S, LONGEST_POLL_S = 1.0, 20.0
+MAX_TOKENS = 64
+
+
+def lines_of(task: Task, examples: Sequence[Example]) -> list[str]:
+    """Chat JSONL, a line an example: system, the conversation, the reply with its most probable label."""
+    lines = []
+    for each in examples:
+        messages = [*render(task, each.messages, codes=True)]
+        messages.append({"role": "assistant", "content": reply(task, each.label, codes=True)})
+        lines.append(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+    return lines
+
+
+def fit(
+    examples: Sequence[Example],
+    dev: Sequence[Example],
+    task: Task,
+    folder: Path,
+    *,
+    model: str,
+    suffix: str | None = None,
+    base_url: str | None = None,
+    key_env: str = "OPENAI_API_KEY",
+    epochs: int | None = None,
+    labels_from: dict[str, int] | None = None,
+    data_fingerprint: str = "",
+    show: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Upload, create a job, wait until it ends, and write a model folder that says where the model answers.
+
+    Raises:
+        InputError: no API key.
+        ModelError: the job failed, or was cancelled.
+        TeacherError: the provider cannot be reached or refuses; run it again, and it goes on.
+    """
+    client = client_of(base_url, key_env)
+    sides = {"training_file": lines_of(task, examples), "validation_file": lines_of(task, dev)}
+    key = fingerprint(
+        [*sides["training_file"], *sides["validation_file"], model, suffix or "", base_url or "", str(epochs)]
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    kept = _Kept(folder.with_name(f".{folder.name}-job.json"), key)
+    try:
+        for name, lines in sides.items():
+            if lines and name not in kept.state:
+                show(f"uploading {len(lines):,} rows")
+                upload = client.files.create(file=(f"{name}.jsonl", "".join(lines).encode()), purpose="fine-tune")
+                kept.put(name, upload.id)
+        job = _job(client, kept, model, suffix, epochs)
+        show(f"job {job.id} at {client.base_url}")
+        job = _wait(client, job, show)
+    except openai.AuthenticationError:
+        raise TeacherError(f"{client.base_url} refuses the key; check ${key_env}") from None
+    except openai.APIStatusError as error:
+        raise TeacherError(f"{client.base_url} says {error.status_code}: {_message(error)}") from None
+    except openai.APIConnectionError:
+        raise TeacherError(
+            f"{client.base_url} cannot be reached; run the command again: it goes on with the same job"
+        ) from None
+    if job.status != "succeeded" or not job.fine_tuned_model:
+        kept.forget()
+        why = job.error.message if job.error and job.error.message else "no reason was given"
+        raise ModelError(f"the job {job.id} {job.status}: {why}; mend that, and run the command again")
+    with artifact.writing(folder) as fresh:
+        ids = sorted({each.id for each in (*examples, *dev)})
+        (fresh / artifact.TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
+        manifest = artifact.write_manifest(fresh, Manifest(
+            kind="hosted",
+            name=folder.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            fingerpost=__version__,
+            labels=list(task.labels),
+            answer_field=task.answer_field,
+            system=system_prompt(task, codes=True),
+            hosted={"model": job.fine_tuned_model, "base_url": base_url or "", "key_env": key_env, "job": job.id},
+            history=0,
+            max_tokens=MAX_TOKENS,
+            task_fingerprint=prompt_fingerprint(task),
+            data_fingerprint=data_fingerprint,
+            labels_from=labels_from or {},
+            training={"train_rows": len(examples), "dev_rows": len(dev), "tokens": job.trained_tokens or 0},
+            versions={"openai": version("openai")},
+        ))  # fmt: skip
+    kept.forget()
+    return manifest
+
+
+class HostedStudent:
+    """A fine-tuned model at a provider. Each conversation is a request, several at once, retried by the client.
+
+    Raises:
+        InputError: on construction, if there is no API key.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.name = folder.name
+        self.manifest = manifest
+        hosted = manifest.hosted
+        self._model = hosted["model"]
+        self._key_env = hosted["key_env"]
+        self._task = Task(name=manifest.name, labels=tuple(manifest.labels), answer_field=manifest.answer_field)
+        self._client = client_of(hosted["base_url"] or None, self._key_env)
+
+    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
+        """One prediction for each conversation, in order. The confidence is the probability of the reply's tokens.
+
+        Raises:
+            TeacherError: the provider cannot be reached, or refuses.
+        """
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(self._ask, conversations))
+
+    def _ask(self, given: str | Sequence[Message]) -> Prediction:
+        began = time.perf_counter()
+        messages: Any = chat(self.manifest.system, conversation(given))
+        try:
+            answer = self._client.chat.completions.create(
+                model=self._model, messages=messages, temperature=0, logprobs=True, max_tokens=MAX_TOKENS
+            )
+        except openai.APIStatusError as error:
+            raise TeacherError(f"{self._client.base_url} says {error.status_code}: {_message(error)}") from None
+        except openai.APIConnectionError:
+            raise TeacherError(f"{self._client.base_url} cannot be reached; is it running?") from None
+        choice, used = answer.choices[0], answer.usage
+        label = parse(self._task, choice.message.content)
+        tokens = (choice.logprobs.content if choice.logprobs else None) or []
+        confidence = math.exp(sum(token.logprob for token in tokens)) if tokens and label else 0.0
+        usage = Usage(
+            used.prompt_tokens if used else None, None, used.completion_tokens if used else None, None,
+            time.perf_counter() - began,
+        )  # fmt: skip
+        return Prediction(label, confidence, {label: confidence} if label and tokens else {}, self.name, usage)
+
+
+def load(folder: Path, manifest: Manifest, threads: int = 1) -> HostedStudent:  # noqa: ARG001 - it computes nothing here
+    """Open a checked model folder."""
+    return HostedStudent(folder, manifest)
+
+
+def client_of(base_url: str | None, key_env: str) -> openai.OpenAI:
+    """The provider's client; a server on this machine needs no key.
+
+    Raises:
+        InputError: the key's environment variable is not set.
+    """
+    key = os.environ.get(key_env, "")
+    if not key and not is_local(base_url):
+        raise InputError(f"there is no API key: set the environment variable {key_env}, or name another with --key-env")
+    return openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=5)
+
+
+def is_local(base_url: str | None) -> bool:
+    """Whether the provider is a server on this machine."""
+    from urllib.parse import urlsplit
+
+    return (urlsplit(base_url or "").hostname or "") in ("localhost", "127.0.0.1", "::1")
+
+
+class _Kept:
+    """How far this job has come, in a file; of other data, or another model, nothing is taken over."""
+
+    def __init__(self, file: Path, key: str) -> None:
+        self._file = file
+        self.state: dict[str, str] = {"key": key}
+        if file.is_file():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if found.get("key") == key:
+                self.state = found
+
+    def put(self, name: str, value: str) -> None:
+        self.state[name] = value
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(self.state), encoding="utf-8")
+        part.replace(self._file)
+
+    def forget(self) -> None:
+        self._file.unlink(missing_ok=True)
+
+
+def _job(client: openai.OpenAI, kept: _Kept, model: str, suffix: str | None, epochs: int | None) -> Any:
+    """The job of these files: the one that is known, one that was created just before a crash, or a new one."""
+    if "job" in kept.state:
+        return client.fine_tuning.jobs.retrieve(kept.state["job"])
+    job: Any = None
+    if "creating" in kept.state:
+        files = kept.state["training_file"]
+        job = next((each for each in client.fine_tuning.jobs.list() if each.training_file == files), None)
+    if job is None:
+        kept.put("creating", "1")
+        more: dict[str, Any] = {}
+        if "validation_file" in kept.state:
+            more["validation_file"] = kept.state["validation_file"]
+        if suffix:
+            more["suffix"] = suffix
+        if epochs:
+            more["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
+        # A creation that is sent twice is paid twice: what is not known to have arrived is looked up first.
+        once = client.with_options(max_retries=0)
+        job = once.fine_tuning.jobs.create(model=model, training_file=kept.state["training_file"], **more)
+    kept.put("job", job.id)
+    return job
+
+
+def _wait(client: openai.OpenAI, job: Any, show: Callable[[str], None]) -> Any:
+    """Poll until the job has ended, telling what is new."""
+    told: set[str] = set()
+    pause = FIRST_POLL_S
+    while True:
+        job = client.fine_tuning.jobs.retrieve(job.id)
+        for event in reversed(client.fine_tuning.jobs.list_events(job.id, limit=50).data):
+            if event.id not in told:
+                told.add(event.id)
+                show(event.message)
+                pause = FIRST_POLL_S
+        if job.status in ("succeeded", "failed", "cancelled"):
+            return job
+        time.sleep(pause)
+        pause = min(LONGEST_POLL_S, 1.5 * pause)
+
+
+def _message(error: openai.APIStatusError) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return str(body.get("message") or error.message)[:300]
