@@ -172,6 +172,8 @@ def find_form(replies: Sequence[str]) -> tuple[ReplyForm, str, list[Value]]:
         values = [str(value_in(form, reply) or "") for reply in replies]
         if any(not value for value in values):
             form, values = ReplyForm(), list(replies)
+        if all(re.fullmatch(r"0|-?[1-9]\d{0,9}", str(value)) for value in values):
+            values = [int(value) for value in values]
     _check(values)
     return form, field, values
 

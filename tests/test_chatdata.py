@@ -1,0 +1,188 @@
+"""Finding the label in chat JSONL: the form of the replies, the labels, what is no classification."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fingerpost.chatdata import (
+    NoClassification,
+    as_classification,
+    examples_of,
+    find_form,
+    label_in,
+    labels_of,
+    read_chat,
+    render,
+    value_in,
+)
+from fingerpost.errors import InputError
+from fingerpost.types import Message, ReplyForm
+
+NAMES = ["get_payslip", "get_policy", "other"]
+
+
+def write(file: Path, replies: list[str], system: str = "", texts: list[str] | None = None) -> Path:
+    rows = []
+    for i, reply in enumerate(replies):
+        text = texts[i] if texts else f"question {i}"
+        rows.append({"messages": [{"role": "system", "content": system}, {"role": "user", "content": text},
+                                  {"role": "assistant", "content": reply}]})  # fmt: skip
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("template", "before", "after"),
+    [
+        ('{"action": "%s"}', '{"action": ', "}"),
+        ('{"v":1,"x":{"label":"%s"}}', '{"v":1,"x":{"label":', "}}"),
+        ('{ "label":"%s", "schema": "2" }', '{ "label":', ', "schema": "2" }'),
+        ("%s", "", ""),
+        ("Category: %s.", "Category: ", "."),
+        ("<label>%s</label>", "<label>", "</label>"),
+        ("[%s]", "[", "]"),
+        ('"%s"', '"', '"'),
+    ],
+)
+def test_the_constant_text_around_the_label(template: str, before: str, after: str) -> None:
+    replies = [template % NAMES[i % 3] for i in range(30)]
+    form, _, values = find_form(replies)
+    assert (form.before, form.after) == (before, after)
+    assert values == [NAMES[i % 3] for i in range(30)]
+    assert [render(form, value) for value in values] == replies
+
+
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20),
+        min_size=2,
+        max_size=8,
+        unique=True,
+    ),
+    st.sampled_from(["action", "label", "näme"]),
+    st.booleans(),
+)
+def test_a_json_reply_is_given_back_as_it_was(labels: list[str], field: str, ascii_only: bool) -> None:
+    replies = [json.dumps({field: labels[i % len(labels)]}, ensure_ascii=ascii_only) for i in range(4 * len(labels))]
+    form, found, values = find_form(replies)
+    assert found == field
+    assert [value_in(form, reply) for reply in replies] == values
+    assert [json.loads(render(form, value)) for value in values] == [json.loads(reply) for reply in replies]
+
+
+def test_integers_stay_integers_and_texts_texts() -> None:
+    form, _, values = find_form([json.dumps({"action": i % 4}) for i in range(40)])
+    assert set(values) == {0, 1, 2, 3}
+    assert render(form, 2) == '{"action": 2}'
+    form, _, values = find_form([json.dumps({"action": str(i % 4)}) for i in range(40)])
+    assert set(values) == {"0", "1", "2", "3"}
+    assert render(form, "2") == '{"action": "2"}'
+
+
+def test_codes_get_their_names_from_the_prompt() -> None:
+    system = "Actions:\n- 0: get_payslip: asks for a payslip\n- 1: get_policy\n* 2 - whatever else there is\n"
+    labels = labels_of([0, 1, 2, 3], system)
+    assert [(each.name, each.description, each.code) for each in labels.values()] == [
+        ("get_payslip", "asks for a payslip", 0),
+        ("get_policy", "get policy", 1),
+        ("2", "whatever else there is", 2),
+        ("3", "3", 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["- billing: about money", "* billing - about money", "1. billing: about money", "`billing`: about money",
+     '"billing": "about money",', "**billing**: about money", "billing = about money"],
+)  # fmt: skip
+def test_descriptions_are_read_from_lists_of_many_kinds(line: str) -> None:
+    assert labels_of(["billing"], f"Choose.\n{line}\n")["billing"].description == "about money"
+
+
+@pytest.mark.parametrize(
+    ("replies", "says"),
+    [
+        ([f"Sure, number {i} it is" for i in range(30)], "free text"),
+        (['{"action": "a"}'] * 30, "all replies say the same"),
+        (["a"] * 30, "all 30 replies say the same"),
+        (
+            [json.dumps({"reason": f"r{i}", "action": NAMES[i % 3]}) for i in range(30)],
+            "reason (30 values), action (3 values)",
+        ),
+        ([json.dumps({"action": NAMES[i % 3]} | ({"x": 1} if i % 2 else {})) for i in range(30)], "different fields"),
+        ([json.dumps({"action": [i % 3]}) for i in range(30)], "must be a text or an integer"),
+    ],
+)
+def test_what_is_no_classification_is_said_with_what_it_would_take(replies: list[str], says: str) -> None:
+    with pytest.raises(NoClassification, match=says.replace("(", r"\(").replace(")", r"\)")):
+        find_form(replies)
+
+
+def test_mixed_spellings_of_one_json_form_are_one_form() -> None:
+    plain = [json.dumps({"action": NAMES[i % 3]}) for i in range(40)]
+    replies = [each if i % 4 else each.replace(" ", "") for i, each in enumerate(plain)]
+    form, _, values = find_form(replies)
+    assert form.before == '{"action": '
+    assert values == [NAMES[i % 3] for i in range(40)]
+
+
+def test_history_weights_and_parts_are_read(tmp_path: Path) -> None:
+    row = {
+        "messages": [
+            {"role": "developer", "content": "S"},
+            {"role": "user", "content": [{"type": "text", "text": "first"}]},
+            {"role": "assistant", "content": "talk", "weight": 0},
+            {"role": "user", "content": "second"},
+            {"role": "assistant", "content": "billing", "weight": 1},
+            {"role": "user", "content": "third"},
+            {"role": "assistant", "content": "never learnt", "weight": 0},
+        ]
+    }
+    file = tmp_path / "f.jsonl"
+    file.write_text("\ufeff" + "\n".join([json.dumps(row)] * 10))
+    first = read_chat(file)[0]
+    assert first.system == "S"
+    assert first.reply == "billing"
+    assert first.messages == (Message("user", "first"), Message("assistant", "talk"), Message("user", "second"))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("nonsense", "is not JSON"), ("[1]", "has no list of messages"), ('{"messages": [{"role": "user", "content": "x"}]}', "no assistant"),
+     ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": null, "tool_calls": []}]}', "tool calls")],
+)  # fmt: skip
+def test_a_broken_line_is_named(tmp_path: Path, line: str, says: str) -> None:
+    file = write(tmp_path / "f.jsonl", ["a", "b"] * 10)
+    file.write_text(file.read_text() + line + "\n")
+    with pytest.raises(InputError, match=f"line 21.*{says}"):
+        read_chat(file)
+
+
+def test_too_few_lines(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="9 examples, at least 10"):
+        read_chat(write(tmp_path / "f.jsonl", ["a", "b", "c"] * 3))
+
+
+def test_validation_rows_that_do_not_fit_are_counted(tmp_path: Path) -> None:
+    data = as_classification(read_chat(write(tmp_path / "a.jsonl", ['{"action": "x"}', '{"action": "y"}'] * 10)), "t")
+    rows = read_chat(write(tmp_path / "b.jsonl", ['{"action":"x"}', '{"action": "z"}', "Y"] * 5))
+    examples, missed = examples_of(rows, data)
+    assert [each.label for each in examples] == ["x", "y"] * 5
+    assert missed == 5
+
+
+def test_a_teachers_reply_is_read_in_other_forms_too() -> None:
+    replies = ["<l>a</l>", "<l>b</l>"] * 6
+    form, _, _ = find_form(replies)
+    from fingerpost.task import task_of_labels
+
+    task = task_of_labels("t", ["a", "b"])
+    assert label_in(form, task, "<l>b</l>") == "b"
+    assert label_in(form, task, '```json\n{"action": "A"}\n```') == "a"
+    assert label_in(form, task, "I think it is a") is None
+    assert label_in(ReplyForm(), task, "b") == "b"
