@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from teacher import LABELS, Teacher
@@ -14,6 +15,9 @@ from teacher import LABELS, Teacher
 from fingerpost.store import Store
 from fingerpost.task import load_task
 from fingerpost.types import Manifest, Task
+
+if TYPE_CHECKING:
+    from serving import Serving
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 ROOT = Path(__file__).parent.parent
@@ -141,3 +145,29 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest: Manifest = train(data, folder / "model", epochs=0)
     assert manifest.kind == "encoder"
     return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def server(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server for all tests that do not harm it."""
+    from serving import Serving
+
+    with Serving(tmp_path_factory.mktemp("served"), f"student={student}", "--training-threads", "2") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tuned(server: Serving) -> str:
+    """A model made as everyone made theirs: two files, a job with a suffix, poll."""
+    from serving import chat_lines, finished, messages_of, upload
+
+    client = server.client()
+    train, validation = upload(client, chat_lines(times=2)), upload(client, chat_lines())
+    job = client.fine_tuning.jobs.create(
+        model="gpt-4o-mini-2024-07-18", training_file=train, validation_file=validation, suffix="shop", seed=7,
+        metadata={"who": "me"}, method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}},
+    )  # fmt: skip
+    assert job.status == "validating_files"
+    job = finished(client, job.id)
+    assert job.status == "succeeded", messages_of(client, job.id)
+    return str(job.fine_tuned_model)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
@@ -19,27 +19,6 @@ from conftest import TEXTS, write_labelled
 from serving import Serving, chat_lines, finished, messages_of, upload, wait
 
 from fingerpost.store import Store
-
-
-@pytest.fixture(scope="module")
-def server(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with Serving(tmp_path_factory.mktemp("served"), f"student={student}", "--training-threads", "2") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def tuned(server: Serving) -> str:
-    """A model made as everyone made theirs: two files, a job with a suffix, poll."""
-    client = server.client()
-    train, validation = upload(client, chat_lines(times=2)), upload(client, chat_lines())
-    job = client.fine_tuning.jobs.create(
-        model="gpt-4o-mini-2024-07-18", training_file=train, validation_file=validation, suffix="shop", seed=7,
-        metadata={"who": "me"}, method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}},
-    )  # fmt: skip
-    assert job.status == "validating_files"
-    job = finished(client, job.id)
-    assert job.status == "succeeded", messages_of(client, job.id)
-    return str(job.fine_tuned_model)
 
 
 def test_a_job_from_files_to_model(server: Serving, tuned: str) -> None:

@@ -192,7 +192,7 @@ def batch_object(batch: Record) -> Json:
     """A batch as the wire has it."""
     request, times = batch["request"], batch["times"]
     moments = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
-    return {
+    found = {
         "id": batch["id"],
         "object": "batch",
         "endpoint": request["endpoint"],
@@ -208,6 +208,7 @@ def batch_object(batch: Record) -> Json:
         "request_counts": batch["counts"],
         "metadata": request.get("metadata"),
     }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def router(store: ServerStore, files: Files, batches: Batches) -> APIRouter:

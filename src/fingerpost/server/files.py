@@ -97,7 +97,7 @@ def sync_folder(folder: Path) -> None:
 def file_object(record: Record) -> Json:
     """A file as the wire has it."""
     found = {key: record[key] for key in ("id", "bytes", "created_at", "filename", "purpose")}
-    found |= {"object": "file", "status": "processed", "status_details": None}
+    found |= {"object": "file", "status": "processed"}
     return found | ({"expires_at": record["expires_at"]} if record["expires_at"] else {})
 
 

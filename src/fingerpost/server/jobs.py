@@ -128,7 +128,7 @@ class Runner:
 
 
 def job_object(job: Record) -> Json:
-    """A job as the wire has it. `error` is never null: a well-known client breaks on that."""
+    """A job as the wire has it. `error` is never null: a well-known client breaks on that; nor are its texts."""
     request = job["request"]
     supervised = (request.get("method") or {}).get("supervised") or {}
     given = supervised.get("hyperparameters") or request.get("hyperparameters") or {}
@@ -150,7 +150,7 @@ def job_object(job: Record) -> Json:
         "validation_file": request.get("validation_file"),
         "hyperparameters": hyperparameters,
         "trained_tokens": job["trained_tokens"],
-        "error": job["error"] or {"code": None, "message": None, "param": None},
+        "error": job["error"] or {"code": "", "message": "", "param": None},
         "seed": request.get("seed") or 0,
         "estimated_finish": job["estimated_finish"],
         "integrations": [],

