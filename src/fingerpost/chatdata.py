@@ -52,13 +52,13 @@ class ChatData:
     examples: list[Example]
 
 
-def read_chat(path: Path) -> list[Row]:
+def read_chat(path: Path, least: int = LEAST_ROWS) -> list[Row]:
     """All lines of a chat JSONL file.
 
     Of each conversation the last assistant's message is learnt whose `weight` is not 0, with the turns before it.
 
     Raises:
-        InputError: a line that is no conversation with an assistant's reply, or fewer than 10 lines.
+        InputError: a line that is no conversation with an assistant's reply, or fewer than `least` lines.
     """
     rows: list[Row] = []
     with path.open("rb") as stream:
@@ -70,8 +70,8 @@ def read_chat(path: Path) -> list[Row]:
                     raise InputError(f"line {number} is not UTF-8; save the file as UTF-8") from None
                 except (ValueError, RecursionError):
                     raise InputError(f"line {number} is not JSON; each line must be one JSON object") from None
-    if len(rows) < LEAST_ROWS:
-        raise InputError(f"the file has {len(rows)} examples, at least {LEAST_ROWS} are needed; add more lines")
+    if len(rows) < least:
+        raise InputError(f"the file has {len(rows)} examples, at least {least} are needed; add more lines")
     return rows
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fingerpost.chatdata import ChatData, NoClassification, Row, as_classification, examples_of, read_chat
+from fingerpost.chatdata import LEAST_ROWS, ChatData, NoClassification, Row, as_classification, examples_of, read_chat
 from fingerpost.errors import FingerpostError, InputError
 from fingerpost.server.files import Files
 from fingerpost.server.settings import Settings
@@ -39,9 +39,11 @@ def validate(settings: Settings, store: ServerStore, job: Record) -> None:
     store.tell(job["id"], f"Validating training file: {request['training_file']}")
     try:
         data, dev, notes = read(settings, store, request)
-    except InputError as error:
-        code = "not_a_classification" if isinstance(error, NoClassification) else "invalid_training_file"
-        fail(store, job, code, str(error), "training_file")
+    except NoClassification as error:
+        fail(store, job, "not_a_classification", str(error), "training_file")
+        return
+    except Unusable as error:
+        fail(store, job, f"invalid_{error.param}", str(error), error.param)
         return
     sides = f"{len(data.examples):,} training" + (f" and {len(dev):,} validation" if dev else "")
     store.tell(job["id"], f"Found a classification: {len(data.task.labels)} labels in {sides} examples; replies such as "
@@ -56,25 +58,34 @@ def read(settings: Settings, store: ServerStore, request: Json) -> tuple[ChatDat
     """The job's examples for training and, if it has a validation file, for validation; and what is worth a warning.
 
     Raises:
-        InputError: what is wrong with a file.
+        NoClassification, Unusable: what is wrong with a file.
     """
     files = Files(settings, store)
     name = request.get("suffix") or "task"
-    data = as_classification(_rows(files, request["training_file"], "training file"), name)
+    data = as_classification(_rows(files, request, "training_file", LEAST_ROWS), name)
     if not request.get("validation_file"):
         return data, [], []
-    dev, missed = examples_of(_rows(files, request["validation_file"], "validation file"), data)
+    dev, missed = examples_of(_rows(files, request, "validation_file", 1), data)
     notes = [f"{missed} validation examples have a label that no training example has: left out"] if missed else []
     return data, dev, notes
 
 
-def _rows(files: Files, key: str, what: str) -> list[Row]:
-    if not files.path(key).is_file():
-        raise InputError(f"the {what} {key} was deleted; upload it again, and create the job again")
+class Unusable(InputError):
+    """A file of a job cannot be used; `param` says which."""
+
+    def __init__(self, param: str, why: str) -> None:
+        super().__init__(f"the {param.replace('_', ' ')} cannot be used: {why}")
+        self.param = param
+
+
+def _rows(files: Files, request: Json, param: str, least: int) -> list[Row]:
+    path = files.path(request[param])
+    if not path.is_file():
+        raise Unusable(param, "it was deleted; upload it again, and create the job again")
     try:
-        return read_chat(files.path(key))
+        return read_chat(path, least)
     except InputError as error:
-        raise InputError(f"the {what} cannot be used: {error}") from None
+        raise Unusable(param, str(error)) from None
 
 
 def train(settings: Settings, store: ServerStore, job: Record) -> None:

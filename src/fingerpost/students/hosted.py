@@ -175,7 +175,7 @@ def client_of(base_url: str | None, key_env: str) -> openai.OpenAI:
     key = os.environ.get(key_env, "")
     if not key and not is_local(base_url):
         raise InputError(f"there is no API key: set the environment variable {key_env}, or name another with --key-env")
-    return openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=5)
+    return openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=3)
 
 
 def is_local(base_url: str | None) -> bool:
