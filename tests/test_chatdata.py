@@ -14,6 +14,7 @@ from fingerpost.chatdata import (
     as_classification,
     examples_of,
     find_form,
+    find_frame,
     label_in,
     labels_of,
     read_chat,
@@ -21,7 +22,7 @@ from fingerpost.chatdata import (
     value_in,
 )
 from fingerpost.errors import InputError
-from fingerpost.types import Message, ReplyForm
+from fingerpost.types import Frame, Message, ReplyForm
 
 NAMES = ["get_payslip", "get_policy", "other"]
 
@@ -47,6 +48,7 @@ def write(file: Path, replies: list[str], system: str = "", texts: list[str] | N
         ("<label>%s</label>", "<label>", "</label>"),
         ("[%s]", "[", "]"),
         ('"%s"', '"', '"'),
+        ("[[ ## label ## ]]\n%s\n\n[[ ## completed ## ]]", "[[ ## label ## ]]\n", "\n\n[[ ## completed ## ]]"),
     ],
 )
 def test_the_constant_text_around_the_label(template: str, before: str, after: str) -> None:
@@ -186,3 +188,19 @@ def test_a_teachers_reply_is_read_in_other_forms_too() -> None:
     assert label_in(form, task, '```json\n{"action": "A"}\n```') == "a"
     assert label_in(form, task, "I think it is a") is None
     assert label_in(ReplyForm(), task, "b") == "b"
+
+
+def test_a_prompt_around_the_users_texts_is_left_out() -> None:
+    texts = ["where is it", "where are they", 'a "quoted" one?']
+    prompt = "Classify the text into ['a', 'b'].\n\nText: ```%s```\nYour JSON response:"
+    frame = find_frame([prompt % text for text in texts])
+    assert frame.before == "Classify the text into ['a', 'b'].\n\nText: ```"
+    assert frame.after == "```\nYour JSON response:"
+    assert [frame.inside(prompt % text) for text in [*texts, "new"]] == [*texts, "new"]
+    assert frame.inside("without a prompt") == "without a prompt"
+    assert frame.inside(prompt % "") == prompt % ""
+
+
+def test_texts_that_begin_alike_have_no_frame() -> None:
+    assert find_frame(["how do I pay?", "how do I leave?"]) == Frame()
+    assert find_frame(["x", "x"]) == Frame()

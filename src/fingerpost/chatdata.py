@@ -12,18 +12,23 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from fingerpost.errors import InputError
 from fingerpost.prompt import parse, resolve
 from fingerpost.text import preview, question_id, spoken
-from fingerpost.types import Conversation, Example, Label, Message, ReplyForm, Task
+from fingerpost.types import Conversation, Example, Frame, Label, Message, ReplyForm, Task
 
 LEAST_ROWS = 10
 MOST_LABELS = 1_000
 REPEATED = 0.5  # of a classifier's replies no more than this share may be different ones
 SHOWN = 3
+
+LEAST_FRAME = 24  # characters around all the users' texts that are taken for a prompt
+_OPENS = r":=>\"'`(\[{|\])}#"  # what a label or text can stand behind
+_CLOSES = r"<\"'`)\]}|.;!\[({#"  # and before
 
 Value: TypeAlias = str | int
 
@@ -44,10 +49,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ChatData:
-    """The file's rows as examples of a task, and the form of its replies. `system` is the most usual system prompt."""
+    """The file's rows as examples of a task, and the form of its replies. `system` is the most usual system prompt.
+
+    The examples' last turns are without their `frame`.
+    """
 
     task: Task
     form: ReplyForm
+    frame: Frame
     system: str
     examples: list[Example]
 
@@ -111,7 +120,8 @@ def as_classification(rows: Sequence[Row], name: str) -> ChatData:
     labels = labels_of(values, system)
     form = form.model_copy(update={"codes": any(label.code is not None for label in labels.values())})
     task = Task(name=name, answer_field=field, labels=tuple(labels.values()))
-    return ChatData(task, form, system, list(_examples(rows, values, labels)))
+    frame = find_frame([row.messages[-1].content for row in rows])
+    return ChatData(task, form, frame, system, list(_examples(rows, values, labels, frame)))
 
 
 def examples_of(rows: Sequence[Row], data: ChatData) -> tuple[list[Example], int]:
@@ -119,7 +129,7 @@ def examples_of(rows: Sequence[Row], data: ChatData) -> tuple[list[Example], int
     labels = {label.name: label for label in data.task.labels}
     found = [(row, label_in(data.form, data.task, row.reply)) for row in rows]
     fitting = [(row, name) for row, name in found if name is not None]
-    examples = _examples([row for row, _ in fitting], [name for _, name in fitting], labels)
+    examples = _examples([row for row, _ in fitting], [name for _, name in fitting], labels, data.frame)
     return list(examples), len(rows) - len(fitting)
 
 
@@ -128,10 +138,38 @@ def label_in(form: ReplyForm, task: Task, reply: str) -> str | None:
     return resolve(task, value_in(form, reply)) or parse(task, reply)
 
 
-def _examples(rows: Sequence[Row], values: Sequence[Value], labels: Mapping[Any, Label]) -> Iterator[Example]:
+def _examples(
+    rows: Sequence[Row], values: Sequence[Value], labels: Mapping[Any, Label], frame: Frame
+) -> Iterator[Example]:
     for row, value in zip(rows, values, strict=True):
-        key = question_id(row.messages)
-        yield Example(key, row.messages, {labels[value].name: 1.0}, group=key)
+        messages = unframed(row.messages, frame)
+        key = question_id(messages)
+        yield Example(key, messages, {labels[value].name: 1.0}, group=key)
+
+
+# --- the frame of the questions
+
+
+def find_frame(texts: Sequence[str]) -> Frame:
+    """What all texts begin and end with, where that is so long that it is a prompt around what users say."""
+    before, after = _shared([text.strip() for text in texts])
+    opening = re.match(rf".*[{_OPENS}\s]", before, re.DOTALL)
+    closing = re.search(rf"[{_CLOSES}\s].*", after, re.DOTALL)
+    found = Frame(before=opening[0] if opening else "", after=closing[0] if closing else "")
+    return found if len(found.before) + len(found.after) >= LEAST_FRAME else Frame()
+
+
+def unframed(messages: Conversation, frame: Frame) -> Conversation:
+    """The conversation, its last turn without the frame."""
+    *earlier, last = messages
+    return (*earlier, Message(last.role, frame.inside(last.content)))
+
+
+def _shared(texts: Sequence[str]) -> tuple[str, str]:
+    """The longest text that all begin with, and of the rest the longest that all end with."""
+    before = commonprefix(texts)  # noqa: RUF071 - by characters is what is meant
+    turned = [text[len(before) :][::-1] for text in texts]
+    return before, commonprefix(turned)[::-1]  # noqa: RUF071
 
 
 # --- the form of the replies
@@ -249,15 +287,9 @@ def _dotted(path: tuple[str, ...]) -> str:
 
 def _constant(replies: Sequence[str]) -> tuple[str, str]:
     """What all replies begin and end with, if that is more than a word that the labels happen to share."""
-    first, last = min(replies), max(replies)
-    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    before = first[:shared]
-    turned = [reply[shared:][::-1] for reply in replies]
-    first, last = min(turned), max(turned)
-    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    after = first[:shared][::-1]
-    opening = re.match(r".*(?:[:=>\"'`(\[{|]\s*)", before, re.DOTALL)
-    closing = re.search(r"[<\"'`)\]}|.;!].*", after, re.DOTALL)
+    before, after = _shared(replies)
+    opening = re.match(rf".*[{_OPENS}\n][^\S\n]*", before, re.DOTALL)
+    closing = re.search(rf"[{_CLOSES}\n].*", after, re.DOTALL)
     return (opening[0] if opening else ""), (closing[0] if closing else "")
 
 

@@ -221,11 +221,27 @@ class ReplyForm(BaseModel):
     codes: bool = False
 
 
+class Frame(BaseModel):
+    """The constant text around what users say, where the application writes its prompt into the user's turn."""
+
+    model_config = ConfigDict(frozen=True)
+
+    before: str = ""
+    after: str = ""
+
+    def inside(self, text: str) -> str:
+        """The text without its frame; as it is where it has none."""
+        found = text.strip()
+        if not (found.startswith(self.before) and found.endswith(self.after)):
+            return text
+        return found[len(self.before) : len(found) - len(self.after)].strip() or text
+
+
 class Manifest(BaseModel):
     """What a model folder says of itself. `files` maps each file to its SHA-256.
 
-    `reply` and `system` are the form of the replies and the system prompt that the training data had, where it was
-    chat JSONL. `hosted` says where a model answers that lies with a provider.
+    `reply`, `frame` and `system` are the form of the replies, the text around the users' and the system prompt that the
+    training data had, where it was chat JSONL. `hosted` says where a model answers that lies with a provider.
     """
 
     format: Literal[1] = 1
@@ -236,6 +252,7 @@ class Manifest(BaseModel):
     labels: list[Label]
     answer_field: str
     reply: ReplyForm | None = None
+    frame: Frame = Frame()
     system: str = ""
     hosted: dict[str, str] = {}
     history: int

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fingerpost.chatdata import label_in, render, text_of
+from fingerpost.chatdata import label_in, render, text_of, unframed
 from fingerpost.prompt import chat, resolve, schema
 from fingerpost.server.cascade import Asked, Teacher, Unanswered
 from fingerpost.server.engine import Engine
@@ -101,7 +101,7 @@ class Answers:
         """
         wanted = wanted_of(request, served)
         identity = new_id("chatcmpl-")
-        messages = conversation_of(request.messages)
+        messages = unframed(conversation_of(request.messages), served.frame)
         body = raw if any(turn.role in ("system", "developer") for turn in request.messages) else _prompted(raw, served)
         decision = await self._decide(served, messages, wanted.allowed, body)
         await self._keep(identity, decision, messages, key)
@@ -134,7 +134,7 @@ class Answers:
         found = []
         for each in given:
             turns = [Turn(role="user", content=each)] if isinstance(each, str) else each
-            messages = conversation_of(turns)
+            messages = unframed(conversation_of(turns), served.frame)
             field = schema(served.task)
             field["properties"][served.task.answer_field]["enum"] = [served.answer(name) for name in served.task.names]
             form = {"name": "label", "strict": True, "schema": field}

@@ -16,7 +16,7 @@ from fingerpost.errors import FingerpostError
 from fingerpost.prompt import answer_of, system_prompt
 from fingerpost.server.wire import WireError
 from fingerpost.store.served import ServerStore
-from fingerpost.types import Label, Manifest, Predictor, ReplyForm, Task
+from fingerpost.types import Frame, Label, Manifest, Predictor, ReplyForm, Task
 
 KEPT = 16  # models of jobs that stay loaded
 CHECKPOINT = ":ckpt-step-"
@@ -31,6 +31,7 @@ class Served:
     student: Predictor
     task: Task
     form: ReplyForm
+    frame: Frame
     system: str
     created: int
     cutoff: float | None = None
@@ -157,6 +158,7 @@ class Models:
             student=student,
             task=task,
             form=form,
+            frame=manifest.frame,
             system=manifest.system or system_prompt(task, codes=form.codes),
             created=int((path / artifact.MANIFEST).stat().st_mtime),
             cutoff=cutoff,

@@ -22,7 +22,7 @@ from fingerpost.server.files import Files
 from fingerpost.server.settings import Settings
 from fingerpost.server.wire import Json
 from fingerpost.store.served import JOBS, Record, ServerStore, now
-from fingerpost.text import share
+from fingerpost.text import preview, share
 from fingerpost.types import Example
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ def validate(settings: Settings, store: ServerStore, job: Record) -> None:
     sides = f"{len(data.examples):,} training" + (f" and {len(dev):,} validation" if dev else "")
     store.tell(job["id"], f"Found a classification: {len(data.task.labels)} labels in {sides} examples; replies such as "
                f"{data.form.before}...{data.form.after}")  # fmt: skip
+    if data.frame.before or data.frame.after:
+        store.tell(job["id"], f"All user messages have the same text around them, which is left out: "
+                   f"{preview(data.frame.before, 60)!r} ... {preview(data.frame.after, 60)!r}")  # fmt: skip
     for note in notes:
         store.tell(job["id"], note, "warn")
     store.tell(job["id"], "Files validated, moving job to queued state")
@@ -129,6 +132,7 @@ def train(settings: Settings, store: ServerStore, job: Record) -> None:
             labels_from={"file": len(training) + len(dev)},
             data_fingerprint=data_fingerprint(training, dev),
             reply=data.form,
+            frame=data.frame,
             system=data.system,
             show=lambda text: store.tell(job["id"], text),
             on_step=on_step,

@@ -26,7 +26,7 @@ from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE, Enco
 from fingerpost.students.encoder.source import DEFAULT
 from fingerpost.students.encoder.tune import Epoch, predict_logits, tune
 from fingerpost.text import encoder_input, spoken
-from fingerpost.types import Example, Manifest, ReplyForm, Task
+from fingerpost.types import Example, Frame, Manifest, ReplyForm, Task
 
 MAX_TOKENS = 128
 EPOCHS = 3
@@ -65,6 +65,7 @@ def fit(
     changed_labels: tuple[int, int] = (0, 0),
     vectors: Mapping[str, Array] | None = None,
     reply: ReplyForm | None = None,
+    frame: Frame = Frame(),
     system: str = "",
     show: Show = lambda _: None,
     on_step: Callable[[Measured], None] = lambda _: None,
@@ -73,7 +74,8 @@ def fit(
 
     First a linear head on frozen embeddings, doubtful labels weighing less; then, with `epochs` above 0,
     fine-tuning of all weights from there, kept if dev gains more than two standard errors. `vectors` are the texts'
-    embeddings by example id, where they are known already; `reply` and `system` go into the manifest.
+    embeddings by example id, where they are known already; `reply`, `frame` and `system` go into the
+    manifest.
 
     Raises:
         InputError: fewer than two labels among the examples, or no dev rows.
@@ -112,6 +114,7 @@ def fit(
             update={
                 "temperature": temperature,
                 "reply": reply,
+                "frame": frame,
                 "system": system,
                 "data_fingerprint": data_fingerprint,
                 "labels_from": labels_from or {},
