@@ -34,15 +34,15 @@ SYSTEM = 'You route messages of employees. Reply with JSON only, such as {"actio
 
 
 def write_data(folder: Path) -> None:
-    """400 questions for training and 100 for validation, with the labels that people gave."""
+    """400 questions for training and 100 for validation, with the labels that they were written for."""
     with QUESTIONS.open(encoding="utf-8") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["label"]][:500]
+        rows = list(csv.DictReader(stream))[:500]
     for name, part in (("train", rows[:400]), ("validation", rows[400:])):
         lines = [
             json.dumps({"messages": [
                 {"role": "system", "content": SYSTEM},
                 {"role": "user", "content": row["text"]},
-                {"role": "assistant", "content": json.dumps({"action": row["label"]})},
+                {"role": "assistant", "content": json.dumps({"action": row["intended"]})},
             ]}) for row in part
         ]  # fmt: skip
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")

@@ -15,6 +15,7 @@ from subprocess import CompletedProcess
 
 import pytest
 from conftest import ROOT, write_labelled, write_questions
+from serving import Serving
 from teacher import Teacher
 
 Cli = Callable[..., "CompletedProcess[str]"]
@@ -145,6 +146,10 @@ def test_the_readmes_commands_run_as_they_stand(cli: Cli, tmp_path: Path) -> Non
     ours = [command for command in commands if command.startswith("fingerpost ")]
     assert len(ours) >= 8
     for command in ours:
+        if command.startswith("fingerpost serve "):
+            with Serving(tmp_path / "served", *shlex.split(command)[2:], cwd=tmp_path) as server:
+                assert server.client().models.list().data
+            continue
         run = cli(*shlex.split(command, comments=True)[1:], cwd=tmp_path)
         assert run.returncode == 0, f"{command}\n{run.stdout}\n{run.stderr}"
     assert [command for command in commands if command.startswith("make ")] == ["make demo", "make test"]

@@ -1,0 +1,85 @@
+"""What int8 costs, and whether a text's result depends on its batch: activations quantised by batch and by token.
+
+Usage: precision.py QUESTIONS.csv TASK.toml
+
+The untuned base of the task (its descriptions as head) in 32-bit floats; in int8 as onnxruntime's dynamic quantiser
+writes it, with one scale for all activations of a batch; and in int8 with a scale for each token, as `train` writes
+it. Prints latency of one text and in batches of 8, how many labels differ from those in floats, and how many labels,
+and by how much the most probable label's probability, change when a text is predicted in a batch instead of alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from tokenizers import Tokenizer
+
+from fingerpost.students.encoder.export import export_graph, quantise
+from fingerpost.students.encoder.head import Head
+from fingerpost.students.encoder.network import SCALE, Encoder, repeatable
+from fingerpost.students.encoder.predict import limited, open_session, softmax
+from fingerpost.students.encoder.training import MAX_TOKENS, network_of
+from fingerpost.task import load_task
+
+BATCH = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("questions", type=Path)
+    parser.add_argument("task", type=Path)
+    arguments = parser.parse_args()
+    task = load_task(arguments.task)
+    with arguments.questions.open(encoding="utf-8") as stream:
+        texts = [row["text"] for row in csv.DictReader(stream)]
+    with tempfile.TemporaryDirectory() as scratch, repeatable(0):
+        folder = Path(scratch)
+        base = Encoder(task.student.encoder, MAX_TOKENS)
+        described = base.embed([label.description for label in task.labels])
+        network = network_of(base, task, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
+        files = {
+            "fp32": folder / "fp32.onnx",
+            "int8 by batch": folder / "batch.onnx",
+            "int8 by token": folder / "token.onnx",
+        }
+        export_graph(base, network, files["fp32"])
+        quantize_dynamic(files["fp32"], files["int8 by batch"], weight_type=QuantType.QInt8, per_channel=True)
+        quantise(files["fp32"], files["int8 by token"])
+        base.save_tokenizer(folder / "tokenizer.json")
+        tokenizer = limited(Tokenizer.from_file(str(folder / "tokenizer.json")), MAX_TOKENS)
+        exact: NDArray[np.float64] | None = None
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        for name, file in files.items():
+            session = open_session(file, threads=1)
+
+            def predict(part: list[str]) -> NDArray[np.float64]:
+                encoded = tokenizer.encode_batch_fast(part)
+                feed = {"input_ids": np.array([each.ids for each in encoded], dtype=np.int64),
+                        "attention_mask": np.array([each.attention_mask for each in encoded], dtype=np.int64)}  # fmt: skip
+                return softmax(session.run(["logits"], feed)[0])  # noqa: B023 - used in this round only
+
+            began = time.perf_counter()
+            alone = np.concatenate([predict([text]) for text in texts])
+            one = (time.perf_counter() - began) / len(texts)
+            began = time.perf_counter()
+            parts = [predict([texts[i] for i in order[k : k + BATCH]]) for k in range(0, len(texts), BATCH)]
+            many = (time.perf_counter() - began) / len(texts)
+            together = np.concatenate(parts)[np.argsort(order)]
+            exact = alone if exact is None else exact
+            print(
+                f"{name:14} {file.stat().st_size / 1e6:5.1f} MB   alone {1000 * one:.2f} ms, by {BATCH} {1000 * many:.2f} ms a text"
+                f"   labels unlike fp32: {(alone.argmax(1) != exact.argmax(1)).sum()} of {len(texts)}"
+                f"   in a batch: {(alone.argmax(1) != together.argmax(1)).sum()} labels change, probabilities by up to "
+                f"{np.abs(alone.max(1) - together.max(1)).max():.4f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
