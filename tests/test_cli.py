@@ -46,7 +46,7 @@ def test_the_whole_path_in_one_command_doing_only_what_is_not_done(cli: Cli, fol
     )
     assert sum(teacher.asked.values()) == asked == 30
     status = cli("status").stdout
-    assert "next: fingerpost predict" in status and "cost: $0.00" in status and "30 questions" in status
+    assert "next: fingerpost serve" in status and "cost: $0.00" in status and "30 questions" in status
     answer = cli("predict", "models/student", "my invoice is wrong")
     assert answer.stdout.startswith("billing\t0.")
 

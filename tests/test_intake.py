@@ -161,3 +161,21 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match="cannot write"), writing(tmp_path / "out.doc"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ('{"action": "get_payslip"}', "get_payslip"),
+        ('{"code": 7}', "7"),
+        ("billing", "billing"),
+        ('{"a": 1, "b": 2}', '{"a": 1, "b": 2}'),
+    ],
+)
+def test_without_a_task_a_chats_answer_is_the_value_in_it(tmp_path: Path, answer: str, label: str) -> None:
+    file = tmp_path / "chat.jsonl"
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": answer}]
+    file.write_text(json.dumps({"messages": chat}))
+    (item,) = read_items(file, Columns(), None)
+    assert not isinstance(item, Rejected)
+    assert item.label == label

@@ -5,11 +5,9 @@ import os
 import sys
 
 import dspy
-import openai
 from dspy.clients.openai import OpenAIProvider, TrainingJobOpenAI
 from dspy.clients.utils_finetune import TrainDataFormat
 
-openai.base_url = os.environ["OPENAI_BASE_URL"]
 rows = [json.loads(line) for line in open("train.jsonl")]
 job = TrainingJobOpenAI(
     thread=None,

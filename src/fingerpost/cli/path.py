@@ -49,6 +49,7 @@ def run(
     else:
         evaluate_project(project, [], None, None, learning_curve, yes)
     print(f'\ntry it: fingerpost predict {project.models / STUDENT} "..."')
+    print(f"use it: fingerpost serve {project.models / STUDENT} -C {project.folder}")
 
 
 def status(folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path()) -> None:
@@ -84,7 +85,7 @@ def status(folder: Annotated[Path, typer.Argument(help="The project's folder.")]
         if not trained
         else "fingerpost evaluate"
         if not measured
-        else f'fingerpost predict {project.models / STUDENT} "..."'
+        else f"fingerpost serve {project.models / STUDENT}"
     )
     print(f"next: {next_step}")
 

@@ -172,13 +172,24 @@ def _label(
     if given in (None, ""):
         return None, raw if columns.teacher else None
     if task is None:
-        return str(given).strip(), raw
+        return _bare(answer) if answer is not None and given is answer else str(given).strip(), raw
     label = parse(task, given) if given is answer else resolve(task, given)
     if label is None and not columns.teacher:
         close = difflib.get_close_matches(str(given), task.names, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "; add it to [labels] in task.toml, or correct the row"
         raise _Bad(f"unknown label '{preview(str(given), 40)}'{hint}")
     return label, raw
+
+
+def _bare(answer: str) -> str:
+    """The label in an assistant's reply of a task that is not known: of a JSON object its one value."""
+    try:
+        value = json.loads(answer)
+    except ValueError:
+        return answer.strip()
+    if isinstance(value, dict) and len(value) == 1:
+        (value,) = value.values()
+    return str(value).strip() if isinstance(value, str | int) else answer.strip()
 
 
 def _split(given: Any) -> Split | None:
