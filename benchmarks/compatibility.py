@@ -26,9 +26,13 @@ CLIENTS = {
     "openai_sdk": ["openai"],
     "openai_cli": ["openai<2.35"],
     "dspy_provider": ["dspy"],
-    "llama_index_engine": ["torch==2.13.0", "llama-index-finetuning"],
-    "scikit_llm": ["scikit-llm"],
-    "instructor_cli": ["instructor"],
+    "llama_index_engine": [
+        "torch==2.13.0",
+        "llama-index-finetuning",
+        "mistralai<2",
+    ],  # it imports mistralai's version 1
+    "scikit_llm": ["scikit-llm==1.4.1"],  # the tunable classifier of 1.4.3 cannot be constructed
+    "instructor_cli": ["instructor", "tqdm"],  # its command line imports tqdm without asking for it
 }
 SYSTEM = 'You route messages of employees. Reply with JSON only, such as {"action": "get_policy"}.'
 
@@ -70,7 +74,8 @@ def run(name: str, folder: Path, url: str) -> tuple[bool, str, float]:
     began = time.perf_counter()
     ended = subprocess.run(
         [*command, str(script), ASKED], cwd=folder, capture_output=True, text=True, timeout=900, stdin=subprocess.DEVNULL,
-        env={**os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none",
+        env={**os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "OPENAI_BASE_URL": url, "OPENAI_API_BASE": url,
+             "OPENAI_API_KEY": "none",
              "COLUMNS": "200"},
     )  # fmt: skip
     answer = re.search(r"ANSWER (.*)", ended.stdout)

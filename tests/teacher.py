@@ -26,7 +26,7 @@ USAGE = {
 
 @dataclass
 class Teacher:
-    """Answers each question with the first label that its text contains, else `other`.
+    """Answers each question with the first label that its text contains, else `other`; `tool`: as a call of a tool.
 
     `refuse` maps a field of the request to the message of a 400; `fail` is a list of (status, headers) that the
     next requests get; `drop` of the next requests get no answer and a closed connection.
@@ -34,6 +34,7 @@ class Teacher:
 
     delay_s: float = 0.0
     reply: str | None = None
+    tool: bool = False
     refuse: dict[str, str] = field(default_factory=dict)
     fail: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     drop: int = 0
@@ -114,6 +115,7 @@ class Teacher:
 
     async def _answer(self, body: dict[str, Any]) -> tuple[int, dict[str, str], Any] | None:
         text = body["messages"][-1]["content"]
+        text = text if isinstance(text, str) else json.dumps(text)
         self.asked[text] += 1
         self.bodies.append(body)
         if self.drop:
@@ -141,6 +143,9 @@ class Teacher:
             "finish_reason": "stop",
             "message": {"role": "assistant", "content": content},
         }
+        if self.tool:
+            call = {"id": "call_1", "type": "function", "function": {"name": "route", "arguments": content}}
+            choice["message"] = {"role": "assistant", "content": None, "tool_calls": [call]}
         if self.logprob is not None and body.get("logprobs"):
             token = {"token": content, "logprob": self.logprob, "bytes": None, "top_logprobs": []}
             choice["logprobs"] = {"content": [token]}

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 SOURCE = ROOT / "src" / "fingerpost"
 LAYERS = {
-    "types": 0, "errors": 0, "chunks": 0,
+    "types": 0, "errors": 0, "chunks": 0, "lock": 1,
     "text": 1, "prompt": 2, "task": 3,  # rules, each on the ones before it
     "opinions": 2, "consensus": 1, "cutoff": 1, "queue": 2, "metrics": 1, "chatdata": 3, "compare": 2, "bias": 3, "grouping": 2,
     "store": 4, "llm": 4, "artifact": 4, "intake": 4,

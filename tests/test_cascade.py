@@ -16,7 +16,7 @@ from teacher import Teacher
 
 from fingerpost.ingest import import_file, import_log
 from fingerpost.intake import Columns
-from fingerpost.server.cascade import FAILURES, MOST_OPEN_S, OPEN_S, Breaker
+from fingerpost.server.cascade import FAILURES, MOST_OPEN_S, OPEN_S, Attempt, Breaker
 from fingerpost.store import Store
 from fingerpost.store.served import ServerStore
 from fingerpost.task import load_task
@@ -101,33 +101,85 @@ def test_a_dead_teacher_is_left_alone_and_found_again(server: Serving, teacher: 
     assert "fingerpost_breaker_open 0.0" in server.get("/metrics").text
 
 
+def admitted(breaker: Breaker) -> Attempt:
+    attempt = breaker.admit()
+    assert attempt is not None
+    return attempt
+
+
 def test_the_breaker_by_its_clock() -> None:
     time = [0.0]
     breaker = Breaker(lambda: time[0])
+    early = admitted(breaker)
     for _ in range(FAILURES - 1):
-        assert breaker.admits()
-        breaker.failed()
-    breaker.succeeded()
+        breaker.failed(admitted(breaker))
+    breaker.succeeded(admitted(breaker))
     for _ in range(FAILURES):
-        assert breaker.admits()
-        breaker.failed()
+        breaker.failed(admitted(breaker))
     wait_s = OPEN_S
     for _ in range(6):
         assert breaker.state == "open"
-        assert not breaker.admits()
+        assert breaker.admit() is None
         time[0] += wait_s
         assert breaker.state == "half-open"
-        assert breaker.admits()
-        assert not breaker.admits()  # one attempt, not two
-        breaker.failed()
+        probe = admitted(breaker)
+        assert breaker.admit() is None  # one attempt, not two
+        breaker.failed(early)  # what was admitted before says nothing of the probe
+        breaker.abandoned(early)
+        breaker.succeeded(early)
+        assert breaker.admit() is None
+        breaker.failed(probe)
         wait_s = min(MOST_OPEN_S, 2 * wait_s)
     time[0] += wait_s
-    assert breaker.admits()
-    breaker.abandoned()
-    assert breaker.admits()
-    breaker.succeeded()
+    breaker.abandoned(admitted(breaker))
+    breaker.succeeded(admitted(breaker))
     assert breaker.state == "closed"
-    assert breaker.admits()
+    admitted(breaker)
+
+
+def test_waiting_for_a_place_is_not_the_teachers_fault(
+    tmp_path: Path, folder: Path, student: Path, teacher: Teacher
+) -> None:
+    """Four requests at a time, each 0.4 s: of 40 at once most find no place within a second, and the breaker stays closed."""
+    teacher.delay_s = 0.4
+    arguments = [f"student={student}", "-C", str(folder), "--cutoff", "1", "--teacher-timeout", "1"]
+    with Serving(tmp_path / "served", *arguments, OPENAI_API_KEY="x") as server:
+        many = server.post("/v1/route", {"input": ["my invoice is wrong"] * 40}).json()["data"]
+        assert {each["teacher"] for each in many} == {None, "busy"}
+        assert [each["by"] for each in many].count("teacher") >= 8
+        assert server.ask("my invoice is wrong").headers["x-fingerpost-by"] == "teacher"
+
+
+def test_a_forced_tool_is_answered_by_the_teacher_too(server: Serving, teacher: Teacher) -> None:
+    teacher.tool = True
+    teacher.reply = json.dumps({"to": "delivery"})
+    tool = {
+        "type": "function",
+        "function": {"name": "route", "parameters": {"properties": {"to": {"enum": ["delivery", "other"]}}}},
+    }
+    found = server.ask(
+        "my invoice is wrong", tools=[tool], tool_choice={"type": "function", "function": {"name": "route"}}
+    )
+    assert found.headers["x-fingerpost-by"] == "teacher"
+    (call,) = found.json()["choices"][0]["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"to": "delivery"}
+
+
+def test_with_a_budget_the_replys_length_is_bounded(
+    tmp_path: Path, folder: Path, student: Path, teacher: Teacher
+) -> None:
+    arguments = [f"student={student}", "-C", str(folder), "--cutoff", "1", "--budget", "0.01"]
+    with Serving(tmp_path / "served", *arguments, OPENAI_API_KEY="x") as server:
+        assert server.ask("billing", service_tier="priority").headers["x-fingerpost-by"] == "teacher"
+        assert server.ask("billing", max_completion_tokens=100_000).headers["x-fingerpost-teacher"] == "budget"
+        image = [
+            {"type": "text", "text": "billing"},
+            {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}},
+        ]
+        assert server.ask(image).headers["x-fingerpost-teacher"] == "budget"  # type: ignore[arg-type]
+    (sent,) = teacher.bodies
+    assert sent["max_tokens"] == 64
+    assert "service_tier" not in sent
 
 
 def test_a_budget_ends_the_teachers_part(tmp_path: Path, folder: Path, student: Path, teacher: Teacher) -> None:
@@ -200,7 +252,7 @@ def test_the_cut_off_is_chosen_on_dev_and_its_bound_is_stated(
         line = next(each for each in server.greeting if "model" in each)
     assert "goes to test-model: on dev" in line
     assert "with 95 % confidence" in line
-    assert ("agrees with the teacher" if option == "--agreement" else "is right") in line
+    assert f"match {'the teacher' if option == '--agreement' else 'people'}'s" in line
     bound = float(line.split("at least ")[1].split("%")[0])
     assert 95 <= bound < 97
 
@@ -239,7 +291,7 @@ def test_a_teacher_that_takes_the_connection_and_says_nothing(tmp_path: Path, st
                 each.start()
             for each in asking:
                 each.join()
-            assert set(found) <= {"timeout", "breaker-open"}
+            assert set(found) <= {"timeout", "breaker-open", "busy"}
             assert len(found) == 8
 
 

@@ -79,8 +79,8 @@ def test_a_crash_between_creating_the_job_and_noting_it(server: Serving, tmp_pat
     job = client.fine_tuning.jobs.create(model="m", training_file=file, hyperparameters={"n_epochs": 1})
     client.fine_tuning.jobs.cancel(job.id)
     key = hosted.fingerprint([*hosted.lines_of(task, examples), "m", "", server.url, "None"])
-    state = {"key": key, "training_file": file, "creating": "1"}
-    (tmp_path / ".model-job.json").write_text(json.dumps(state))
+    state = tmp_path / f".model-{key}.json"
+    state.write_text(json.dumps({"training_file": file, "creating": "1"}))
     count = len(list(client.fine_tuning.jobs.list()))
     with pytest.raises(ModelError, match=f"the job {job.id} cancelled"):
         hosted.fit(examples, [], task, model, model="m", base_url=server.url)
@@ -92,7 +92,7 @@ def test_a_job_that_fails_is_said_and_begun_anew_next_time(server: Serving, tmp_
     examples = [Example(str(i), (Message("user", f"question {i}"),), {"billing": 1.0}) for i in range(30)]
     with pytest.raises(ModelError, match=r"failed: the training file cannot be used|failed: all replies say the same"):
         hosted.fit(examples, [], task, tmp_path / "model", model="m", base_url=server.url)
-    assert not (tmp_path / ".model-job.json").exists()
+    assert not list(tmp_path.glob(".model-*"))
 
 
 def test_nothing_is_sent_before_the_price_is_agreed_to(tmp_path: Path) -> None:
@@ -166,3 +166,30 @@ def test_what_is_uploaded_is_what_export_writes(
     line = json.loads(hosted.lines_of(data.task, data.train)[0])
     assert [each["role"] for each in line["messages"]] == ["system", "user", "assistant"]
     assert json.loads(line["messages"][2]["content"]) == {"action": data.train[0].label}
+
+
+def test_a_strangers_model_folder_gets_no_key(tmp_path: Path, server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fingerpost.artifact import write_manifest
+    from fingerpost.types import Label, Manifest
+
+    (tmp_path / "model").mkdir()
+    where = {"model": "ft:x", "base_url": "https://example.org/v1", "key_env": "SECRET", "job": "j"}
+    write_manifest(tmp_path / "model", Manifest(
+        kind="hosted", name="m", created="", fingerpost="0", labels=[Label(name="a"), Label(name="b")], answer_field="action",
+        history=0, max_tokens=64, task_fingerprint="", hosted=where,
+    ))  # fmt: skip
+    monkeypatch.setenv("SECRET", "x")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(ModelError, match="set FINGERPOST_TRUST=example.org"):
+        fingerpost.load(tmp_path / "model")
+    monkeypatch.setenv("FINGERPOST_TRUST", "example.org")
+    fingerpost.load(tmp_path / "model")._client.close()  # type: ignore[attr-defined]
+    with pytest.raises(AssertionError, match="is a model at a provider"):
+        Serving(tmp_path / "served", tmp_path / "model").start()
+
+
+def test_nothing_is_trained_where_the_model_cannot_be_written(tmp_path: Path, server: Serving) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="is no model folder"):
+        hosted.fit([], [], task_of_labels("t", ["a", "b"]), tmp_path / "model", model="m", base_url=server.url)

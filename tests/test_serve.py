@@ -27,7 +27,7 @@ def test_a_job_from_files_to_model(server: Serving, tuned: str) -> None:
     assert tuned == f"ft:gpt-4o-mini-2024-07-18:local:shop:{job.id[-8:]}" == job.fine_tuned_model
     assert (job.seed, job.metadata, job.hyperparameters.n_epochs) == (7, {"who": "me"}, 1)
     assert job.error is not None
-    assert job.error.message is None
+    assert not job.error.message
     assert job.finished_at is not None
     assert job.finished_at >= job.created_at
     assert job.trained_tokens
@@ -241,6 +241,17 @@ def test_jobs_can_be_cancelled_paused_and_resumed(server: Serving) -> None:
         client.fine_tuning.jobs.cancel(first.id)
 
 
+def test_paused_and_resumed_at_once_a_job_goes_on(server: Serving) -> None:
+    client = server.client()
+    job = client.fine_tuning.jobs.create(
+        model="m", training_file=upload(client, chat_lines()), hyperparameters={"n_epochs": 1}
+    )
+    for _ in range(5):
+        client.fine_tuning.jobs.pause(job.id)
+        client.fine_tuning.jobs.resume(job.id)
+    assert finished(client, job.id).status == "succeeded", messages_of(client, job.id)
+
+
 def test_files_are_listed_given_back_and_deleted(server: Serving) -> None:
     client = server.client()
     ids = [upload(client, f"line {i}\n", "user_data", f"n{i}.txt") for i in range(3)]
@@ -277,14 +288,38 @@ def test_a_batch_of_chat_completions(server: Serving) -> None:
     assert error["response"]["body"]["error"]["code"] == "model_not_found"
 
 
+def test_a_line_that_cannot_be_answered_ends_no_batch(server: Serving) -> None:
+    client = server.client()
+    bodies = [
+        {
+            "model": "student",
+            "messages": [{"role": "user", "content": "my invoice"}],
+            "tool_choice": {"type": "function", "function": "f"},
+        },
+        {"model": "student", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        {"model": "student", "messages": 7},
+    ]
+    file = upload(
+        client, "\n".join(json.dumps({"custom_id": str(i), "body": body}) for i, body in enumerate(bodies)), "batch"
+    )
+    batch = client.batches.create(input_file_id=file, endpoint="/v1/chat/completions", completion_window="24h")
+    batch = wait(lambda: (found := client.batches.retrieve(batch.id)).status == "completed" and found)
+    assert batch.request_counts is not None
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 2)
+
+
 def test_a_batch_of_nonsense_fails_line_by_line(server: Serving) -> None:
     client = server.client()
-    file = upload(client, 'nonsense\n{"custom_id": "a", "body": {}}\n{"custom_id": "a", "body": {}}\n[1]\n', "batch")
+    file = upload(
+        client,
+        'nonsense\n{"custom_id": "a", "body": {}}\n{"custom_id": "a", "body": {}}\n[1]\n{"custom_id": "\\ud800", "body": {}}\n',
+        "batch",
+    )
     batch = client.batches.create(input_file_id=file, endpoint="/v1/chat/completions", completion_window="24h")
     batch = wait(lambda: (found := client.batches.retrieve(batch.id)).status == "failed" and found)
     assert batch.errors is not None
     assert [(each.line, each.code) for each in batch.errors.data or []] == [
-        (1, "invalid_json_line"), (3, "duplicate_custom_id"), (4, "invalid_request"),
+        (1, "invalid_json_line"), (3, "duplicate_custom_id"), (4, "invalid_request"), (5, "invalid_json_line"),
     ]  # fmt: skip
 
 
@@ -295,6 +330,8 @@ def test_a_batch_of_nonsense_fails_line_by_line(server: Serving) -> None:
         ("POST", "/v1/chat/completions", {"model": "nobody", "messages": [{"role": "user", "content": "x"}]}, 404, "model"),
         ("POST", "/v1/chat/completions", {"model": "student", "messages": [{"role": "system", "content": "x"}]}, 400, "messages"),
         ("POST", "/v1/chat/completions", {"model": "student", "messages": [{"role": "user", "content": "\ud800"}]}, 400, None),
+        ("POST", "/v1/chat/completions", {"model": "student", "messages": [{"role": "user", "content": "x"}], "user": "\ud800"}, 400, None),
+        ("POST", "/v1/fine_tuning/jobs", {"model": "m", "training_file": "f", "hyperparameters": {"batch_size": "\ud800"}}, 400, None),
         ("POST", "/v1/fine_tuning/jobs", {"model": "m", "training_file": "file-none"}, 400, "training_file"),
         ("POST", "/v1/fine_tuning/jobs", {"model": "m", "training_file": "f", "suffix": "x" * 65}, 400, "suffix"),
         ("GET", "/v1/fine_tuning/jobs/ftjob-none", None, 404, None),

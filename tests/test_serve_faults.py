@@ -47,7 +47,9 @@ def test_a_job_survives_its_process_and_its_server(tmp_path: Path) -> None:
         client = server.client()
         assert client.files.content(file).text == chat_lines(times=2)
         assert finished(client, job.id).status == "succeeded", messages_of(client, job.id)
-        assert "the server ended while this job was running: it starts again" in messages_of(client, job.id)
+        assert "the server ended while this job was running: it starts again, attempt 3 of 3" in messages_of(
+            client, job.id
+        )
         assert finished(client, waiting.id).status == "succeeded", messages_of(client, waiting.id)
         reply = client.chat.completions.create(
             model=str(client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model),

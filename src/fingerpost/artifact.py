@@ -58,6 +58,12 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def require_free(folder: Path) -> None:
+    """Raises InputError where the folder exists and is no model folder."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is no model folder; choose another name for the model")
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder` that takes its place when all went well: a reader never sees half a model.
@@ -65,8 +71,7 @@ def writing(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: `folder` exists and is no model folder.
     """
-    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is no model folder; choose another name for the model")
+    require_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -62,8 +62,10 @@ def import_file(store: Store, task: Task, path: Path, columns: Columns = Columns
 def import_log(store: Store, task: Task, logged: Sequence[Record], source: str, limit: int | None = None) -> Imported:
     """Bring what a server was asked into the project, in the order given; the teacher's answers come as verdicts.
 
+    What was asked of models of other tasks, whose answers are no labels of this one, is left out.
     With `limit`, so many new questions at most, all of them for training: a choice of the unsure ones is no fair test.
     """
+    logged = [row for row in logged if resolve(task, row["label"]) is not None]
     result = Imported(rows=len(logged))
     stored = store.questions()
     known = {question.id for question in stored}

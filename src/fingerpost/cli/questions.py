@@ -142,6 +142,10 @@ def _import_log(project: Project, served: Path, source: str, limit: int | None) 
         done = import_log(store, project.task, log.logged(), source, limit)
     log.close()
     print(f"{served}: {done.rows:,} requests, {done.new:,} new questions, {done.verdicts:,} new answers of the teacher")
+    if done.verdicts and limit is None:
+        print(
+            "  the teacher was asked what the student was unsure of; 'fingerpost label' asks it the others, for a fair test"
+        )
     if done.set_aside:
         print(f"  {done.set_aside} set aside: near-duplicates of questions on another side of the split")
 

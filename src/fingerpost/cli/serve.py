@@ -80,6 +80,8 @@ def serve(
     wants_teacher = [each for each in (agreement, accuracy, cutoff) if each is not None]
     if len(wants_teacher) > 1:
         raise InputError("give one of --agreement, --accuracy and --cutoff: each of them sets the cut-off")
+    if not wants_teacher and (teacher or teacher_url or budget is not None):
+        raise InputError("when is the teacher to be asked? give --agreement, --accuracy or --cutoff")
     with ExitStack() as stack:
         asked = _teacher(task, teacher, teacher_url, folder, stack) if wants_teacher else None
         settings = Settings(
@@ -116,12 +118,13 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
     import uvicorn
 
     from fingerpost.errors import InputError
+    from fingerpost.lock import locked
     from fingerpost.server.app import Server
-    from fingerpost.server.lock import locked
     from fingerpost.server.logs import set_up
 
     settings.folder.mkdir(parents=True, exist_ok=True)
-    with locked(settings.folder):
+    taken = f"another server uses {settings.folder}; stop it, or give this one a folder with --data"
+    with locked(settings.folder / "lock", taken):
         server = Server(settings)
         if settings.keys_required and not any(row["revoked_at"] is None for row in server.store.all_keys()):
             raise InputError(
@@ -163,19 +166,18 @@ def _tell(server: Server, host: str, port: int) -> None:
 def _cutoff(served: Served, settings: Settings) -> str:
     if served.cutoff is None or settings.teacher is None:
         return ""
-    teacher, found = settings.teacher.model, served.chosen
+    teacher, found, against = settings.teacher.model, served.choice.found, served.choice.against
     target = settings.agreement if settings.accuracy is None else settings.accuracy
-    what = "agrees with the teacher" if settings.accuracy is None else "is right"
     if served.cutoff == math.inf:
         return (
-            f"; dev rows do not show that it {what} on {target:.1%} of any part: everything goes to {teacher}"
-            " (more dev rows help, or a lower target)"
+            f"; dev rows do not show {target:.1%} agreement with {against} on any part: everything goes to {teacher} "
+            "(more dev rows help, or a lower target)"
         )
     if found is None:
         return f"; below {served.cutoff:.3f} goes to {teacher}"
     return (
-        f"; below {served.cutoff:.3f} goes to {teacher}: on dev {1 - found.coverage:.0%} of {found.of}; of the others it {what} "
-        f"on {found.right} of {found.n}, at least {found.at_least:.1%} with 95 % confidence"
+        f"; below {served.cutoff:.3f} goes to {teacher}: on dev {1 - found.coverage:.0%} of {found.of}; the others match "
+        f"{against} on {found.right} of {found.n}, at least {found.at_least:.1%} with 95 % confidence"
     )
 
 

@@ -101,10 +101,8 @@ class Door:
 
     def _keep_pages_out(self, headers: dict[str, str]) -> None:
         """Without keys, only what this machine itself asks: no page of a stranger that a browser here has open."""
-        host = urlsplit(f"//{headers.get('host', '')}").hostname
-        origin = headers.get("origin")
-        for each in (host, urlsplit(origin).hostname if origin else host):
-            if each not in self._settings.allowed_hosts:
+        for each in (f"//{headers.get('host', '')}", headers.get("origin")):
+            if each is not None and _host(each) not in self._settings.allowed_hosts:
                 raise WireError(
                     403, "without API keys only programs on this machine are served; make one with 'fingerpost keys add' "
                     "and start the server with --require-keys", code="forbidden",
@@ -142,6 +140,13 @@ class Door:
             return message
 
         return counted
+
+
+def _host(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
 
 
 async def _refuse(error: WireError, send: Send) -> None:

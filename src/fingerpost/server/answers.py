@@ -85,11 +85,10 @@ class Answers:
         engine: Engine,
         teacher: Teacher | None,
         journal: Journal | None,
-        redact: Callable[[str], str] | None,
         observe: Callable[[Decision], None],
     ) -> None:
         self.models, self._engine, self._teacher = models, engine, teacher
-        self._journal, self._redact, self._observe = journal, redact, observe
+        self._journal, self._observe = journal, observe
 
     async def chat(
         self, request: ChatRequest, raw: Json, served: Served, key: str | None
@@ -130,6 +129,7 @@ class Answers:
             WireError: nothing to decide on, or a label that the model does not have.
         """
         given = [request.input] if isinstance(request.input, str) else request.input
+        self._engine.require_room(len(given))
         allowed = None if request.labels is None else _known(served, request.labels, "labels")
         found = []
         for each in given:
@@ -153,12 +153,13 @@ class Answers:
         self, served: Served, messages: Conversation, allowed: Sequence[str] | None, body: Json
     ) -> Decision:
         began = time.perf_counter()
-        found = restricted(await self._engine.predict(served.student, messages), allowed)
+        whole = await self._engine.predict(served.student, messages)
+        found = restricted(whole, allowed)
         assert found.label is not None
         decision = Decision(
             served, found.label, found.confidence, found.scores, "student", 0.0, found.usage.prompt or 0
         )
-        if served.cutoff is not None and self._teacher is not None and found.confidence < served.cutoff:
+        if served.cutoff is not None and self._teacher is not None and whole.scores[found.label] < served.cutoff:
             decision = await self._second_opinion(self._teacher, decision, allowed, body)
         decision = replace(decision, latency_s=time.perf_counter() - began)
         self._observe(decision)
@@ -180,7 +181,6 @@ class Answers:
     async def _keep(self, identity: str, decision: Decision, messages: Conversation, key: str | None) -> None:
         if self._journal is None:
             return
-        redact = self._redact or (lambda text: text)
         asked = decision.teacher
         teacher: Record | None = None
         if asked is not None and self._teacher is not None:
@@ -197,7 +197,7 @@ class Answers:
             "at": now(),
             "key": key,
             "model": decision.served.name,
-            "messages": [[turn.role, redact(turn.content)] for turn in messages],
+            "messages": [[turn.role, turn.content] for turn in messages],
             "label": decision.label,
             "confidence": decision.confidence,
             "by": decision.by,
@@ -307,8 +307,8 @@ def _function(request: ChatRequest) -> tuple[str | None, Any]:
         if isinstance(given, list)
         else []
     )
-    choice = request.tool_choice
-    name = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
+    choice = request.tool_choice.get("function") if isinstance(request.tool_choice, dict) else None
+    name = choice.get("name") if isinstance(choice, dict) else None
     for tool in tools:
         if isinstance(tool.get("name"), str) and (name is None or tool["name"] == name):
             return tool["name"], tool.get("parameters")

@@ -7,13 +7,13 @@ import errno
 import json
 import logging
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import DatabaseError
 from starlette.exceptions import HTTPException
 
@@ -28,6 +28,7 @@ from fingerpost.server.logs import log
 from fingerpost.server.metrics import Metrics
 from fingerpost.server.models import CHECKPOINT, Models, Served
 from fingerpost.server.settings import Settings
+from fingerpost.server.supervise import forever
 from fingerpost.server.target import cutoffs
 from fingerpost.server.webhook import Announcer
 from fingerpost.server.wire import ChatRequest, Json, Name, RouteRequest, WireError, chunks, error_body, page_of
@@ -54,6 +55,11 @@ class Server:
         self.metrics = Metrics()
         self.runner = jobs.Runner(settings, self.store)
         self.teacher: Teacher | None = None
+        if settings.teacher is not None:
+            self.teacher = Teacher(
+                settings.teacher, settings.project or settings.folder, self.store.ledger, settings.teacher_timeout_s,
+                settings.budget_usd,
+            )  # fmt: skip
         self.app = self._app()
 
     @asynccontextmanager
@@ -61,13 +67,8 @@ class Server:
         """The parts that work while the server listens."""
         settings = self.settings
         self.engine = Engine(settings.threads, settings.most_waiting)
-        journal = Journal(self.store, self._lost) if settings.keep_requests else None
-        if settings.teacher is not None:
-            self.teacher = Teacher(
-                settings.teacher, settings.project or settings.folder, self.store.ledger, settings.teacher_timeout_s,
-                settings.budget_usd,
-            )  # fmt: skip
-        self.answers = Answers(self.models, self.engine, self.teacher, journal, settings.redact, self._observe)
+        journal = Journal(self.store, settings.redact, self._lost) if settings.keep_requests else None
+        self.answers = Answers(self.models, self.engine, self.teacher, journal, self._observe)
         self.batches = batches.Batches(self.store, self.files, settings.folder / "batches", self._batched)
         self.app.include_router(batches.router(self.store, self.files, self.batches))
         self.runner.start()
@@ -78,7 +79,8 @@ class Server:
                 self.batches.run(),
                 announcer.run(),
                 self._every(WATCH_S, self._watch),
-                self._every(TIDY_S, self._tidy),
+                self._every(TIDY_S, self.files.tidy),
+                self._every(TIDY_S, self._forget),
             )
         ]
         log("listening", models=[each.name for each in self.models.named], folder=str(settings.folder))
@@ -97,21 +99,19 @@ class Server:
 
     # --- what happens beside the requests
 
-    async def _every(self, seconds: float, work: Any) -> None:
-        while True:
-            try:
-                await asyncio.to_thread(work)
-            except (OSError, DatabaseError) as error:
-                log("upkeep failed", logging.ERROR, work=work.__name__, problem=str(error))
+    async def _every(self, seconds: float, work: Callable[[], None]) -> None:
+        async def once() -> None:
+            await asyncio.to_thread(work)
             await asyncio.sleep(seconds)
+
+        await forever(work.__name__, once)
 
     def _watch(self) -> None:
         for name, problem in self.models.refresh():
             self.metrics.swaps.labels("failed" if problem else "loaded").inc()
             log("model changed on disk", logging.ERROR if problem else logging.INFO, model=name, problem=problem)
 
-    def _tidy(self) -> None:
-        self.files.tidy()
+    def _forget(self) -> None:
         self.store.forget(now() - round(self.settings.keep_days * DAY_S))
 
     def _lost(self, count: int, problem: str) -> None:
@@ -165,7 +165,7 @@ class Server:
                 )
             usage = bool(request.stream_options and request.stream_options.include_usage)
             events = chunks(whole, pieces, usage)
-            return StreamingResponse(iter(events), media_type="text/event-stream", headers=decision.headers)
+            return Response("".join(events), media_type="text/event-stream", headers=decision.headers)
 
         @app.post("/v1/route", tags=["chat"])
         async def route(request: RouteRequest, http: Request) -> Response:
@@ -249,12 +249,12 @@ async def _wire_error(_: Request, error: Any) -> JSONResponse:
     return JSONResponse(error.body, error.status, headers)
 
 
-async def _invalid(_: Request, error: Any) -> JSONResponse:
+async def _invalid(_: Request, error: Any) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     message = first["msg"].removeprefix("Value error, ")
     body = error_body(400, f"{where}: {message}" if where else message, "invalid_value", where or None)
-    return JSONResponse(json.loads(json.dumps(body).encode("utf-8", "replace")), 400)
+    return Response(json.dumps(body), 400, media_type="application/json")
 
 
 async def _http_error(request: Request, error: Any) -> JSONResponse:

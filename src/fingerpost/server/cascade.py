@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
+from sqlalchemy.exc import DatabaseError
 
 from fingerpost.errors import TeacherError
 from fingerpost.llm import prices
 from fingerpost.llm.chat import api_key
 from fingerpost.llm.recording import LATENCY_HEADER, ReplayTransport
+from fingerpost.server.logs import log
 from fingerpost.store import Call, Settlement
 from fingerpost.store.ledger import Ledger
 from fingerpost.types import TeacherSettings, Usage
@@ -23,6 +26,8 @@ from fingerpost.types import TeacherSettings, Usage
 STEP = "serve"
 FAILURES = 5
 OPEN_S, MOST_OPEN_S = 5.0, 60.0
+REFUSED = ("status-400", "status-422")  # the request, not the teacher
+UNBOUNDED = ("service_tier", "web_search_options", "audio", "modalities", "prediction")  # change what a token costs
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 
@@ -34,10 +39,18 @@ class Unanswered(Exception):
         self.reason = reason
 
 
-class Breaker:
-    """After FAILURES failures in a row it opens: nothing is tried for a while, then a single attempt.
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A request that the breaker has admitted; `probe`: the one that finds out whether the teacher is well again."""
 
-    That attempt closes it, or opens it for twice as long, up to MOST_OPEN_S (Nygard 2007, "Release It!").
+    probe: bool = False
+
+
+class Breaker:
+    """After FAILURES failures in a row it opens: nothing is tried for a while, then a single attempt, the probe.
+
+    That closes it, or opens it for twice as long, up to MOST_OPEN_S (Nygard 2007, "Release It!"). What requests come to
+    that were admitted before it opened changes nothing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,29 +67,34 @@ class Breaker:
             return "closed"
         return "half-open" if self._probing or self._clock() >= self._until else "open"
 
-    def admits(self) -> bool:
-        """Whether a request may be tried now; if so, say how it ended with `succeeded`, `failed` or `abandoned`."""
+    def admit(self) -> Attempt | None:
+        """An attempt, to be ended with `succeeded`, `failed` or `abandoned`; None while nothing may be tried."""
         if self._until is None:
-            return True
+            return Attempt()
         if self._probing or self._clock() < self._until:
-            return False
+            return None
         self._probing = True
-        return True
+        return Attempt(probe=True)
 
-    def succeeded(self) -> None:
-        self._failures, self._wait, self._until, self._probing = 0, OPEN_S, None, False
+    def succeeded(self, attempt: Attempt) -> None:
+        """The teacher has answered."""
+        if attempt.probe or self._until is None:
+            self._failures, self._wait, self._until, self._probing = 0, OPEN_S, None, False
 
-    def failed(self) -> None:
-        self._failures += 1
-        if self._probing:
+    def failed(self, attempt: Attempt) -> None:
+        """The teacher is ill."""
+        if attempt.probe:
             self._wait = min(MOST_OPEN_S, 2 * self._wait)
-        if self._probing or self._failures >= FAILURES:
-            self._until = self._clock() + self._wait
-        self._probing = False
+            self._until, self._probing = self._clock() + self._wait, False
+        elif self._until is None:
+            self._failures += 1
+            if self._failures >= FAILURES:
+                self._until = self._clock() + self._wait
 
-    def abandoned(self) -> None:
-        """The request was given up by its client: nothing is known of the teacher."""
-        self._probing = False
+    def abandoned(self, attempt: Attempt) -> None:
+        """It came to nothing that says how the teacher is."""
+        if attempt.probe:
+            self._probing = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,55 +140,81 @@ class Teacher:
         Raises:
             Unanswered: after the time-out, when the teacher is down or the breaker open, when the budget is spent.
         """
-        if not self.breaker.admits():
+        attempt = self.breaker.admit()
+        if attempt is None:
             raise Unanswered("breaker-open")
         try:
-            body = {key: value for key, value in request.items() if key not in ("stream", "stream_options", "n")}
-            body["model"] = self.model
-            async with asyncio.timeout(self._timeout):
-                async with self._slots:
-                    asked = await self._paid(json.dumps(body, ensure_ascii=False).encode())
-        except (TimeoutError, httpx2.TimeoutException):
-            self.breaker.failed()
-            raise Unanswered("timeout") from None
-        except httpx2.HTTPError:
-            self.breaker.failed()
-            raise Unanswered("unreachable") from None
+            asked = await self._in_turn(request)
         except Unanswered as error:
-            if error.reason in ("budget", "status-400", "status-422"):
-                self.breaker.abandoned()
-            else:
-                self.breaker.failed()
+            ill = error.reason in ("timeout", "unreachable") or error.reason.startswith(("status-5", "status-4"))
+            (self.breaker.failed if ill and error.reason not in REFUSED else self.breaker.abandoned)(attempt)
             raise
         except BaseException:
-            self.breaker.abandoned()
+            self.breaker.abandoned(attempt)
             raise
-        self.breaker.succeeded()
+        self.breaker.succeeded(attempt)
         return asked
 
-    async def _paid(self, body: bytes) -> Asked:
-        """Reserve the most that it can cost, ask, and settle; what is cut off counts in full."""
+    async def _in_turn(self, request: dict[str, Any]) -> Asked:
+        """Wait for a place, no longer than the time-out; then ask, no longer than that."""
+        body = {key: value for key, value in request.items() if key not in ("stream", "stream_options", "n")}
+        body["model"] = self.model
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Unanswered("busy") from None
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._paid(body)
+        except (TimeoutError, httpx2.TimeoutException):
+            raise Unanswered("timeout") from None
+        except httpx2.HTTPError:
+            raise Unanswered("unreachable") from None
+        finally:
+            self._slots.release()
+
+    async def _paid(self, body: dict[str, Any]) -> Asked:
+        """Reserve the most that it can cost, ask, and settle; what is cut off counts in full.
+
+        With a budget, the reply's length is bounded, and nothing goes out whose price the bytes do not bound.
+        """
         if self._budget is None:
-            return await self._post(body)
-        at_most = prices.at_most(self._settings, len(body))
-        call = Call(STEP, self.model, at_most)
-        (number,) = await asyncio.to_thread(self._ledger.book, [], [call], self._budget)
+            return await self._post(_encoded(body))
+        body = {key: value for key, value in body.items() if key not in UNBOUNDED}
+        if any(part.get("type") != "text" for part in _parts(body)):
+            raise Unanswered("budget")
+        limit = next(
+            (key for key in ("max_completion_tokens", "max_tokens") if isinstance(body.get(key), int)), "max_tokens"
+        )
+        body.setdefault(limit, self._settings.max_tokens)
+        content = _encoded(body)
+        bounded = self._settings.model_copy(update={"max_tokens": max(1, body[limit])})
+        at_most = prices.at_most(bounded, len(content))
+        try:
+            (number,) = await asyncio.to_thread(self._ledger.book, [], [Call(STEP, self.model, at_most)], self._budget)
+        except DatabaseError:  # what cannot be booked is not spent
+            number = None
         if number is None:
             raise Unanswered("budget")
         ending = Settlement(number, "lost")
         try:
-            asked = await self._post(body)
+            asked = await self._post(content)
             cost = at_most if asked.usage.prompt is None else prices.cost(self._settings, asked.usage)
-            ending = Settlement(
-                number, "paid", Usage(asked.usage.prompt, asked.usage.cached, asked.usage.completion, cost)
-            )
+            ending = Settlement(number, "paid", replace(asked.usage, cost_usd=cost))
         except Unanswered as error:
             if error.reason.startswith("status-4"):
                 ending = Settlement(number, "unsent")
             raise
         finally:
-            await asyncio.shield(asyncio.to_thread(self._ledger.book, [ending], [], self._budget))
+            await asyncio.shield(asyncio.to_thread(self._settle, ending))
         return asked
+
+    def _settle(self, ending: Settlement) -> None:
+        try:
+            self._ledger.book([ending], [], self._budget)
+        except DatabaseError as error:  # it stays reserved in full
+            log("a teacher's call could not be settled", logging.ERROR, problem=str(error.orig))
 
     async def _post(self, body: bytes) -> Asked:
         began = time.perf_counter()
@@ -183,20 +227,33 @@ class Teacher:
         try:
             answer = response.json()
             choice, used = answer["choices"][0], answer.get("usage") or {}
-            text = choice["message"]["content"]
+            message = choice["message"]
+            text = message.get("content") or message["tool_calls"][0]["function"]["arguments"]
             tokens = (choice.get("logprobs") or {}).get("content") or []
             logprob = sum(float(each["logprob"]) for each in tokens) if tokens else None
             cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
-            usage = Usage(used.get("prompt_tokens"), cached, used.get("completion_tokens"), None, seconds)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            counts = (used.get("prompt_tokens"), cached, used.get("completion_tokens"))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise Unanswered("nonsense") from None
         if not isinstance(text, str):
             raise Unanswered("nonsense")
-        return Asked(text, self._with_cost(usage), logprob)
+        prompt, cached, replied = (each if isinstance(each, int) else None for each in counts)
+        return Asked(text, self._with_cost(Usage(prompt, cached, replied, None, seconds)), logprob)
 
     def _with_cost(self, usage: Usage) -> Usage:
         try:
             cost = prices.cost(self._settings, usage)
         except TeacherError:  # no price is known, and no budget asks for one
             return usage
-        return Usage(usage.prompt, usage.cached, usage.completion, cost, usage.latency_s)
+        return replace(usage, cost_usd=cost)
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+def _parts(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The parts of all messages that have parts."""
+    for turn in body["messages"]:
+        if isinstance(turn.get("content"), list):
+            yield from turn["content"]

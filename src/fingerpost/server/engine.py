@@ -41,14 +41,18 @@ class Engine:
         """Conversations that no thread has taken yet."""
         return self._queue.qsize()
 
+    def require_room(self, count: int) -> None:
+        """Raises WireError, 503, where so many more would be too many."""
+        if self._queue.qsize() + count > self._most_waiting:
+            raise WireError(503, "the server is overloaded; try again shortly", code="overloaded", retry_after_s=1)
+
     async def predict(self, student: Predictor, messages: Conversation) -> Prediction:
         """The student's prediction.
 
         Raises:
             WireError: 503, too many are waiting.
         """
-        if self._queue.qsize() >= self._most_waiting:
-            raise WireError(503, "the server is overloaded; try again shortly", code="overloaded", retry_after_s=1)
+        self.require_room(1)
         done: asyncio.Future[Prediction] = self._loop.create_future()
         self._queue.put(_Waiting(student, messages, done))
         return await done

@@ -8,6 +8,7 @@ import logging
 import math
 import shutil
 import sys
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -16,13 +17,13 @@ from fingerpost.server.files import Files
 from fingerpost.server.logs import log
 from fingerpost.server.models import CHECKPOINT
 from fingerpost.server.settings import Settings
+from fingerpost.server.supervise import forever
 from fingerpost.server.wire import JobRequest, Json, Name, WireError, page_of
 from fingerpost.server.work import fail
 from fingerpost.store.served import ENDED, EVENTS, JOBS, Record, ServerStore, new_id, now
 
 ATTEMPTS = 3
 NICE = 10
-POLL_S = 0.5
 
 
 class Runner:
@@ -32,14 +33,17 @@ class Runner:
         self._settings, self._store = settings, store
         self._wake = {"validate": asyncio.Event(), "train": asyncio.Event()}
         self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._meant: set[str] = set()  # jobs whose process was ended on purpose
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
 
     def start(self) -> None:
-        """Go on where the last server ended: what was running then is queued again."""
-        for job in self._store.jobs_with("running"):
-            self._again(job, "the server ended while this job was running: it starts again")
-        self._tasks = [asyncio.create_task(self._work(verb), name=f"jobs-{verb}") for verb in self._wake]
+        """Go on where the last server ended: what was running then is queued again, what it left over removed."""
+        kept = {job["id"] for job in self._store.jobs_with("succeeded")}
+        for path in self._settings.tuned.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+        self._tasks = [asyncio.create_task(forever(f"jobs: {v}", partial(self._next, v)), name=v) for v in self._wake]
 
     @property
     def alive(self) -> bool:
@@ -47,11 +51,13 @@ class Runner:
 
     async def stop(self) -> None:
         self._stopping = True
-        for child in list(self._children.values()):
-            child.kill()
-        for event in self._wake.values():
-            event.set()
-        await asyncio.gather(*self._tasks)
+        for job_id in list(self._children):
+            self.kill(job_id)
+        while self._children:
+            await asyncio.sleep(0.01)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def wake(self) -> None:
         """There is something new to do."""
@@ -59,28 +65,40 @@ class Runner:
             event.set()
 
     def kill(self, job_id: str) -> None:
-        """End the job's process, if it has one."""
+        """End the job's process, if it has one; that is no failure of the job."""
         child = self._children.get(job_id)
-        if child is not None and child.returncode is None:
-            child.kill()
+        if child is not None:
+            self._meant.add(job_id)
+            if child.returncode is None:
+                child.kill()
 
-    async def _work(self, verb: str) -> None:
+    async def _next(self, verb: str) -> None:
+        """Do the next job's part, or wait for one."""
+        self._wake[verb].clear()
+        job = await asyncio.to_thread(self._take, verb)
+        if job is None or self._stopping:
+            await self._wake[verb].wait()
+            return
+        code = await self._run(verb, job)
+        await asyncio.shield(asyncio.to_thread(self._ended, verb, job, code))
+        self._children.pop(job["id"], None)
+        self._meant.discard(job["id"])
+        self.wake()
+
+    def _take(self, verb: str) -> Record | None:
+        """The oldest job that waits for this. A training job that still counts as running has lost its process."""
+        if verb == "train":
+            for lost in self._store.jobs_with("running"):
+                self._died(lost, "the server ended while this job was running")
         status = {"validate": "validating_files", "train": "queued"}[verb]
-        while not self._stopping:
-            self._wake[verb].clear()
-            waiting = await asyncio.to_thread(self._store.waiting_jobs)
-            job = next((each for each in waiting if each["status"] == status), None)
-            if job is None:
-                await self._wake[verb].wait()
-                continue
-            if verb == "train":
-                job = self._store.change(JOBS, job["id"], ("queued",), status="running", attempts=job["attempts"] + 1)
-                if job is None:
-                    continue
-                self._store.tell(job["id"], "Fine-tuning job started")
-            code = await self._run(verb, job)
-            await asyncio.to_thread(self._ended, verb, job, code)
-            self.wake()
+        job = next((each for each in self._store.waiting_jobs() if each["status"] == status), None)
+        if job is None:
+            return None
+        after = {"validate": "validating_files", "train": "running"}[verb]
+        job = self._store.change(JOBS, job["id"], (status,), status=after, attempts=job["attempts"] + 1)
+        if job is not None and verb == "train":
+            self._store.tell(job["id"], "Fine-tuning job started")
+        return job
 
     async def _run(self, verb: str, job: Record) -> int:
         options = {"encoder": self._settings.encoder, "threads": self._settings.training_threads, "nice": NICE}
@@ -89,16 +107,13 @@ class Runner:
             json.dumps(options), stdin=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self._children[job["id"]] = child
-        try:
-            current = await asyncio.to_thread(self._store.get, JOBS, job["id"])
-            if self._stopping or current is None or current["status"] in ENDED or current["paused"]:
-                child.kill()  # it was cancelled or paused while the process began
-            return await child.wait()
-        finally:
-            del self._children[job["id"]]
+        current = await asyncio.to_thread(self._store.get, JOBS, job["id"])
+        if self._stopping or current is None or current["status"] in ENDED or current["paused"]:
+            self.kill(job["id"])  # it was cancelled or paused while the process began
+        return await child.wait()
 
     def _ended(self, verb: str, job: Record, code: int) -> None:
-        """Of a process that did not come to an end by itself: the job starts again, or has failed."""
+        """What becomes of a job whose process has ended."""
         current = self._store.get(JOBS, job["id"])
         if current is None or current["status"] in ENDED:
             log("job", job=job["id"], status=current and current["status"])
@@ -107,24 +122,30 @@ class Runner:
             return
         if verb == "validate" and current["status"] == "queued":
             return
-        if current["paused"] or self._stopping:
-            if verb == "train":
-                self._again(job, "paused: it starts from the beginning when it is resumed" if current["paused"]
-                            else "the server was stopped: the job starts again with it", attempts=job["attempts"] - 1)  # fmt: skip
+        if job["id"] in self._meant:
+            why = (
+                "the server was stopped: the job starts again with it"
+                if self._stopping
+                else "paused: it starts from the beginning"
+            )
+            self._again(current, why, attempts=current["attempts"] - 1)
             return
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         log("job process ended", logging.ERROR, job=job["id"], verb=verb, code=code)
-        if verb == "train" and code < 0 and current["attempts"] < ATTEMPTS:
-            self._again(
-                job, f"the job's process {how}: it starts again, attempt {current['attempts'] + 1} of {ATTEMPTS}"
-            )
-            return
-        hint = "; is there memory enough?" if code == -9 else "; the server's log has more"
-        fail(self._store, job, "worker_died", f"the job's process {how}{hint}", None)
+        self._died(current, f"the job's process {how}", again=code < 0)
+
+    def _died(self, job: Record, how: str, again: bool = True) -> None:
+        """The job starts again, unless it has died too often."""
+        if again and job["attempts"] < ATTEMPTS:
+            self._again(job, f"{how}: it starts again, attempt {job['attempts'] + 1} of {ATTEMPTS}")
+        else:
+            hint = "is there memory enough?" if again else "the server's log has more"
+            fail(self._store, job, "worker_died", f"{how}; {hint}", None)
 
     def _again(self, job: Record, why: str, **values: Any) -> None:
         self._store.tell(job["id"], why, "warn")
-        self._store.change(JOBS, job["id"], ("running",), status="queued", estimated_finish=None, **values)
+        status = "queued" if job["status"] == "running" else job["status"]
+        self._store.change(JOBS, job["id"], (job["status"],), status=status, estimated_finish=None, **values)
 
 
 def job_object(job: Record) -> Json:
@@ -174,7 +195,7 @@ def event_object(event: Record) -> Json:
 
 def checkpoints_of(job: Record, store: ServerStore) -> list[Json]:
     """The one state of the model that is kept: its last."""
-    if job["status"] != "succeeded":
+    if job["status"] != "succeeded" or job["model"] is None:
         return []
     events, _ = store.page(EVENTS, 1, job_id=job["id"], kind="metrics")
     found = events[0]["data"] if events else {}
@@ -220,15 +241,14 @@ def router(settings: Settings, store: ServerStore, files: Files, runner: Runner)
                     )
         kept = request.model_dump(include=set(JobRequest.model_fields), exclude_none=True, mode="json")
         record = {"id": new_id("ftjob-"), "created_at": now(), "status": "validating_files", "request": kept}
-        job = await asyncio.to_thread(
-            store.add_job, record | {"paused": False, "attempts": 0, "announced": False}, settings.most_jobs
-        )
+        events = [f"Created fine-tuning job: {record['id']}"]
+        if request.model != settings.encoder:
+            events.append(f"'{request.model}' is taken as a name for the local base model {settings.encoder}")
+        record |= {"paused": False, "attempts": 0, "announced": False}
+        job = await asyncio.to_thread(store.add_job, record, settings.most_jobs, events)
         if job is None:
             raise WireError(429, f"{settings.most_jobs} jobs are waiting already; try again later",
                             code="queue_full", retry_after_s=30)  # fmt: skip
-        store.tell(job["id"], f"Created fine-tuning job: {job['id']}")
-        if request.model != settings.encoder:
-            store.tell(job["id"], f"'{request.model}' is taken as a name for the local base model {settings.encoder}")
         runner.wake()
         return job_object(job)
 
@@ -262,21 +282,22 @@ def router(settings: Settings, store: ServerStore, files: Files, runner: Runner)
 
     @routes.post("/{job_id}/cancel")
     async def cancel(job_id: Name) -> Json:
-        job = changed(job_id, "cancelled", status="cancelled", finished_at=now(), estimated_finish=None)
-        store.tell(job_id, "The job was cancelled")
+        ended = {"status": "cancelled", "finished_at": now(), "estimated_finish": None}
+        job = await asyncio.to_thread(changed, job_id, "cancelled", **ended)
         runner.kill(job_id)
+        await asyncio.to_thread(store.tell, job_id, "The job was cancelled")
         return job
 
     @routes.post("/{job_id}/pause")
     async def pause(job_id: Name) -> Json:
-        job = changed(job_id, "paused", paused=True)
+        job = await asyncio.to_thread(changed, job_id, "paused", paused=True)
         runner.kill(job_id)
         return job
 
     @routes.post("/{job_id}/resume")
     async def resume(job_id: Name) -> Json:
-        job = changed(job_id, "resumed", paused=False)
-        store.tell(job_id, "The job was resumed")
+        job = await asyncio.to_thread(changed, job_id, "resumed", paused=False)
+        await asyncio.to_thread(store.tell, job_id, "The job was resumed")
         runner.wake()
         return job
 

@@ -7,18 +7,21 @@ import queue
 import threading
 from collections.abc import Callable
 
-from sqlalchemy.exc import DatabaseError
-
 from fingerpost.store.served import Record, ServerStore
 
 MOST_AT_ONCE = 500
 
 
 class Journal:
-    """Appends requests to the log. `on_lost` is told how many could not be kept, and why: they are answered all the same."""
+    """Appends requests to the log, their texts passed through `redact` before.
 
-    def __init__(self, store: ServerStore, on_lost: Callable[[int, str], None]) -> None:
-        self._store, self._on_lost = store, on_lost
+    `on_lost` is told how many could not be kept, and why: they are answered all the same.
+    """
+
+    def __init__(
+        self, store: ServerStore, redact: Callable[[str], str] | None, on_lost: Callable[[int, str], None]
+    ) -> None:
+        self._store, self._redact, self._on_lost = store, redact, on_lost
         self._queue: queue.SimpleQueue[tuple[Record, asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
@@ -36,9 +39,9 @@ class Journal:
         self._thread.join()
 
     def _work(self) -> None:
-        while (first := self._queue.get()) is not None:
+        ends = False
+        while not ends and (first := self._queue.get()) is not None:
             batch = [first]
-            ends = False
             while len(batch) < MOST_AT_ONCE and not self._queue.empty():
                 each = self._queue.get()
                 if each is None:
@@ -46,12 +49,19 @@ class Journal:
                     break
                 batch.append(each)
             try:
-                self._store.log([record for record, _ in batch])
-            except (DatabaseError, OSError) as error:
+                self._store.log([self._redacted(record) for record, _ in batch])
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must be let go
                 self._loop.call_soon_threadsafe(self._on_lost, len(batch), str(getattr(error, "orig", error)))
             self._loop.call_soon_threadsafe(_resolve, [done for _, done in batch])
-            if ends:
-                return
+
+    def _redacted(self, record: Record) -> Record:
+        if self._redact is None:
+            return record
+        messages = [[role, self._redact(text)] for role, text in record["messages"]]
+        teacher = record["teacher"]
+        if teacher is not None:
+            teacher = {**teacher, "raw": self._redact(teacher["raw"])}
+        return {**record, "messages": messages, "teacher": teacher}
 
 
 def _resolve(ready: list[asyncio.Future[None]]) -> None:

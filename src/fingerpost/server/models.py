@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fingerpost import artifact, students
-from fingerpost.cutoff import Cutoff
-from fingerpost.errors import FingerpostError
+from fingerpost.errors import FingerpostError, ModelError
 from fingerpost.prompt import answer_of, system_prompt
+from fingerpost.server.target import Choice
 from fingerpost.server.wire import WireError
 from fingerpost.store.served import ServerStore
 from fingerpost.types import Frame, Label, Manifest, Predictor, ReplyForm, Task
@@ -24,7 +24,7 @@ CHECKPOINT = ":ckpt-step-"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model as it is served. Without a cut-off nothing goes to the teacher; `math.inf` as cut-off: everything."""
+    """A model as it is served."""
 
     name: str
     folder: Path
@@ -34,8 +34,12 @@ class Served:
     frame: Frame
     system: str
     created: int
-    cutoff: float | None = None
-    chosen: Cutoff | None = None
+    choice: Choice
+
+    @property
+    def cutoff(self) -> float | None:
+        """Below this confidence the teacher is asked; never where it is None."""
+        return self.choice.cutoff
 
     def label(self, name: str) -> Label:
         """The label of this name."""
@@ -62,7 +66,7 @@ class Models:
         named: folders by the name that they are served under; the first answers `/v1/route` requests without a model.
         store: knows the jobs; `folder` holds their models.
         task: of the project, for the teacher's prompt of models that are of this task.
-        choose: the cut-off of a model, from its folder; None as value where there is no teacher.
+        choose: the cut-off of a model, from its folder.
 
     Raises:
         ModelError: one of the named folders cannot be loaded.
@@ -74,7 +78,7 @@ class Models:
         store: ServerStore,
         folder: Path,
         task: Task | None = None,
-        choose: Callable[[Path], tuple[float | None, Cutoff | None]] = lambda _: (None, None),
+        choose: Callable[[Path], Choice] = lambda _: Choice(),
     ) -> None:
         self._store, self._folder, self._task, self._choose = store, folder, task, choose
         self._lock = threading.Lock()
@@ -92,7 +96,13 @@ class Models:
         """The model, if it is loaded. Without a name, the first."""
         if name is None:
             return next(iter(self._named.values()), None)
-        return self._named.get(name) or self._tuned.get(name.split(CHECKPOINT)[0])
+        if (found := self._named.get(name)) is not None:
+            return found
+        with self._lock:
+            base = name.split(CHECKPOINT)[0]
+            if base in self._tuned:
+                self._tuned.move_to_end(base)
+            return self._tuned.get(base)
 
     def get(self, name: str | None) -> Served:
         """The model, loaded if need be, which takes a while.
@@ -135,23 +145,24 @@ class Models:
             stamp = _stamp(path)
             if stamp is None or stamp == self._stamps[name]:
                 continue
-            self._stamps[name] = stamp
             try:
                 self._named[name] = self._load(name, path)
             except FingerpostError as error:
                 done.append((name, str(error)))
             else:
                 done.append((name, None))
+            self._stamps[name] = stamp
         return done
 
     def _load(self, name: str, path: Path) -> Served:
         student: Any = students.load(path)
         manifest: Manifest = student.manifest
+        if manifest.kind == "hosted":
+            raise ModelError(f"{path} is a model at a provider, which serves it; name a model of this machine")
         task = Task(name=manifest.name, labels=tuple(manifest.labels), answer_field=manifest.answer_field)
         if self._task is not None and self._task.names == task.names:
             task = self._task
         form = form_of(manifest)
-        cutoff, chosen = self._choose(path)
         return Served(
             name=name,
             folder=path,
@@ -161,8 +172,7 @@ class Models:
             frame=manifest.frame,
             system=manifest.system or system_prompt(task, codes=form.codes),
             created=int((path / artifact.MANIFEST).stat().st_mtime),
-            cutoff=cutoff,
-            chosen=chosen,
+            choice=self._choose(path),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fingerpost import artifact
@@ -12,41 +13,52 @@ from fingerpost.opinions import LabelsFrom, known, shares
 from fingerpost.server.settings import Settings
 from fingerpost.store import Store
 
-Choice = tuple[float | None, Cutoff | None]
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A cut-off: None where nothing goes to the teacher, `math.inf` where everything does.
+
+    `found` is what dev rows show of it, compared with `against`; None where it was given, or they show it for none.
+    """
+
+    cutoff: float | None = None
+    found: Cutoff | None = None
+    against: str = ""
 
 
 def cutoffs(settings: Settings) -> Callable[[Path], Choice]:
-    """What gives a model folder's cut-off; `math.inf`, everything to the teacher, where the target cannot be met.
+    """What gives a model folder's cut-off.
 
     Of a project's model the dev questions are compared with the teacher's answers or with people's labels, of another
     with the labels in its validation rows. Models say of dev rows what they said before they learnt from them.
     """
     target = settings.agreement if settings.accuracy is None else settings.accuracy
     if settings.teacher is None:
-        return lambda _: (None, None)
+        return lambda _: Choice()
     if settings.cutoff is not None or target is None:
-        return lambda _: (settings.cutoff, None)
-    labels = _project_labels(settings, "teacher" if settings.accuracy is None else "human")
+        return lambda _: Choice(settings.cutoff)
 
     def choose(folder: Path) -> Choice:
-        answers = artifact.dev_answers(folder)
-        named = folder.resolve().parent != settings.tuned.resolve()
-        if labels is not None and named:
-            rows = [(each, labels[each.id]) for each in answers if each.id in labels]
-        else:
-            rows = [(each, each.label) for each in answers]
+        answers = {each.id: each for each in artifact.dev_answers(folder)}  # a text that comes twice counts once
+        labels, against = {each.id: each.label for each in answers.values()}, "the labels of its validation rows"
+        if settings.project is not None and folder.resolve().parent != settings.tuned.resolve():
+            use: LabelsFrom = "teacher" if settings.accuracy is None else "human"
+            labels = _project_labels(settings, use)
+            against = "the teacher's answers" if use == "teacher" else "people's labels"
+        rows = [(each, labels[key]) for key, each in answers.items() if key in labels]
         found = choose_cutoff(
             [each.confidence for each, _ in rows], [each.answer == label for each, label in rows], target
         )
-        return (math.inf if found is None else found.value), found
+        return Choice(math.inf if found is None else found.value, found, against)
 
     return choose
 
 
-def _project_labels(settings: Settings, use: LabelsFrom) -> dict[str, str] | None:
-    """The label of each dev question of the project, by the teacher or by people; None without a project."""
-    if settings.project is None or settings.task is None or settings.teacher is None:
-        return None
+def _project_labels(settings: Settings, use: LabelsFrom) -> dict[str, str]:
+    """The label of each dev question of the project, by the teacher or by people."""
+    assert settings.project is not None
+    assert settings.task is not None
+    assert settings.teacher is not None
     names = set(settings.task.names)
     with Store(settings.project / "fingerpost.db") as store:
         dev = {question.id for question in store.questions("dev")}

@@ -12,6 +12,7 @@ import logging
 import httpx2
 
 from fingerpost.server.logs import log
+from fingerpost.server.supervise import forever
 from fingerpost.server.wire import Json
 from fingerpost.store.served import JOBS, ServerStore, now
 
@@ -37,12 +38,14 @@ class Announcer:
     async def run(self) -> None:
         """For as long as the server does."""
         async with httpx2.AsyncClient(timeout=10) as client:
-            while True:
-                for table, record in await asyncio.to_thread(self._store.unannounced):
-                    kind = "fine_tuning.job" if table is JOBS else "batch"
-                    if await self._told(client, kind, record["id"], record["status"]):
-                        await asyncio.to_thread(self._store.change, table, record["id"], announced=True)
-                await asyncio.sleep(POLL_S)
+            await forever("webhooks", lambda: self._round(client))
+
+    async def _round(self, client: httpx2.AsyncClient) -> None:
+        for table, record in await asyncio.to_thread(self._store.unannounced):
+            kind = "fine_tuning.job" if table is JOBS else "batch"
+            if await self._told(client, kind, record["id"], record["status"]):
+                await asyncio.to_thread(self._store.change, table, record["id"], announced=True)
+        await asyncio.sleep(POLL_S)
 
     async def _told(self, client: httpx2.AsyncClient, kind: str, key: str, status: str) -> bool:
         """Whether nothing is left to be told."""

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Json: TypeAlias = dict[str, Any]
 
@@ -45,18 +45,24 @@ def error_body(status: int, message: str, code: str | None = None, param: str | 
 # --- requests
 
 
-def _clean(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("must not hold a null character")
-    if any("\ud800" <= each <= "\udfff" for each in text):
-        raise ValueError("holds half a character (a lone surrogate)")
-    return text
+def clean(value: Any) -> Any:
+    """Refuse what cannot be stored or sent on, wherever it stands in a request."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            if "\x00" in each or any("\ud800" <= character <= "\udfff" for character in each):
+                raise ValueError("a text holds a null character or half a character (a lone surrogate)")
+        elif isinstance(each, dict):
+            waiting += [*each.keys(), *each.values()]
+        elif isinstance(each, list):
+            waiting += each
+    return value
 
 
-Text: TypeAlias = Annotated[str, AfterValidator(_clean)]
-Name: TypeAlias = Annotated[Text, Field(min_length=1, max_length=300)]
+Name: TypeAlias = Annotated[str, AfterValidator(clean), Field(min_length=1, max_length=300)]
 Metadata: TypeAlias = Annotated[
-    dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=512)]], Field(max_length=16)
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
 ]
 
 
@@ -66,25 +72,34 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
 
+class Body(Request):
+    """The whole of a request."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _isclean(cls, value: Any) -> Any:
+        return clean(value)
+
+
 class Part(Request):
     """A part of a message's content; only text can be read."""
 
     type: str
-    text: Text | None = None
+    text: str | None = None
 
 
 class Turn(Request):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Text | list[Part] | None = None
+    content: str | list[Part] | None = None
 
 
 class StreamOptions(Request):
     include_usage: bool | None = None
 
 
-class ChatRequest(Request):
+class ChatRequest(Body):
     """POST /v1/chat/completions."""
 
     model: Name
@@ -98,21 +113,19 @@ class ChatRequest(Request):
     tool_choice: Any = None
 
 
-class RouteRequest(Request):
+class RouteRequest(Body):
     """POST /v1/route. `input` is a text, or a list of texts and conversations; `labels` are the ones allowed."""
 
-    input: (
-        Text | Annotated[list[Text | Annotated[list[Turn], Field(min_length=1)]], Field(min_length=1, max_length=256)]
-    )
+    input: str | Annotated[list[str | Annotated[list[Turn], Field(min_length=1)]], Field(min_length=1, max_length=256)]
     model: Name | None = None
-    labels: Annotated[list[Text | int], Field(min_length=1, max_length=1000)] | None = None
+    labels: Annotated[list[str | int], Field(min_length=1, max_length=1000)] | None = None
     scores: bool = True
 
 
 class Hyperparameters(Request):
     n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=50)] | None = None
-    batch_size: Any = None
-    learning_rate_multiplier: Any = None
+    batch_size: Literal["auto"] | int | None = None
+    learning_rate_multiplier: Literal["auto"] | float | None = None
 
 
 class MethodSettings(Request):
@@ -124,25 +137,25 @@ class Method(Request):
     supervised: MethodSettings | None = None
 
 
-class JobRequest(Request):
+class JobRequest(Body):
     """POST /v1/fine_tuning/jobs."""
 
     model: Name
     training_file: Name
     validation_file: Name | None = None
-    suffix: Annotated[Text, Field(min_length=1, max_length=64)] | None = None
+    suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
     metadata: Metadata | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
 
 
-class BatchRequest(Request):
+class BatchRequest(Body):
     """POST /v1/batches."""
 
     input_file_id: Name
-    endpoint: Text
-    completion_window: Text
+    endpoint: str
+    completion_window: str
     metadata: Metadata | None = None
 
 

@@ -54,7 +54,7 @@ def validate(settings: Settings, store: ServerStore, job: Record) -> None:
     for note in notes:
         store.tell(job["id"], note, "warn")
     store.tell(job["id"], "Files validated, moving job to queued state")
-    store.change(JOBS, job["id"], ("validating_files",), status="queued")
+    store.change(JOBS, job["id"], ("validating_files",), status="queued", attempts=0)
 
 
 def read(settings: Settings, store: ServerStore, request: Json) -> tuple[ChatData, list[Example], list[str]]:

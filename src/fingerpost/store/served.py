@@ -21,6 +21,7 @@ Record: TypeAlias = dict[str, Any]
 
 DATABASE = "fingerpost.db"
 KEY_PREFIX = "sk-fp-"
+FORGET = 2_000  # requests are deleted in one transaction
 ENDED = ("succeeded", "failed", "cancelled")
 BATCH_ENDED = ("completed", "failed", "cancelled", "expired")
 FILES, JOBS, EVENTS, BATCHES = files, jobs, job_events, batches
@@ -86,13 +87,15 @@ class ServerStore:
 
     # --- jobs and batches
 
-    def add_job(self, record: Record, most_waiting: int) -> Record | None:
-        """Take a job, unless so many wait already."""
+    def add_job(self, record: Record, most_waiting: int, events: Sequence[str] = ()) -> Record | None:
+        """Take a job, with its first events, unless so many wait already."""
         with writing(self._engine) as connection:
             waiting = select(func.count()).where(jobs.c.status.in_(["validating_files", "queued"]))
             if connection.execute(waiting).scalar_one() >= most_waiting:
                 return None
             row = connection.execute(jobs.insert().values(record).returning(*jobs.c)).one()
+            for message in events:
+                connection.execute(job_events.insert().values(_event(row.id, message, "info", None)))
         return dict(row._mapping)
 
     def waiting_jobs(self) -> list[Record]:
@@ -125,11 +128,7 @@ class ServerStore:
 
     def tell(self, job_id: str, message: str, level: str = "info", data: Record | None = None) -> None:
         """Append an event to a job; with `data`, it is one of metrics."""
-        kind = "message" if data is None else "metrics"
-        self.add(
-            job_events,
-            {"job_id": job_id, "created_at": now(), "level": level, "kind": kind, "message": message, "data": data},
-        )
+        self.add(job_events, _event(job_id, message, level, data))
 
     # --- keys
 
@@ -174,13 +173,24 @@ class ServerStore:
         return self._all(select(requests).order_by(requests.c.confidence, requests.c.id))
 
     def forget(self, before: int) -> int:
-        """Delete the requests before this time; returns how many."""
-        with writing(self._engine) as connection:
-            return int(connection.execute(delete(requests).where(requests.c.at < before)).rowcount)
+        """Delete the requests before this time, some at once so that others can write between; returns how many."""
+        gone = 0
+        old = select(requests.c.id).where(requests.c.at < before).limit(FORGET)
+        while True:
+            with writing(self._engine) as connection:
+                found = int(connection.execute(delete(requests).where(requests.c.id.in_(old))).rowcount)
+            gone += found
+            if found < FORGET:
+                return gone
 
     def _all(self, query: Any) -> list[Record]:
         with self._engine.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(query)]
+
+
+def _event(job_id: str, message: str, level: str, data: Record | None) -> Record:
+    kind = "message" if data is None else "metrics"
+    return {"job_id": job_id, "created_at": now(), "level": level, "kind": kind, "message": message, "data": data}
 
 
 def hash_key(key: str) -> str:

@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
 from fingerpost import __version__, artifact
 from fingerpost.errors import InputError, ModelError, TeacherError
+from fingerpost.lock import locked
 from fingerpost.prompt import chat, parse, prompt_fingerprint, render, reply, system_prompt
 from fingerpost.text import conversation, fingerprint
 from fingerpost.types import Example, Manifest, Message, Prediction, Task, Usage
@@ -28,6 +30,7 @@ from fingerpost.types import Example, Manifest, Message, Prediction, Task, Usage
 AT_ONCE = 8
 FIRST_POLL_S, LONGEST_POLL_S = 1.0, 20.0
 MAX_TOKENS = 64
+TRUST = "FINGERPOST_TRUST"  # hosts that may get a key, with commas between
 
 
 def lines_of(task: Task, examples: Sequence[Example]) -> list[str]:
@@ -62,13 +65,51 @@ def fit(
         ModelError: the job failed, or was cancelled.
         TeacherError: the provider cannot be reached or refuses; run it again, and it goes on.
     """
+    artifact.require_free(folder)
     client = client_of(base_url, key_env)
     sides = {"training_file": lines_of(task, examples), "validation_file": lines_of(task, dev)}
     key = fingerprint(
         [*sides["training_file"], *sides["validation_file"], model, suffix or "", base_url or "", str(epochs)]
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    kept = _Kept(folder.with_name(f".{folder.name}-job.json"), key)
+    kept = _Kept(folder.with_name(f".{folder.name}-{key}.json"))
+    with locked(kept.file.with_suffix(".lock"), f"another run trains {folder} already; wait for it"):
+        job = _finished(client, kept, sides, model, suffix, epochs, key_env, show)
+    with artifact.writing(folder) as fresh:
+        ids = sorted({each.id for each in (*examples, *dev)})
+        (fresh / artifact.TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
+        manifest = artifact.write_manifest(fresh, Manifest(
+            kind="hosted",
+            name=folder.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            fingerpost=__version__,
+            labels=list(task.labels),
+            answer_field=task.answer_field,
+            system=system_prompt(task, codes=True),
+            hosted={"model": job.fine_tuned_model, "base_url": str(client.base_url), "key_env": key_env, "job": job.id},
+            history=0,
+            max_tokens=MAX_TOKENS,
+            task_fingerprint=prompt_fingerprint(task),
+            data_fingerprint=data_fingerprint,
+            labels_from=labels_from or {},
+            training={"train_rows": len(examples), "dev_rows": len(dev), "tokens": job.trained_tokens or 0},
+            versions={"openai": version("openai")},
+        ))  # fmt: skip
+    kept.forget()
+    return manifest
+
+
+def _finished(
+    client: openai.OpenAI,
+    kept: _Kept,
+    sides: dict[str, list[str]],
+    model: str,
+    suffix: str | None,
+    epochs: int | None,
+    key_env: str,
+    show: Callable[[str], None],
+) -> Any:
+    """The job, succeeded: begun, or gone on with, from what is kept."""
     try:
         for name, lines in sides.items():
             if lines and name not in kept.state:
@@ -90,28 +131,7 @@ def fit(
         kept.forget()
         why = job.error.message if job.error and job.error.message else "no reason was given"
         raise ModelError(f"the job {job.id} {job.status}: {why}; mend that, and run the command again")
-    with artifact.writing(folder) as fresh:
-        ids = sorted({each.id for each in (*examples, *dev)})
-        (fresh / artifact.TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
-        manifest = artifact.write_manifest(fresh, Manifest(
-            kind="hosted",
-            name=folder.name,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            fingerpost=__version__,
-            labels=list(task.labels),
-            answer_field=task.answer_field,
-            system=system_prompt(task, codes=True),
-            hosted={"model": job.fine_tuned_model, "base_url": base_url or "", "key_env": key_env, "job": job.id},
-            history=0,
-            max_tokens=MAX_TOKENS,
-            task_fingerprint=prompt_fingerprint(task),
-            data_fingerprint=data_fingerprint,
-            labels_from=labels_from or {},
-            training={"train_rows": len(examples), "dev_rows": len(dev), "tokens": job.trained_tokens or 0},
-            versions={"openai": version("openai")},
-        ))  # fmt: skip
-    kept.forget()
-    return manifest
+    return job
 
 
 class HostedStudent:
@@ -119,16 +139,18 @@ class HostedStudent:
 
     Raises:
         InputError: on construction, if there is no API key.
+        ModelError: it answers at a place that the user has not named.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.name = folder.name
         self.manifest = manifest
         hosted = manifest.hosted
+        _require_trust(folder, hosted["base_url"])
         self._model = hosted["model"]
         self._key_env = hosted["key_env"]
         self._task = Task(name=manifest.name, labels=tuple(manifest.labels), answer_field=manifest.answer_field)
-        self._client = client_of(hosted["base_url"] or None, self._key_env)
+        self._client = client_of(hosted["base_url"], self._key_env)
 
     def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
         """One prediction for each conversation, in order. The confidence is the probability of the reply's tokens.
@@ -180,30 +202,38 @@ def client_of(base_url: str | None, key_env: str) -> openai.OpenAI:
 
 def is_local(base_url: str | None) -> bool:
     """Whether the provider is a server on this machine."""
-    from urllib.parse import urlsplit
-
     return (urlsplit(base_url or "").hostname or "") in ("localhost", "127.0.0.1", "::1")
 
 
-class _Kept:
-    """How far this job has come, in a file; of other data, or another model, nothing is taken over."""
+def _require_trust(folder: Path, base_url: str) -> None:
+    """A model folder says where it answers, and that place gets the key: only one that the user has named.
 
-    def __init__(self, file: Path, key: str) -> None:
-        self._file = file
-        self.state: dict[str, str] = {"key": key}
-        if file.is_file():
-            found = json.loads(file.read_text(encoding="utf-8"))
-            if found.get("key") == key:
-                self.state = found
+    Raises:
+        ModelError: this place is neither OpenAI's, nor that of $OPENAI_BASE_URL, nor in $FINGERPOST_TRUST.
+    """
+    host = urlsplit(base_url).hostname
+    named = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).hostname
+    trusted = {"api.openai.com", named, *os.environ.get(TRUST, "").split(",")}
+    if not is_local(base_url) and host not in trusted:
+        raise ModelError(f"{folder} answers at {host}, which would get your key; if you trust it, set {TRUST}={host}")
+
+
+class _Kept:
+    """How far a job has come, in a file. Other data, or another model, have another file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.state: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
     def put(self, name: str, value: str) -> None:
         self.state[name] = value
-        part = self._file.with_suffix(".part")
+        part = self.file.with_suffix(".part")
         part.write_text(json.dumps(self.state), encoding="utf-8")
-        part.replace(self._file)
+        part.replace(self.file)
 
     def forget(self) -> None:
-        self._file.unlink(missing_ok=True)
+        for file in (self.file, self.file.with_suffix(".lock")):
+            file.unlink(missing_ok=True)
 
 
 def _job(client: openai.OpenAI, kept: _Kept, model: str, suffix: str | None, epochs: int | None) -> Any:

@@ -1,4 +1,4 @@
-"""One server to a folder: two would run the same jobs twice."""
+"""A lock between processes: the system frees it when its holder ends, however that ends."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fingerpost.errors import InputError
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system frees it when the process ends, however it does.
+def locked(file: Path, taken: str) -> Iterator[None]:
+    """Hold the lock on a file, which is made.
 
     Raises:
-        InputError: another server holds it.
+        InputError: another process holds it; `taken` is the message.
     """
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    with (folder / "lock").open("a") as stream:
+    with file.open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"another server uses {folder}; stop it, or give this one a folder with --data") from None
+            raise InputError(taken) from None
         yield
