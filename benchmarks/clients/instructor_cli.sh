@@ -1,5 +1,5 @@
 # instructor's command line: a job from a file, watched by itself, and the list of jobs.
-instructor jobs create-from-file train.jsonl --n-epochs 1 --model gpt-3.5-turbo --model-suffix hr
+timeout 25 instructor jobs create-from-file train.jsonl --n-epochs 1 --model gpt-3.5-turbo --model-suffix hr || true  # it watches until Ctrl-C
 instructor files list
 model=$(python -c "
 import openai, time

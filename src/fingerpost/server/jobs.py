@@ -34,6 +34,7 @@ class Runner:
         self._wake = {"validate": asyncio.Event(), "train": asyncio.Event()}
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._meant: set[str] = set()  # jobs whose process was ended on purpose
+        self._busy: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
 
@@ -51,9 +52,9 @@ class Runner:
 
     async def stop(self) -> None:
         self._stopping = True
-        for job_id in list(self._children):
-            self.kill(job_id)
-        while self._children:
+        while self._busy:
+            for job_id in list(self._children):
+                self.kill(job_id)
             await asyncio.sleep(0.01)
         for task in self._tasks:
             task.cancel()
@@ -75,15 +76,18 @@ class Runner:
     async def _next(self, verb: str) -> None:
         """Do the next job's part, or wait for one."""
         self._wake[verb].clear()
-        job = await asyncio.to_thread(self._take, verb)
-        if job is None or self._stopping:
-            await self._wake[verb].wait()
-            return
-        code = await self._run(verb, job)
-        await asyncio.shield(asyncio.to_thread(self._ended, verb, job, code))
-        self._children.pop(job["id"], None)
-        self._meant.discard(job["id"])
-        self.wake()
+        self._busy.add(verb)
+        try:
+            job = None if self._stopping else await asyncio.to_thread(self._take, verb)
+            if job is not None:
+                code = await self._run(verb, job)
+                await asyncio.to_thread(self._ended, verb, job, code)
+                self._children.pop(job["id"], None)
+                self._meant.discard(job["id"])
+                self.wake()
+        finally:
+            self._busy.discard(verb)
+        await self._wake[verb].wait()
 
     def _take(self, verb: str) -> Record | None:
         """The oldest job that waits for this. A training job that still counts as running has lost its process."""
