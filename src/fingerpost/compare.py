@@ -76,8 +76,7 @@ def _model(answers: Answers, predicted: NDArray[np.int64], teacher: NDArray[np.i
         model.latency_n = len(answers.seconds)
         p50, p95 = np.quantile(answers.seconds, [0.5, 0.95])
         model.latency_p50_ms, model.latency_p95_ms = float(1000 * p50), float(1000 * p95)
-    paid = answers.role == "teacher"  # the others run on the user's own machine
-    costs = [each.usage.cost_usd if paid else 0.0 for each in answers.predictions]
+    costs = [each.usage.cost_usd for each in answers.predictions]
     if known := [cost for cost in costs if cost is not None]:
         model.cost_n, model.cost_per_1000_usd = len(known), float(1000 * np.mean(known))
     return model

@@ -270,5 +270,5 @@ def _break_even(models: Sequence[ModelReport], spent_usd: float) -> dict[str, in
     return {
         model.name: math.ceil(spent_usd / (teacher.cost_per_1000_usd / 1000))
         for model in models
-        if model.role == "student"
+        if model.role == "student" and model.cost_per_1000_usd == 0
     }

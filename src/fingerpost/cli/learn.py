@@ -206,7 +206,7 @@ def evaluate_project(
     with project.store() as store:
         rows = step.rows_from_store(store)
         agree_to_ask(folders, len(rows), yes)
-        students = [step.Contestant("student", load(each)) for each in folders]
+        students = [_student(each) for each in folders]
         teachers = step.teachers_from_store(store, rows, notes)
         report = step.evaluate(
             project.task.name,
@@ -303,7 +303,7 @@ def _evaluate_file(
         contestants = [step.Contestant("base", load(base))]
         if teacher is not None:
             contestants.append(_teacher_of_file(file, chosen, teacher, task))
-        contestants += [step.Contestant("student", load(each)) for each in models]
+        contestants += [_student(each) for each in models]
         report = step.evaluate(file.stem, task.names, rows, contestants, notes=notes, show=show_step)
     if learning_curve:
         examples = [each for each in training.from_file(file, chosen).train if each.label in task.names]
@@ -313,6 +313,15 @@ def _evaluate_file(
             f"{len(rejected)} rows were left out, the first in line {rejected[0].line}: {rejected[0].reason}"
         )
     return report
+
+
+def _student(folder: Path) -> Contestant:
+    """A model to be measured; the answers of one at a provider are timed as they come, and not asked for twice."""
+    from fingerpost.artifact import read_manifest
+    from fingerpost.evaluate import Contestant
+    from fingerpost.students import load
+
+    return Contestant("student", load(folder), live=read_manifest(folder).kind != HOSTED)
 
 
 def _teacher_of_file(file: Path, chosen: Columns, column: str, task: Task) -> Contestant:

@@ -47,7 +47,7 @@ class EncoderStudent:
             for i, row, tokens in zip(chosen, probabilities, encoded, strict=True):
                 best = int(row.argmax())
                 scores = dict(zip(self.labels, row.tolist(), strict=True))
-                usage = Usage(prompt=sum(tokens.attention_mask), latency_s=seconds)
+                usage = Usage(prompt=sum(tokens.attention_mask), cost_usd=0.0, latency_s=seconds)
                 predictions[i] = Prediction(self.labels[best], float(row[best]), scores, self.name, usage)
         return [each for each in predictions if each is not None]
 
