@@ -12,7 +12,7 @@ import pytest
 from conftest import TEXTS, write_labelled
 
 import fingerpost
-from fingerpost.artifact import read_manifest
+from fingerpost.artifact import dev_answers, read_manifest
 from fingerpost.errors import InputError, ModelError
 from fingerpost.intake import Columns
 from fingerpost.students.encoder import training as fitting
@@ -55,8 +55,25 @@ def test_the_manifest_says_what_was_done(student: Path) -> None:
     manifest = read_manifest(student)
     assert manifest.encoder["sha256"].startswith("53aa5117") and manifest.precision == "int8"
     assert manifest.training["train_rows"] == 21 and manifest.training["dev_rows"] == 3
-    assert set(manifest.files) == {"model.onnx", "tokenizer.json", "trained_on.txt"}
+    assert set(manifest.files) == {"dev.jsonl", "model.onnx", "tokenizer.json", "trained_on.txt"}
     assert sum(file.stat().st_size for file in student.iterdir()) < 30e6
+
+
+def test_a_texts_result_does_not_depend_on_its_batch(student: Path) -> None:
+    router = fingerpost.load(student)
+    texts = [text for each in TEXTS.values() for text in each] + ["a far longer text " * 12]
+    together = router.predict(texts)
+    for text, found in zip(texts, together, strict=True):
+        (alone,) = router.predict([text])
+        assert alone.label == found.label
+        assert alone.scores == pytest.approx(found.scores, abs=0.002)
+
+
+def test_what_was_said_of_dev_rows_is_kept(student: Path) -> None:
+    answers = dev_answers(student)
+    assert len(answers) == 3
+    assert {each.label for each in answers} == {"billing", "delivery", "other"}
+    assert all(0 < each.confidence <= 1 for each in answers)
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "tokenizer.json", "manifest.json"])

@@ -210,6 +210,7 @@ def test_a_damaged_model_folder(tmp_path: Path, student: Path) -> None:
         assert server.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_stopping_sends_the_running_job_back_to_the_queue(tmp_path: Path) -> None:
     server = Serving(tmp_path).start()
     client = server.client()
