@@ -170,8 +170,8 @@ def _cutoff(served: Served, settings: Settings) -> str:
     target = settings.agreement if settings.accuracy is None else settings.accuracy
     if served.cutoff == math.inf:
         return (
-            f"; dev rows do not show {target:.1%} agreement with {against} on any part: everything goes to {teacher} "
-            "(more dev rows help, or a lower target)"
+            f"; {served.choice.rows:,} dev rows do not show {target:.1%} agreement with {against} on any part: "
+            f"everything goes to {teacher} (more dev rows help, or a lower target)"
         )
     if found is None:
         return f"; below {served.cutoff:.3f} goes to {teacher}"

@@ -18,12 +18,13 @@ from fingerpost.store import Store
 class Choice:
     """A cut-off: None where nothing goes to the teacher, `math.inf` where everything does.
 
-    `found` is what dev rows show of it, compared with `against`; None where it was given, or they show it for none.
+    `found` is what `rows` dev rows show of it, compared with `against`; None where it was given, or they show it for none.
     """
 
     cutoff: float | None = None
     found: Cutoff | None = None
     against: str = ""
+    rows: int = 0
 
 
 def cutoffs(settings: Settings) -> Callable[[Path], Choice]:
@@ -49,7 +50,7 @@ def cutoffs(settings: Settings) -> Callable[[Path], Choice]:
         found = choose_cutoff(
             [each.confidence for each, _ in rows], [each.answer == label for each, label in rows], target
         )
-        return Choice(math.inf if found is None else found.value, found, against)
+        return Choice(math.inf if found is None else found.value, found, against, len(rows))
 
     return choose
 
