@@ -7,7 +7,7 @@ import sys
 import typer
 
 from fingerpost import __version__
-from fingerpost.cli import define, label, learn, path, questions, review, serve
+from fingerpost.cli import define, label, learn, path, predict, questions, review, serve
 from fingerpost.errors import FingerpostError
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ for command in (
     define.define,
     learn.train,
     learn.evaluate,
-    learn.predict,
+    predict.predict,
     questions.export,
     serve.serve,
     path.run,

@@ -1,0 +1,79 @@
+"""predict: labels of texts, or of a whole file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fingerpost.cli.project import show_rejected
+
+if TYPE_CHECKING:
+    from fingerpost.types import Prediction
+
+PREDICT_BATCH = 1_024
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    inputs: Annotated[list[str], typer.Argument(help="Texts; or one file of them.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write a file's predictions here.")] = None,
+    text: Annotated[str | None, typer.Option(help="The file's column of texts.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to compute with.")] = 2,
+) -> None:
+    """Predict labels of texts, or of a whole file."""
+    from fingerpost.errors import InputError
+    from fingerpost.intake import MAX_CHARACTERS
+    from fingerpost.students import load
+
+    router = load(model, threads)
+    file = Path(inputs[0])
+    if len(inputs) == 1 and (output is not None or _is_file(file)):
+        _predict_file(router, file, output, text)
+        return
+    for each in inputs:
+        if not each.strip():
+            raise InputError("the text is empty; give at least one word")
+        if len(each) > MAX_CHARACTERS:
+            raise InputError(f"the text has {len(each):,} characters, at most {MAX_CHARACTERS:,} are taken; shorten it")
+        try:
+            each.encode()
+        except UnicodeEncodeError:
+            raise InputError("the text is not UTF-8; set your terminal to UTF-8") from None
+    for each, answer in zip(inputs, router.predict(inputs), strict=True):
+        print(f"{answer.label}\t{answer.confidence:.3f}" + (f"\t{each}" if len(inputs) > 1 else ""))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text too long for a file name
+        return False
+
+
+def _predict_file(router: Any, file: Path, output: Path | None, text: str | None) -> None:
+    """Stream a file through the model; a row that cannot be read is left out, and listed."""
+    from fingerpost.chunks import chunks
+    from fingerpost.errors import InputError
+    from fingerpost.intake import Columns, Rejected, read_items, writing
+
+    if output is None:
+        raise InputError(f"where should the predictions of {file} go? name a .csv, .jsonl or .parquet file with -o")
+    rejected: list[Rejected] = []
+    done = 0
+    with writing(output) as writer:
+        for chunk in chunks(read_items(file, Columns(text=text, label=None, teacher="-"), None), PREDICT_BATCH):
+            good = [item for item in chunk if not isinstance(item, Rejected)]
+            answers = iter(router.predict([item.messages for item in good]))
+            rows = []
+            for item in chunk:
+                if isinstance(item, Rejected):
+                    rejected.append(item)
+                    continue
+                answer: Prediction = next(answers)
+                rows.append({**item.values, "predicted": answer.label, "confidence": round(answer.confidence, 4)})
+            writer.write(rows)
+            done += len(chunk)
+    print(f"{output}: {done - len(rejected):,} predictions")
+    show_rejected(file, rejected, done)
