@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,10 +64,24 @@ def test_a_crash_costs_no_second_job_and_the_model_predicts(server: Serving, tmp
     assert [each.label for each in found] == ["delivery", "billing"]
     assert all(0.3 < each.confidence <= 1 for each in found)
     assert all(each.usage.prompt and each.usage.latency_s for each in found)
-    measured = subprocess.run([*CLI, "evaluate", str(model), str(data)], capture_output=True, text=True)
-    assert measured.returncode == 0, measured.stderr
-    assert "model" in measured.stdout
     student._client.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_hosted_model_is_measured_like_any_other(server: Serving, tuned: str, tmp_path: Path) -> None:
+    from fingerpost.artifact import write_manifest
+    from fingerpost.types import Label, Manifest
+
+    (tmp_path / "hosted").mkdir()
+    where = {"model": tuned, "base_url": server.url, "key_env": "NO_KEY", "job": "j"}
+    write_manifest(tmp_path / "hosted", Manifest(
+        kind="hosted", name="m", created="", fingerpost="0", labels=[Label(name=each) for each in ("billing", "delivery", "other")],
+        answer_field="action", history=0, max_tokens=64, task_fingerprint="", hosted=where,
+    ))  # fmt: skip
+    data = write_labelled(tmp_path / "data.csv")
+    measured = subprocess.run([*CLI, "evaluate", str(tmp_path / "hosted"), str(data)], capture_output=True, text=True)
+    assert measured.returncode == 0, measured.stderr
+    assert re.search(r"^hosted .* –\s*$", measured.stdout, flags=re.MULTILINE)  # its cost is not known
 
 
 def test_a_crash_between_creating_the_job_and_noting_it(server: Serving, tmp_path: Path) -> None:
