@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -222,13 +223,19 @@ def main() -> None:
         plot(arguments.plot, results, teacher)
 
 
-def plot(file: Path, results: list[dict[str, object]], teacher: float) -> None:
+def plot(file: Path, results: list[dict[str, Any]], teacher: float) -> None:
     """Accuracy over reviews, a line a method, the teacher dashed."""
     import altair as alt
     import vl_convert
 
-    values = [{**each, "low": each["accuracy_mean"] - each["accuracy_sd"],  # type: ignore[operator]
-               "high": each["accuracy_mean"] + each["accuracy_sd"]} for each in results]  # type: ignore[operator]  # fmt: skip
+    values = [
+        {
+            **each,
+            "low": each["accuracy_mean"] - each["accuracy_sd"],
+            "high": each["accuracy_mean"] + each["accuracy_sd"],
+        }
+        for each in results
+    ]
     x = alt.X(
         "reviews:Q",
         title="reviews",

@@ -15,10 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModel
 
 import fingerpost
+from fingerpost.students.encoder.predict import TOKENIZER_FILE, limited
 from fingerpost.students.encoder.source import DEFAULT, find_encoder
+from fingerpost.students.encoder.training import MAX_TOKENS
 
 MESSAGES = [
     "could you please tell me how many days of leave I still have this year",
@@ -48,7 +51,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     router = fingerpost.load(arguments.model)
-    tokenizer = router._tokenizer  # type: ignore[attr-defined]
+    tokenizer = limited(Tokenizer.from_file(str(arguments.model / TOKENIZER_FILE)), MAX_TOKENS)
     torch.set_num_threads(1)
     encoder = AutoModel.from_pretrained(find_encoder(DEFAULT)[0]).eval()
 

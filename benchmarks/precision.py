@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from tokenizers import Tokenizer
 
@@ -29,6 +30,13 @@ from fingerpost.students.encoder.training import MAX_TOKENS, network_of
 from fingerpost.task import load_task
 
 BATCH = 8
+
+
+def predict(session: InferenceSession, tokenizer: Tokenizer, texts: list[str]) -> NDArray[np.float64]:
+    encoded = tokenizer.encode_batch_fast(texts)
+    feed = {"input_ids": np.array([each.ids for each in encoded], dtype=np.int64),
+            "attention_mask": np.array([each.attention_mask for each in encoded], dtype=np.int64)}  # fmt: skip
+    return softmax(session.run(["logits"], feed)[0])
 
 
 def main() -> None:
@@ -59,17 +67,14 @@ def main() -> None:
         for name, file in files.items():
             session = open_session(file, threads=1)
 
-            def predict(part: list[str]) -> NDArray[np.float64]:
-                encoded = tokenizer.encode_batch_fast(part)
-                feed = {"input_ids": np.array([each.ids for each in encoded], dtype=np.int64),
-                        "attention_mask": np.array([each.attention_mask for each in encoded], dtype=np.int64)}  # fmt: skip
-                return softmax(session.run(["logits"], feed)[0])  # noqa: B023 - used in this round only
-
             began = time.perf_counter()
-            alone = np.concatenate([predict([text]) for text in texts])
+            alone = np.concatenate([predict(session, tokenizer, [text]) for text in texts])
             one = (time.perf_counter() - began) / len(texts)
             began = time.perf_counter()
-            parts = [predict([texts[i] for i in order[k : k + BATCH]]) for k in range(0, len(texts), BATCH)]
+            parts = [
+                predict(session, tokenizer, [texts[i] for i in order[k : k + BATCH]])
+                for k in range(0, len(texts), BATCH)
+            ]
             many = (time.perf_counter() - began) / len(texts)
             together = np.concatenate(parts)[np.argsort(order)]
             exact = alone if exact is None else exact

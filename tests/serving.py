@@ -85,7 +85,7 @@ class Serving:
     def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
         return httpx2.post(f"http://127.0.0.1:{self.port}{path}", json=body, headers=headers, timeout=60)
 
-    def ask(self, text: str, **more: Any) -> httpx2.Response:
+    def ask(self, text: str | list[dict[str, Any]], **more: Any) -> httpx2.Response:
         """One chat request to the model `student`."""
         return self.post(
             "/v1/chat/completions", {"model": "student", "messages": [{"role": "user", "content": text}], **more}

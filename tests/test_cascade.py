@@ -6,7 +6,7 @@ import json
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,8 +69,8 @@ def test_its_answer_comes_back_in_the_same_form(server: Serving, teacher: Teache
     ],
 )
 def test_whatever_becomes_of_the_teacher_the_student_answers(
-    server: Serving, teacher: Teacher, break_it, reason: str
-) -> None:  # type: ignore[no-untyped-def]
+    server: Serving, teacher: Teacher, break_it: Callable[[Teacher], None], reason: str
+) -> None:
     break_it(teacher)
     found = server.ask("my invoice is wrong")
     assert found.status_code == 200
@@ -176,7 +176,7 @@ def test_with_a_budget_the_replys_length_is_bounded(
             {"type": "text", "text": "billing"},
             {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}},
         ]
-        assert server.ask(image).headers["x-fingerpost-teacher"] == "budget"  # type: ignore[arg-type]
+        assert server.ask(image).headers["x-fingerpost-teacher"] == "budget"
     (sent,) = teacher.bodies
     assert sent["max_tokens"] == 64
     assert "service_tier" not in sent

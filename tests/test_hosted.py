@@ -55,6 +55,7 @@ def test_a_crash_costs_no_second_job_and_the_model_predicts(server: Serving, tmp
     manifest = read_manifest(model)
     assert manifest.kind == "hosted"
     student = fingerpost.load(model)
+    assert isinstance(student, hosted.HostedStudent)
     found = student.predict(
         [
             "where is my parcel",
@@ -64,7 +65,7 @@ def test_a_crash_costs_no_second_job_and_the_model_predicts(server: Serving, tmp
     assert [each.label for each in found] == ["delivery", "billing"]
     assert all(0.3 < each.confidence <= 1 for each in found)
     assert all(each.usage.prompt and each.usage.latency_s for each in found)
-    student._client.close()  # type: ignore[attr-defined]
+    student.close()
 
 
 @pytest.mark.slow
@@ -198,7 +199,7 @@ def test_a_strangers_model_folder_gets_no_key(tmp_path: Path, server: Serving, m
     with pytest.raises(ModelError, match="set FINGERPOST_TRUST=example.org"):
         fingerpost.load(tmp_path / "model")
     monkeypatch.setenv("FINGERPOST_TRUST", "example.org")
-    fingerpost.load(tmp_path / "model")._client.close()  # type: ignore[attr-defined]
+    hosted.load(tmp_path / "model", read_manifest(tmp_path / "model")).close()
     with pytest.raises(AssertionError, match="is a model at a provider"):
         Serving(tmp_path / "served", tmp_path / "model").start()
 

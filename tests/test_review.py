@@ -32,13 +32,14 @@ from fingerpost.text import question_id, split_of
 from fingerpost.types import Message, Question, SplitSettings, StudentSettings, Task, Verdict
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+Vectors = Callable[[Sequence[Question]], Array]
 PLACES = ["at home", "in the office", "on the train", "in town", "at school", "abroad", "in May", "tonight"]
 ALL = [(f"{text} {place}", label) for label, texts in TEXTS.items() for text in texts for place in PLACES]
 GOLD = {question_id((Message("user", text),)): label for text, label in ALL}
 
 
 @pytest.fixture(scope="session")
-def vectors(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[Question]], Array]:
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Vectors:
     """The real encoder, with one cache for all tests."""
     cache = tmp_path_factory.mktemp("vectors")
     return lambda questions: vectors_of(questions, StudentSettings(), cache)
@@ -58,7 +59,15 @@ def filled(store: Store) -> Store:
     return store
 
 
-def test_rounds_teach_and_test_questions_are_never_asked(task: Task, filled: Store, vectors) -> None:  # type: ignore[no-untyped-def]
+def answer(desk: Review, count: int = 1) -> None:
+    """Answer the next cards rightly."""
+    for _ in range(count):
+        card = desk.next()
+        assert card
+        desk.answer(card.question, GOLD[card.question.id])
+
+
+def test_rounds_teach_and_test_questions_are_never_asked(task: Task, filled: Store, vectors: Vectors) -> None:
     desk = Review(task, filled, "ann", vectors)
     train = {each.id for each in filled.questions("train")}
     seen = []
@@ -81,7 +90,7 @@ def test_rounds_teach_and_test_questions_are_never_asked(task: Task, filled: Sto
     assert {example.weight for example in data.train} == {1.0, 5.0}
 
 
-def test_undo_skip_none_and_notes(task: Task, filled: Store, vectors) -> None:  # type: ignore[no-untyped-def]
+def test_undo_skip_none_and_notes(task: Task, filled: Store, vectors: Vectors) -> None:
     desk = Review(task, filled, "ann", vectors)
     first, second = desk.next(), desk.next()
     assert first and second
@@ -102,12 +111,9 @@ def test_undo_skip_none_and_notes(task: Task, filled: Store, vectors) -> None:  
         desk.answer(second.question, "parcels")
 
 
-def test_groups_are_corrected_at_one_stroke_and_taken_back(task: Task, filled: Store, vectors) -> None:  # type: ignore[no-untyped-def]
+def test_groups_are_corrected_at_one_stroke_and_taken_back(task: Task, filled: Store, vectors: Vectors) -> None:
     desk = Review(task, filled, "ann", vectors)
-    for _ in range(30):
-        card = desk.next()
-        assert card
-        desk.answer(card.question, GOLD[card.question.id])
+    answer(desk, 30)
     desk.refresh()
     group = next(each for each in desk.groups() if (each.said, each.likely) == ("billing", "delivery"))
     assert len(group.questions) > 10
@@ -127,7 +133,7 @@ def test_groups_are_corrected_at_one_stroke_and_taken_back(task: Task, filled: S
     assert again != mark and len(desk.undo()) == len(group.questions) and fingerprint_of(task, filled) == before
 
 
-def test_what_was_taken_back_is_not_exported(task: Task, filled: Store, vectors, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_was_taken_back_is_not_exported(task: Task, filled: Store, vectors: Vectors, tmp_path: Path) -> None:
     desk = Review(task, filled, "ann", vectors)
     card = desk.next()
     assert card
@@ -138,20 +144,16 @@ def test_what_was_taken_back_is_not_exported(task: Task, filled: Store, vectors,
     assert "action" in written and 'delivery\\"}' not in written
 
 
-def test_undo_leaves_the_round_as_it_was(task: Task, filled: Store, vectors) -> None:  # type: ignore[no-untyped-def]
+def test_undo_leaves_the_round_as_it_was(task: Task, filled: Store, vectors: Vectors) -> None:
     desk = Review(task, filled, "ann", vectors)
     for number in range(24):
-        card = desk.next()
-        assert card
-        desk.answer(card.question, GOLD[card.question.id])
+        answer(desk)
         if number % 3 == 0:
             (back,) = desk.undo()
             desk.put_back(back)
     assert desk.round_left == 25 - 16 and desk.reviewed == 16
     while len(desk.rounds) < 1:
-        card = desk.next()
-        assert card
-        desk.answer(card.question, GOLD[card.question.id])
+        answer(desk)
     assert desk.rounds[0].answers == 25 and 0 <= desk.rounds[0].foreseen <= 25
 
 
@@ -164,7 +166,7 @@ def test_numbers_to_leave_out(text: str, numbers: list[int] | None) -> None:
     assert _numbers(text, 8) == numbers
 
 
-def test_the_sample_is_the_same_for_everyone_and_gives_no_hints(task: Task, filled: Store, vectors) -> None:  # type: ignore[no-untyped-def]
+def test_the_sample_is_the_same_for_everyone_and_gives_no_hints(task: Task, filled: Store, vectors: Vectors) -> None:
     ann = Sample(task, filled, "ann", 20)
     cards = [ann.next() for _ in range(5)]
     for card in cards:
@@ -174,10 +176,7 @@ def test_the_sample_is_the_same_for_everyone_and_gives_no_hints(task: Task, fill
     assert [each.id for each in bob.questions] == [each.id for each in ann.questions] and bob.left == 15
     assert label_quality(task, filled, vectors) is None  # nobody has reviewed a training question
     desk = Review(task, filled, "ann", vectors)
-    for _ in range(30):
-        asked = desk.next()
-        assert asked
-        desk.answer(asked.question, GOLD[asked.question.id])
+    answer(desk, 30)
     while card := bob.next():
         bob.answer(card.question, GOLD[card.question.id])
     quality = label_quality(task, filled, vectors)

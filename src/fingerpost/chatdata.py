@@ -18,14 +18,13 @@ from typing import Any, TypeAlias
 
 from fingerpost.errors import InputError
 from fingerpost.prompt import parse, resolve
-from fingerpost.text import preview, question_id, spoken
+from fingerpost.text import content_text, preview, question_id, spoken
 from fingerpost.types import Conversation, Example, Frame, Label, Message, ReplyForm, Task
 
 LEAST_ROWS = 10
 MOST_LABELS = 1_000
 REPEATED = 0.5  # of a classifier's replies no more than this share may be different ones
 SHOWN = 3
-
 LEAST_FRAME = 24  # characters around all the users' texts that are taken for a prompt
 _OPENS = r":=>\"'`(\[{|\])}#"  # what a label or text can stand behind
 _CLOSES = r"<\"'`)\]}|.;!\[({#"  # and before
@@ -88,25 +87,19 @@ def _row(number: int, value: Any) -> Row:
     turns = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise InputError(f'line {number} has no list of messages; a line is {{"messages": [...]}}')
-    system = "\n".join(text_of(turn) for turn in turns if turn.get("role") in ("system", "developer"))
+    system = "\n".join(
+        content_text(turn.get("content")) for turn in turns if turn.get("role") in ("system", "developer")
+    )
     spoken_turns = [turn for turn in turns if turn.get("role") in ("user", "assistant")]
     for end in range(len(spoken_turns) - 1, 0, -1):
         turn = spoken_turns[end]
         if turn["role"] == "assistant" and turn.get("weight") != 0 and spoken_turns[end - 1]["role"] == "user":
-            reply = text_of(turn).strip()
+            reply = content_text(turn.get("content")).strip()
             if not reply:
                 raise InputError(f"line {number}: the assistant's reply has no text; tool calls cannot be learnt")
-            before = tuple(Message(each["role"], text_of(each)) for each in spoken_turns[:end])
+            before = tuple(Message(each["role"], content_text(each.get("content"))) for each in spoken_turns[:end])
             return Row(number, before, reply, system)
     raise InputError(f"line {number} has no assistant's reply to a user's message; add the answer that is to be learnt")
-
-
-def text_of(turn: dict[str, Any]) -> str:
-    """A chat message's text; the texts of its parts where it has parts."""
-    content = turn.get("content")
-    if isinstance(content, list):
-        return " ".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
 
 
 def as_classification(rows: Sequence[Row], name: str) -> ChatData:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import defaultdict
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from fingerpost.errors import InputError
 from fingerpost.opinions import LabelsFrom, fits_none, known, shares
-from fingerpost.prompt import render, reply
+from fingerpost.prompt import training_line
 from fingerpost.store import Store
 from fingerpost.types import Question, Task
 
@@ -60,9 +59,7 @@ def export(
     held_out = _held_out(labelled, share, seed)
     sides: dict[bool, list[str]] = {True: [], False: []}
     for question, label in labelled:
-        messages = [*render(task, question.messages, codes=True)]
-        messages.append({"role": "assistant", "content": reply(task, label, codes=True)})
-        sides[question.group in held_out].append(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+        sides[question.group in held_out].append(training_line(task, question.messages, label))
     for file, lines in ((train_file, sides[False]), (validation_file, sides[True])):
         file.write_text("".join(lines), encoding="utf-8")
     tokens, counted = count_tokens(sides[False])

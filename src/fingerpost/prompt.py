@@ -86,6 +86,12 @@ def reply(task: Task, label: str, codes: bool = False) -> str:
     return json.dumps({task.answer_field: answer_of(by_name[label], codes)}, ensure_ascii=False)
 
 
+def training_line(task: Task, messages: Conversation, label: str) -> str:
+    """A line of chat JSONL for fine-tuning: system, the conversation, the reply, with codes where labels have some."""
+    turns = [*render(task, messages, codes=True), {"role": "assistant", "content": reply(task, label, codes=True)}]
+    return json.dumps({"messages": turns}, ensure_ascii=False) + "\n"
+
+
 def schema(task: Task) -> dict[str, Any]:
     """The JSON schema of a reply. The enum's order is fixed, so that a provider compiles it once."""
     return {

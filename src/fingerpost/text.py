@@ -50,6 +50,13 @@ def conversation(given: str | Sequence[Message]) -> Conversation:
     return (Message("user", given),) if isinstance(given, str) else tuple(given)
 
 
+def content_text(content: object) -> str:
+    """The text of a chat message's content: itself, or the texts of its parts."""
+    if isinstance(content, list):
+        return " ".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
 def encoder_input(messages: Conversation, history: int) -> str:
     """What a sentence encoder reads: the last turn first, so that truncation takes the oldest words.
 

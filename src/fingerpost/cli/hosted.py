@@ -38,9 +38,10 @@ def train_hosted(data: TrainingSet, folder: Path, hosting: Hosting, epochs: int 
     """
     from fingerpost.errors import InputError
     from fingerpost.export import count_tokens
+    from fingerpost.llm.prices import is_loopback
     from fingerpost.students import hosted
 
-    local = hosted.is_local(hosting.base_url)
+    local = is_loopback(hosting.base_url)
     if hosting.price is None and not local:
         raise InputError(
             "what do a million training tokens cost at the provider? give --price, in US dollars (0 if it is free)"
@@ -83,10 +84,10 @@ def agree_to_ask(folders: Sequence[Path], rows: int, yes: bool) -> None:
     """
     from fingerpost.artifact import read_manifest
     from fingerpost.errors import InputError
-    from fingerpost.students.hosted import is_local
+    from fingerpost.llm.prices import is_loopback
 
     asked = [found.hosted for each in folders if (found := read_manifest(each)).hosted]
-    paid = [each["model"] for each in asked if not is_local(each["base_url"])]
+    paid = [each["model"] for each in asked if not is_loopback(each["base_url"])]
     if not paid or yes:
         return
     print(f"{rows:,} test rows will be asked of {', '.join(paid)}, at the provider's price")

@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 from fingerpost.errors import InputError
 from fingerpost.intake.files import Row, read_rows
 from fingerpost.prompt import parse, resolve
-from fingerpost.text import preview
+from fingerpost.text import content_text, preview
 from fingerpost.types import Conversation, Message, Split, Task
 
 TEXT_NAMES = ("text", "question", "message", "query", "utterance", "content", "input", "sentence")
@@ -149,7 +149,7 @@ def _turns(given: Any) -> list[Message]:
 
 def _text(given: Any) -> str:
     if isinstance(given, list):  # content parts of the chat format
-        given = " ".join(str(part.get("text", "")) for part in given if isinstance(part, dict))
+        given = content_text(given)
     text = "" if given is None else str(given).replace("\x00", "").strip()
     if not text:
         raise _Bad("the text is empty")

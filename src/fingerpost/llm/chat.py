@@ -112,12 +112,12 @@ class ChatModel:
                 if error.status_code == 400:
                     if self._adapt(error, request):
                         continue
-                    return Reply(None, Usage(latency_s=time.perf_counter() - started), None, _message(error), True)
+                    return Reply(None, Usage(latency_s=time.perf_counter() - started), None, message_of(error), True)
                 if error.status_code not in OVERLOADED:
-                    raise TeacherError(f"{self._where()} says {error.status_code}: {_message(error)}") from None
+                    raise TeacherError(f"{self._where()} says {error.status_code}: {message_of(error)}") from None
                 if _says(error, "insufficient_quota"):
                     raise TeacherError(
-                        f"the teacher's account is out of credit: {_message(error)}; top it up"
+                        f"the teacher's account is out of credit: {message_of(error)}; top it up"
                     ) from None
                 await self._back_off(error, attempt)
                 continue
@@ -251,7 +251,7 @@ def _says(error: openai.APIStatusError, word: str) -> bool:
     return word in json.dumps(error.body, default=str) or word in str(error.message)
 
 
-def _message(error: openai.APIStatusError) -> str:
+def message_of(error: openai.APIStatusError) -> str:
     body = error.body if isinstance(error.body, dict) else {}
     return str(body.get("message") or error.message)[:200]
 

@@ -19,7 +19,12 @@ def is_local(settings: TeacherSettings) -> bool:
     """
     if settings.gguf or settings.recorded:
         return True
-    host = urlsplit(settings.base_url or "").hostname or ""
+    return is_loopback(settings.base_url)
+
+
+def is_loopback(url: str | None) -> bool:
+    """Whether the URL is one of this machine."""
+    host = urlsplit(url or "").hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fingerpost.chatdata import label_in, text_of, unframed
+from fingerpost.chatdata import label_in, unframed
 from fingerpost.prompt import chat, resolve, schema
 from fingerpost.server.cascade import Asked, Teacher, Unanswered
 from fingerpost.server.engine import Engine
 from fingerpost.server.journal import Journal
-from fingerpost.server.models import Models, Served
+from fingerpost.server.models import Served
 from fingerpost.server.wanted import Wanted, wanted_of
 from fingerpost.server.wire import ChatRequest, Json, RouteRequest, Turn, WireError, completion, token
 from fingerpost.store.served import Record, new_id, now
+from fingerpost.text import content_text
 from fingerpost.types import Conversation, Message, Prediction
 
 MAX_CHARACTERS = 200_000
@@ -56,13 +57,12 @@ class Answers:
 
     def __init__(
         self,
-        models: Models,
         engine: Engine,
         teacher: Teacher | None,
         journal: Journal | None,
         observe: Callable[[Decision], None],
     ) -> None:
-        self.models, self._engine, self._teacher = models, engine, teacher
+        self._engine, self._teacher = engine, teacher
         self._journal, self._observe = journal, observe
 
     async def chat(
@@ -208,7 +208,7 @@ def conversation_of(turns: Sequence[Turn]) -> Conversation:
     Raises:
         WireError: the user says nothing, or more than can be read.
     """
-    found = [Message(t.role, text_of(t.model_dump()).strip()) for t in turns if t.role in ("user", "assistant")]
+    found = [Message(t.role, _text(t).strip()) for t in turns if t.role in ("user", "assistant")]
     while found and found[-1].role != "user":
         found.pop()
     found = [each for i, each in enumerate(found) if each.content or i == len(found) - 1]
@@ -221,6 +221,11 @@ def conversation_of(turns: Sequence[Turn]) -> Conversation:
             400, f"the conversation has more than {MAX_CHARACTERS:,} characters; shorten it", param="messages"
         )
     return tuple(found)
+
+
+def _text(turn: Turn) -> str:
+    content = turn.content
+    return content_text([part.model_dump() for part in content] if isinstance(content, list) else content)
 
 
 def restricted(found: Prediction, allowed: Sequence[str] | None) -> Prediction:

@@ -32,7 +32,7 @@ from fingerpost.server.supervise import forever
 from fingerpost.server.target import cutoffs
 from fingerpost.server.webhook import Announcer
 from fingerpost.server.wire import ChatRequest, Json, Name, RouteRequest, WireError, chunks, error_body, page_of
-from fingerpost.store.served import JOBS, ServerStore, now
+from fingerpost.store.served import ALIVE, ENDED, JOBS, ServerStore, now
 
 WATCH_S = 1.0
 TIDY_S = 60.0
@@ -68,7 +68,7 @@ class Server:
         settings = self.settings
         self.engine = Engine(settings.threads, settings.most_waiting)
         journal = Journal(self.store, settings.redact, self._lost) if settings.keep_requests else None
-        self.answers = Answers(self.models, self.engine, self.teacher, journal, self._observe)
+        self.answers = Answers(self.engine, self.teacher, journal, self._observe)
         self.batches = batches.Batches(self.store, self.files, settings.folder / "batches", self._batched)
         self.app.include_router(batches.router(self.store, self.files, self.batches))
         self.runner.start()
@@ -114,9 +114,9 @@ class Server:
     def _forget(self) -> None:
         self.store.forget(now() - round(self.settings.keep_days * DAY_S))
 
-    def _lost(self, count: int, problem: str) -> None:
+    def _lost(self, count: int, error: Exception) -> None:
         self.metrics.lost.inc(count)
-        log("requests could not be kept", logging.ERROR, count=count, problem=problem)
+        log("requests could not be kept", logging.ERROR, error, count=count)
 
     def _observe(self, decision: Decision) -> None:
         name = decision.served.name
@@ -232,7 +232,7 @@ class Server:
         def metrics() -> Response:
             self.metrics.waiting.set(self.engine.waiting)
             self.metrics.breaker.set(self.teacher is not None and self.teacher.breaker.state != "closed")
-            for status in ("validating_files", "queued", "running", "succeeded", "failed", "cancelled"):
+            for status in (*ALIVE, *ENDED):
                 self.metrics.jobs.labels(status).set(len(self.store.jobs_with(status)))
             return Response(self.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -146,8 +146,10 @@ class Teacher:
         try:
             asked = await self._in_turn(request)
         except Unanswered as error:
-            ill = error.reason in ("timeout", "unreachable") or error.reason.startswith(("status-5", "status-4"))
-            (self.breaker.failed if ill and error.reason not in REFUSED else self.breaker.abandoned)(attempt)
+            if error.reason.startswith(("timeout", "unreachable", "status-")) and error.reason not in REFUSED:
+                self.breaker.failed(attempt)
+            else:
+                self.breaker.abandoned(attempt)
             raise
         except BaseException:
             self.breaker.abandoned(attempt)

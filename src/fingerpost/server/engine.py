@@ -1,49 +1,37 @@
-"""Where students predict: a few threads that take whatever is waiting as one batch, so that load makes it efficient."""
+"""Where students predict, in threads beside the one that serves."""
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from fingerpost.chunks import chunks
+from fingerpost.server.collect import Collector, Done
 from fingerpost.server.wire import WireError
 from fingerpost.types import Conversation, Prediction, Predictor
 
 MOST_AT_ONCE = 32  # are taken from the queue, and predicted
 GROUP = 8  # at a time, of similar length: little padding
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
-    student: Predictor
-    messages: Conversation
-    done: asyncio.Future[Prediction]
+Asked: TypeAlias = tuple[Predictor, Conversation]
 
 
 class Engine:
     """Predicts in `threads` threads. At most `most_waiting` conversations wait; more are refused."""
 
     def __init__(self, threads: int, most_waiting: int) -> None:
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._most_waiting = most_waiting
-        self._loop = asyncio.get_running_loop()
-        self._threads = [threading.Thread(target=self._work, name=f"student-{i}", daemon=True) for i in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._collector: Collector[Asked, Prediction] = Collector("student", _predict, MOST_AT_ONCE, threads)
 
     @property
     def waiting(self) -> int:
         """Conversations that no thread has taken yet."""
-        return self._queue.qsize()
+        return self._collector.waiting
 
     def require_room(self, count: int) -> None:
         """Raises WireError, 503, where so many more would be too many."""
-        if self._queue.qsize() + count > self._most_waiting:
+        if self.waiting + count > self._most_waiting:
             raise WireError(503, "the server is overloaded; try again shortly", code="overloaded", retry_after_s=1)
 
     async def predict(self, student: Predictor, messages: Conversation) -> Prediction:
@@ -53,50 +41,19 @@ class Engine:
             WireError: 503, too many are waiting.
         """
         self.require_room(1)
-        done: asyncio.Future[Prediction] = self._loop.create_future()
-        self._queue.put(_Waiting(student, messages, done))
-        return await done
+        return await self._collector.put((student, messages))
 
     def close(self) -> None:
         """End the threads; what is waiting is predicted first."""
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
-
-    def _work(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch, ends = [first], False
-            while len(batch) < MOST_AT_ONCE and not ends:
-                try:
-                    each = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if each is None:
-                    ends = True
-                else:
-                    batch.append(each)
-            self._predict(batch)
-            if ends:
-                return
-
-    def _predict(self, batch: list[_Waiting]) -> None:
-        by_student: dict[int, list[_Waiting]] = defaultdict(list)
-        for each in batch:
-            by_student[id(each.student)].append(each)
-        for waiting in by_student.values():
-            waiting.sort(key=lambda each: len(each.messages[-1].content))
-            for group in chunks(waiting, GROUP):
-                ready: list[tuple[asyncio.Future[Prediction], Callable[[Any], None], Any]]
-                try:
-                    found = group[0].student.predict([each.messages for each in group])
-                    ready = [(each.done, each.done.set_result, one) for each, one in zip(group, found, strict=True)]
-                except Exception as error:  # noqa: BLE001 - it is raised where the prediction is awaited
-                    ready = [(each.done, each.done.set_exception, error) for each in group]
-                self._loop.call_soon_threadsafe(_resolve, ready)
+        self._collector.close()
 
 
-def _resolve(ready: list[tuple[asyncio.Future[Prediction], Callable[[Any], None], Any]]) -> None:
-    for done, settle, value in ready:
-        if not done.done():  # else whoever waited has gone
-            settle(value)
+def _predict(asked: Sequence[Asked]) -> Iterator[Done[Prediction]]:
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, (student, _) in enumerate(asked):
+        places[id(student)].append(place)
+    for mine in places.values():
+        mine.sort(key=lambda place: len(asked[place][1][-1].content))
+        for group in chunks(mine, GROUP):
+            found = asked[group[0]][0].predict([asked[place][1] for place in group])
+            yield list(zip(group, found, strict=True))

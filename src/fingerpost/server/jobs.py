@@ -19,8 +19,7 @@ from fingerpost.server.models import CHECKPOINT
 from fingerpost.server.settings import Settings
 from fingerpost.server.supervise import forever
 from fingerpost.server.wire import JobRequest, Json, Name, WireError, page_of
-from fingerpost.server.work import fail
-from fingerpost.store.served import ENDED, EVENTS, JOBS, Record, ServerStore, new_id, now
+from fingerpost.store.served import ALIVE, ENDED, EVENTS, JOBS, Record, ServerStore, new_id, now
 
 ATTEMPTS = 3
 NICE = 10
@@ -144,7 +143,7 @@ class Runner:
             self._again(job, f"{how}: it starts again, attempt {job['attempts'] + 1} of {ATTEMPTS}")
         else:
             hint = "is there memory enough?" if again else "the server's log has more"
-            fail(self._store, job, "worker_died", f"{how}; {hint}", None)
+            self._store.fail(job["id"], "worker_died", f"{how}; {hint}")
 
     def _again(self, job: Record, why: str, **values: Any) -> None:
         self._store.tell(job["id"], why, "warn")
@@ -279,7 +278,7 @@ def router(settings: Settings, store: ServerStore, files: Files, runner: Runner)
         return page_of([] if after else checkpoints_of(found(job_id), store)[:limit], False)
 
     def changed(key: str, how: str, **values: Any) -> Json:
-        job = store.change(JOBS, key, ("validating_files", "queued", "running"), **values)
+        job = store.change(JOBS, key, ALIVE, **values)
         if job is None:
             raise WireError(400, f"the job is {found(key)['status']} and cannot be {how}", code="job_ended")
         return job_object(job)

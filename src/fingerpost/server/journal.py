@@ -1,12 +1,10 @@
-"""Keeps what was asked: a thread writes whatever is waiting in one transaction, and only then it counts as kept."""
+"""Keeps what was asked: whatever is waiting is written in one transaction, and only then it counts as kept."""
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
+from fingerpost.server.collect import Collector, Done
 from fingerpost.store.served import Record, ServerStore
 
 MOST_AT_ONCE = 500
@@ -19,40 +17,25 @@ class Journal:
     """
 
     def __init__(
-        self, store: ServerStore, redact: Callable[[str], str] | None, on_lost: Callable[[int, str], None]
+        self, store: ServerStore, redact: Callable[[str], str] | None, on_lost: Callable[[int, Exception], None]
     ) -> None:
         self._store, self._redact, self._on_lost = store, redact, on_lost
-        self._queue: queue.SimpleQueue[tuple[Record, asyncio.Future[None]] | None] = queue.SimpleQueue()
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
-        self._thread.start()
+        self._collector: Collector[Record, None] = Collector("journal", self._write, MOST_AT_ONCE)
 
     async def write(self, record: Record) -> None:
         """Returns when the request is kept, or cannot be."""
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._queue.put((record, done))
-        await done
+        await self._collector.put(record)
 
     def close(self) -> None:
         """Write what is waiting, and end."""
-        self._queue.put(None)
-        self._thread.join()
+        self._collector.close()
 
-    def _work(self) -> None:
-        ends = False
-        while not ends and (first := self._queue.get()) is not None:
-            batch = [first]
-            while len(batch) < MOST_AT_ONCE and not self._queue.empty():
-                each = self._queue.get()
-                if each is None:
-                    ends = True
-                    break
-                batch.append(each)
-            try:
-                self._store.log([self._redacted(record) for record, _ in batch])
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must be let go
-                self._loop.call_soon_threadsafe(self._on_lost, len(batch), str(getattr(error, "orig", error)))
-            self._loop.call_soon_threadsafe(_resolve, [done for _, done in batch])
+    def _write(self, records: Sequence[Record]) -> Iterator[Done[None]]:
+        try:
+            self._store.log([self._redacted(record) for record in records])
+        except Exception as error:  # noqa: BLE001 - a full disk, a redactor's mistake: told, and no reason not to answer
+            self._on_lost(len(records), error)
+        yield [(place, None) for place in range(len(records))]
 
     def _redacted(self, record: Record) -> Record:
         if self._redact is None:
@@ -62,9 +45,3 @@ class Journal:
         if teacher is not None:
             teacher = {**teacher, "raw": self._redact(teacher["raw"])}
         return {**record, "messages": messages, "teacher": teacher}
-
-
-def _resolve(ready: list[asyncio.Future[None]]) -> None:
-    for done in ready:
-        if not done.done():
-            done.set_result(None)

@@ -12,7 +12,6 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +21,13 @@ from fingerpost.server.files import Files
 from fingerpost.server.settings import Settings
 from fingerpost.server.wire import Json
 from fingerpost.store.served import JOBS, Record, ServerStore, now
-from fingerpost.text import preview, share
+from fingerpost.text import preview
+from fingerpost.train import held_out
 from fingerpost.types import Example
 
 if TYPE_CHECKING:
     from fingerpost.students.encoder.training import Measured
 
-DEV_SHARE = 0.1
 SECONDS_A_ROW, SECONDS_MORE = 0.03, 25  # for the estimated finish, until it is known better
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
@@ -40,10 +39,10 @@ def validate(settings: Settings, store: ServerStore, job: Record) -> None:
     try:
         data, dev, notes = read(settings, store, request)
     except NoClassification as error:
-        fail(store, job, "not_a_classification", str(error), "training_file")
+        store.fail(job["id"], "not_a_classification", str(error), "training_file")
         return
     except Unusable as error:
-        fail(store, job, f"invalid_{error.param}", str(error), error.param)
+        store.fail(job["id"], f"invalid_{error.param}", str(error), error.param)
         return
     sides = f"{len(data.examples):,} training" + (f" and {len(dev):,} validation" if dev else "")
     store.tell(job["id"], f"Found a classification: {len(data.task.labels)} labels in {sides} examples; replies such as "
@@ -129,11 +128,13 @@ def train(settings: Settings, store: ServerStore, job: Record) -> None:
             encoder=settings.encoder,
             seed=request.get("seed") or 0,
             epochs=epochs,
-            labels_from={"file": len(training) + len(dev)},
-            data_fingerprint=data_fingerprint(training, dev),
-            reply=data.form,
-            frame=data.frame,
-            system=data.system,
+            facts={
+                "labels_from": {"file": len(training) + len(dev)},
+                "data_fingerprint": data_fingerprint(training, dev),
+                "reply": data.form,
+                "frame": data.frame,
+                "system": data.system,
+            },
             show=lambda text: store.tell(job["id"], text),
             on_step=on_step,
         )
@@ -145,10 +146,10 @@ def train(settings: Settings, store: ServerStore, job: Record) -> None:
             "step_metrics.csv", "fine-tune-results", lambda stream: stream.write(report.getvalue().encode())
         )
     except InputError as error:
-        fail(store, job, "invalid_training_file", str(error), "training_file")
+        store.fail(job["id"], "invalid_training_file", str(error), "training_file")
         return
     except (FingerpostError, OSError) as error:
-        fail(store, job, "server_error", str(error), None)
+        store.fail(job["id"], "server_error", str(error))
         return
     kept = next(each for each in steps if each["step"] == manifest.training["epochs"])
     accuracy = f"{kept['valid_mean_token_accuracy']:.3f} of {len(dev)} validation labels matched"
@@ -161,17 +162,6 @@ def train(settings: Settings, store: ServerStore, job: Record) -> None:
                  result_file=results["id"], trained_tokens=tokens)  # fmt: skip
 
 
-def held_out(examples: Sequence[Example], dev: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Training and dev rows; without dev a tenth of the others by their texts, the same each time.
-
-    A text that stands on both sides is left out of training.
-    """
-    if not dev:
-        dev = [each for each in examples if share(f"dev/{each.id}") < DEV_SHARE] or list(examples[-1:])
-    there = {each.id for each in dev}
-    return [each for each in examples if each.id not in there], list(dev)
-
-
 def model_name(job: Record) -> str:
     """ft:base:organization:suffix:id, as the hosted service names its models."""
     given = job["request"]["model"]
@@ -179,14 +169,6 @@ def model_name(job: Record) -> str:
     base = re.sub(r"[^\w.\-/]+", "-", base)
     suffix = re.sub(r"[^\w\-]+", "-", job["request"].get("suffix") or "")
     return f"ft:{base}:local:{suffix}:{job['id'][-8:]}"
-
-
-def fail(store: ServerStore, job: Record, code: str, message: str, param: str | None) -> None:
-    """End the job with the reason, in `error` and in an event."""
-    store.tell(job["id"], message, "error")
-    error = {"code": code, "message": message, "param": param}
-    store.change(JOBS, job["id"], ("validating_files", "queued", "running"), status="failed", finished_at=now(),
-                 error=error, estimated_finish=None)  # fmt: skip
 
 
 def count_words(example: Example) -> int:

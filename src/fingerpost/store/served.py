@@ -22,6 +22,7 @@ Record: TypeAlias = dict[str, Any]
 DATABASE = "fingerpost.db"
 KEY_PREFIX = "sk-fp-"
 FORGET = 2_000  # requests are deleted in one transaction
+ALIVE = ("validating_files", "queued", "running")
 ENDED = ("succeeded", "failed", "cancelled")
 BATCH_ENDED = ("completed", "failed", "cancelled", "expired")
 FILES, JOBS, EVENTS, BATCHES = files, jobs, job_events, batches
@@ -129,6 +130,12 @@ class ServerStore:
     def tell(self, job_id: str, message: str, level: str = "info", data: Record | None = None) -> None:
         """Append an event to a job; with `data`, it is one of metrics."""
         self.add(job_events, _event(job_id, message, level, data))
+
+    def fail(self, job_id: str, code: str, message: str, param: str | None = None) -> None:
+        """End a job with the reason, in `error` and in an event."""
+        self.tell(job_id, message, "error")
+        error = {"code": code, "message": message, "param": param}
+        self.change(jobs, job_id, ALIVE, status="failed", finished_at=now(), error=error, estimated_finish=None)
 
     # --- keys
 

@@ -22,8 +22,10 @@ import openai
 
 from fingerpost import __version__, artifact
 from fingerpost.errors import InputError, ModelError, TeacherError
+from fingerpost.llm.chat import message_of
+from fingerpost.llm.prices import is_loopback
 from fingerpost.lock import locked
-from fingerpost.prompt import chat, parse, prompt_fingerprint, render, reply, system_prompt
+from fingerpost.prompt import chat, parse, prompt_fingerprint, system_prompt, training_line
 from fingerpost.text import conversation, fingerprint
 from fingerpost.types import Example, Manifest, Message, Prediction, Task, Usage
 
@@ -35,12 +37,7 @@ TRUST = "FINGERPOST_TRUST"  # hosts that may get a key, with commas between
 
 def lines_of(task: Task, examples: Sequence[Example]) -> list[str]:
     """Chat JSONL, a line an example: system, the conversation, the reply with its most probable label."""
-    lines = []
-    for each in examples:
-        messages = [*render(task, each.messages, codes=True)]
-        messages.append({"role": "assistant", "content": reply(task, each.label, codes=True)})
-        lines.append(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
-    return lines
+    return [training_line(task, each.messages, each.label) for each in examples]
 
 
 def fit(
@@ -122,7 +119,7 @@ def _finished(
     except openai.AuthenticationError:
         raise TeacherError(f"{client.base_url} refuses the key; check ${key_env}") from None
     except openai.APIStatusError as error:
-        raise TeacherError(f"{client.base_url} says {error.status_code}: {_message(error)}") from None
+        raise TeacherError(f"{client.base_url} says {error.status_code}: {message_of(error)}") from None
     except openai.APIConnectionError:
         raise TeacherError(
             f"{client.base_url} cannot be reached; run the command again: it goes on with the same job"
@@ -161,6 +158,10 @@ class HostedStudent:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(self._ask, conversations))
 
+    def close(self) -> None:
+        """End the connections."""
+        self._client.close()
+
     def _ask(self, given: str | Sequence[Message]) -> Prediction:
         began = time.perf_counter()
         messages: Any = chat(self.manifest.system, conversation(given))
@@ -169,7 +170,7 @@ class HostedStudent:
                 model=self._model, messages=messages, temperature=0, logprobs=True, max_tokens=MAX_TOKENS
             )
         except openai.APIStatusError as error:
-            raise TeacherError(f"{self._client.base_url} says {error.status_code}: {_message(error)}") from None
+            raise TeacherError(f"{self._client.base_url} says {error.status_code}: {message_of(error)}") from None
         except openai.APIConnectionError:
             raise TeacherError(f"{self._client.base_url} cannot be reached; is it running?") from None
         choice, used = answer.choices[0], answer.usage
@@ -195,14 +196,9 @@ def client_of(base_url: str | None, key_env: str) -> openai.OpenAI:
         InputError: the key's environment variable is not set.
     """
     key = os.environ.get(key_env, "")
-    if not key and not is_local(base_url):
+    if not key and not is_loopback(base_url):
         raise InputError(f"there is no API key: set the environment variable {key_env}, or name another with --key-env")
     return openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=3)
-
-
-def is_local(base_url: str | None) -> bool:
-    """Whether the provider is a server on this machine."""
-    return (urlsplit(base_url or "").hostname or "") in ("localhost", "127.0.0.1", "::1")
 
 
 def _require_trust(folder: Path, base_url: str) -> None:
@@ -214,7 +210,7 @@ def _require_trust(folder: Path, base_url: str) -> None:
     host = urlsplit(base_url).hostname
     named = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).hostname
     trusted = {"api.openai.com", named, *os.environ.get(TRUST, "").split(",")}
-    if not is_local(base_url) and host not in trusted:
+    if not is_loopback(base_url) and host not in trusted:
         raise ModelError(f"{folder} answers at {host}, which would get your key; if you trust it, set {TRUST}={host}")
 
 
@@ -275,8 +271,3 @@ def _wait(client: openai.OpenAI, job: Any, show: Callable[[str], None]) -> Any:
             return job
         time.sleep(pause)
         pause = min(LONGEST_POLL_S, 1.5 * pause)
-
-
-def _message(error: openai.APIStatusError) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    return str(body.get("message") or error.message)[:300]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE, Enco
 from fingerpost.students.encoder.source import DEFAULT
 from fingerpost.students.encoder.tune import Epoch, predict_logits, tune
 from fingerpost.text import encoder_input, spoken
-from fingerpost.types import Example, Frame, Manifest, ReplyForm, Task
+from fingerpost.types import Example, Manifest, Task
 
 MAX_TOKENS = 128
 EPOCHS = 3
@@ -60,22 +62,18 @@ def fit(
     history: int = 2,
     seed: int = 0,
     epochs: int = EPOCHS,
-    labels_from: dict[str, int] | None = None,
-    data_fingerprint: str = "",
-    changed_labels: tuple[int, int] = (0, 0),
     vectors: Mapping[str, Array] | None = None,
-    reply: ReplyForm | None = None,
-    frame: Frame = Frame(),
-    system: str = "",
+    facts: Mapping[str, Any] = MappingProxyType({}),
+    changed_labels: tuple[int, int] = (0, 0),
     show: Show = lambda _: None,
-    on_step: Callable[[Measured], None] = lambda _: None,
+    on_step: Callable[[Measured], None] | None = None,
 ) -> Manifest:
     """Train on `examples`, decide and calibrate on `dev`, write the model folder.
 
     First a linear head on frozen embeddings, doubtful labels weighing less; then, with `epochs` above 0,
     fine-tuning of all weights from there, kept if dev gains more than two standard errors. `vectors` are the texts'
-    embeddings by example id, where they are known already; `reply`, `frame` and `system` go into the
-    manifest.
+    embeddings by example id, where they are known already; `facts` are further fields of the manifest. `on_step` is
+    told of the head and each epoch, which `show` is told of otherwise.
 
     Raises:
         InputError: fewer than two labels among the examples, or no dev rows.
@@ -94,9 +92,11 @@ def fit(
         accuracy = float((head.logits(dev_rows.vectors).argmax(1) == dev_rows.labels).mean())
         doubtful = float((cleaned.plausibility < DOUBTFUL).mean())
         show(f"{doubtful:.1%} of the training labels are doubtful")
-        show(f"linear head: {accuracy:.3f} on dev")
-        losses = [cross_entropy(head.logits(each.vectors), each) for each in (cleaned.rows, dev_rows)]
-        on_step(Measured(0, epochs, losses[0], losses[1], accuracy))
+        if on_step is None:
+            show(f"linear head: {accuracy:.3f} on dev")
+        else:
+            losses = [cross_entropy(head.logits(each.vectors), each) for each in (cleaned.rows, dev_rows)]
+            on_step(Measured(0, epochs, losses[0], losses[1], accuracy))
         network = network_of(base, task, head)
         tuned: list[Epoch] = []
         if epochs:
@@ -111,14 +111,7 @@ def fit(
         temperature = calibrate(logits, dev_rows.targets, dev_rows.weights)
         artifact.write_dev_answers(fresh, _answers(dev, dev_rows, task.names, softmax(logits / temperature)))
         manifest = _manifest(task, folder.name, base, history, seed).model_copy(
-            update={
-                "temperature": temperature,
-                "reply": reply,
-                "frame": frame,
-                "system": system,
-                "data_fingerprint": data_fingerprint,
-                "labels_from": labels_from or {},
-            }
+            update={"temperature": temperature, **facts}
         )
         precision = _export(base, network, fresh, manifest, dev_rows, show)
         training = {
@@ -244,7 +237,7 @@ def _tuned(
     epochs: int,
     seed: int,
     show: Show,
-    on_step: Callable[[Measured], None],
+    on_step: Callable[[Measured], None] | None,
 ) -> tuple[Network, list[Epoch]]:
     """The fine-tuned network and its epochs; or the frozen one and none, where dev does not gain.
 
@@ -258,11 +251,13 @@ def _tuned(
 
     def on_epoch(epoch: Epoch) -> None:
         done.append(epoch)
+        if on_step is not None:
+            on_step(Measured(epoch.number, epoch.of, epoch.loss, dev_loss, epoch.dev_accuracy))
+            return
         show(
             f"epoch {epoch.number} of {epoch.of}: loss {epoch.loss:.3f}, {epoch.dev_accuracy:.3f} on dev, "
             f"{epoch.seconds:.0f} s"
         )
-        on_step(Measured(epoch.number, epoch.of, epoch.loss, dev_loss, epoch.dev_accuracy))
 
     def dev_accuracy() -> float:
         nonlocal dev_loss
