@@ -113,7 +113,7 @@ def test_a_job_that_fails_is_said_and_begun_anew_next_time(server: Serving, tmp_
 
 def test_nothing_is_sent_before_the_price_is_agreed_to(tmp_path: Path) -> None:
     data = write_labelled(tmp_path / "data.csv")
-    url = "https://127.0.0.2:9/v1"
+    url = "https://provider.invalid/v1"
     environment = {**os.environ, "OPENAI_API_KEY": "x"}
 
     def run(*more: str) -> subprocess.CompletedProcess[str]:
