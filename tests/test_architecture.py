@@ -15,10 +15,12 @@ LAYERS = {
     "types": 0, "errors": 0, "chunks": 0, "lock": 1,
     "text": 1, "prompt": 2, "task": 3,  # rules, each on the ones before it
     "opinions": 2, "consensus": 1, "cutoff": 1, "queue": 2, "metrics": 1, "chatdata": 3, "compare": 2, "bias": 3, "grouping": 2,
+    "briefs": 4, "gate": 4,
     "store": 4, "llm": 4, "artifact": 4, "intake": 4,
     "students": 5,
-    "evidence": 6, "examples": 7,
-    "ingest": 8, "label": 8, "review": 8, "define": 8, "train": 8, "evaluate": 8, "export": 8,
+    "evidence": 6, "examples": 7, "gap": 6,
+    "asking": 6, "posting": 7, "deciding": 7,
+    "ingest": 8, "generate": 8, "label": 8, "review": 8, "define": 8, "train": 8, "evaluate": 8, "export": 8,
     "report": 9, "server": 9, "cli": 10, "__main__": 11,
 }  # fmt: skip
 

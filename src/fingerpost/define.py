@@ -12,7 +12,7 @@ from fingerpost.errors import BudgetError, TaskError, TeacherError
 from fingerpost.llm import gguf, prices
 from fingerpost.llm.chat import ChatModel, Lost
 from fingerpost.opinions import fits_none, known, shares
-from fingerpost.prompt import DESCRIPTION_SCHEMA, describe, parse_description
+from fingerpost.prompt.writing import DESCRIPTION_SCHEMA, describe, parse_description
 from fingerpost.store import Call, Settlement, Store
 from fingerpost.text import preview
 from fingerpost.types import Label, Task, Usage

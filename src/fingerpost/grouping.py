@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rensa import RMinHash, RMinHashLSH
@@ -77,16 +77,39 @@ def _groups(items: Sequence[tuple[str, Conversation]]) -> list[int]:
 
 
 def _pairs(conversations: Sequence[Conversation]) -> list[tuple[int, int]]:
-    """Pairs that are alike: candidates by MinHash and locality-sensitive hashing, each of them checked."""
-    index = RMinHashLSH(threshold=ALIKE, num_perm=PERMUTATIONS, num_bands=BANDS)
-    sets: Mapping[int, set[str]] = {i: shingles(messages) for i, messages in enumerate(conversations)}
-    found = []
-    for i, mine in sets.items():
-        sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
-        sketch.update(list(mine))
-        for j in index.query(sketch):
-            other = sets[j]
-            if len(mine & other) >= ALIKE * len(mine | other):
-                found.append((j, i))
-        index.insert(i, sketch)
-    return found
+    """Pairs that are alike."""
+    index = Alike()
+    return [(j, i) for i, conversation in enumerate(conversations) for j in index.add(conversation)]
+
+
+class Alike:
+    """Conversations among which near-duplicates are found, numbered as they were added.
+
+    Candidates by MinHash and locality-sensitive hashing, each of them checked.
+    """
+
+    def __init__(self) -> None:
+        self._index = RMinHashLSH(threshold=ALIKE, num_perm=PERMUTATIONS, num_bands=BANDS)
+        self._sets: list[set[str]] = []
+
+    def add(self, conversation: Conversation) -> list[int]:
+        """The numbers of those that it is like; then it is one of them."""
+        mine, sketch = _sketch(conversation)
+        found = self._like(mine, sketch)
+        self._index.insert(len(self._sets), sketch)
+        self._sets.append(mine)
+        return found
+
+    def find(self, conversation: Conversation) -> list[int]:
+        """The numbers of those that it is like."""
+        return self._like(*_sketch(conversation))
+
+    def _like(self, mine: set[str], sketch: RMinHash) -> list[int]:
+        return [j for j in self._index.query(sketch) if len(mine & self._sets[j]) >= ALIKE * len(mine | self._sets[j])]
+
+
+def _sketch(conversation: Conversation) -> tuple[set[str], RMinHash]:
+    mine = shingles(conversation)
+    sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
+    sketch.update(list(mine))
+    return mine, sketch

@@ -56,6 +56,7 @@ class TeacherSettings(Strict):
     max_tokens: Annotated[int, Field(gt=0)] = 64
     orders: Annotated[int, Field(gt=0, le=64)] = 4
     prices: Prices | None = None
+    batch_price: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 class SplitSettings(Strict):
@@ -88,6 +89,18 @@ class StudentSettings(Strict):
     seed: int = 0
 
 
+class GenerateSettings(Strict):
+    """Whom the questions that `generate` has written are for, who asks them, and which models write them.
+
+    `about` says what is asked ("a bank's assistant"). Without writers the teacher writes.
+    """
+
+    about: str = ""
+    personas: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    writers: tuple[TeacherSettings, ...] = ()
+
+
 class Task(Strict):
     """What to decide: the content of task.toml."""
 
@@ -101,6 +114,7 @@ class Task(Strict):
     data: tuple[DataFile, ...] = ()
     split: SplitSettings = SplitSettings()
     student: StudentSettings = StudentSettings()
+    generate: GenerateSettings = GenerateSettings()
 
     @property
     def names(self) -> list[str]:
@@ -149,13 +163,14 @@ class Usage:
 class Verdict:
     """One opinion on one question; `label` is None where the reply named none of the task's labels.
 
+    A `writer` is the model that wrote the question, its label the one that the question was written for.
     `prompt` is the fingerprint of the prompt that was answered, `order` the number of the label order,
     `logprob` the log-probability of the whole reply. Verdicts with the same `mark` were given at one stroke and
     can be taken back together; `note` is what a person wrote beside it.
     """
 
     question_id: str
-    kind: Literal["teacher", "person"]
+    kind: Literal["teacher", "person", "writer"]
     by: str
     label: str | None
     origin: str = "import"

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from fingerpost import __version__
-from fingerpost.cli import define, label, learn, path, predict, questions, review, serve
+from fingerpost.cli import define, generate, label, learn, path, predict, questions, review, serve
 from fingerpost.errors import FingerpostError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 for command in (
     questions.init,
     questions.import_,
+    generate.generate,
     label.label,
     review.review,
     define.define,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.project import Budget, Folder, Project, Yes
+from fingerpost.cli.project import Budget, Folder, Project, Yes, price_agreed
 
 if TYPE_CHECKING:
     from fingerpost.define import Misread, Proposal
@@ -33,7 +33,7 @@ def define(
             print("people's labels show no confusion that is frequent enough; 'fingerpost review' finds them")
             return
         _tell(found)
-        _confirm(step.at_most_usd(project.task, found), yes)
+        price_agreed(project.task, None, step.at_most_usd(project.task, found), budget, yes)
         proposals = step.propose(project.task, store, found, folder, budget_usd=budget)
         chosen = _choose(folder / TASK_FILE, proposals, write)
         if not chosen:
@@ -55,18 +55,6 @@ def _tell(found: list[Misread]) -> None:
         print(f"{each.label.name}: {'; '.join(parts)}")
 
 
-def _confirm(at_most_usd: float, yes: bool) -> None:
-    from fingerpost.errors import BudgetError
-
-    if at_most_usd == 0 or yes:
-        return
-    print(f"asking the teacher for descriptions costs at most ${at_most_usd:.4f}")
-    if not sys.stdin.isatty():
-        raise BudgetError("nothing was asked: this costs money; add --yes, and --budget for a cap")
-    if not typer.confirm("Go on?"):
-        raise typer.Exit(1)
-
-
 def _choose(file: Path, proposals: list[Proposal], write: bool) -> dict[str, str]:
     """The proposals that are taken; each is shown as the difference that it makes to task.toml."""
     from fingerpost.task import redescribe
@@ -86,9 +74,10 @@ def _choose(file: Path, proposals: list[Proposal], write: bool) -> dict[str, str
 
 
 def _tell_cost(project: Project, store: Store) -> None:
+    from fingerpost.deciding import Wanted
     from fingerpost.label import plan
 
-    planned = plan(project.task, store, again=True)
+    planned = plan(project.task, store, Wanted(again=True))
     print(
         f"labelling again by the new descriptions: {len(planned.jobs):,} requests, about ${planned.about_usd:.4f}; "
         "'fingerpost label --again' does it"

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.project import Budget, Folder, Project, Yes, console, require_folders
+from fingerpost.cli.project import Budget, Folder, Project, Yes, console, price_agreed, require_folders, show_step
 
 if TYPE_CHECKING:
-    from fingerpost.label import Plan, Progress
+    from fingerpost.asking import Progress
+    from fingerpost.deciding import Wanted
+    from fingerpost.label import Plan
     from fingerpost.store import Store
     from fingerpost.types import Task
 
@@ -26,64 +28,52 @@ def label(
     retry: Annotated[bool, typer.Option(help="Ask again what was answered without a label.")] = False,
     again: Annotated[bool, typer.Option(help="Ask again what was answered under an earlier prompt.")] = False,
     record: Annotated[Path | None, typer.Option(help="Keep the answers in this file, to be played back.")] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="As a batch: half the price, within a day.")] = False,
 ) -> None:
     """Have the teacher label what has no label yet."""
+    from fingerpost.cli.questions import splits_of
+    from fingerpost.deciding import SIDES, Wanted
+
     require_folders(record)
     project = Project(folder)
-    label_project(project, votes, budget, yes, limit, split, retry, again, record)
+    wanted = Wanted(votes, splits_of(split) or SIDES, limit, retry, again)
+    label_project(project, wanted, budget, yes, record, batch)
 
 
 def label_project(
     project: Project,
-    votes: int = 1,
+    wanted: Wanted,
     budget: float | None = None,
     yes: bool = False,
-    limit: int | None = None,
-    split: list[str] | None = None,
-    retry: bool = False,
-    again: bool = False,
     record: Path | None = None,
+    batch: bool = False,
 ) -> None:
     """Plan, ask whether to go on, label, and say what came of it."""
     from fingerpost import label as step
-    from fingerpost.cli.questions import splits_of
+    from fingerpost.asking import teacher_of
+    from fingerpost.deciding import STEP
 
     task = project.task
     with project.store() as store:
-        splits = splits_of(split) or ("train", "dev", "test")
-        planned = step.plan(task, store, votes=votes, splits=splits, limit=limit, retry=retry, again=again)
-        if not planned.jobs:
-            print(f"{step.teacher_of(task).model} has answered everything; nothing to ask")
-        else:
-            _confirm(task, planned, budget, yes)
-            done = _show_progress(project, store, planned, budget, record)
-            _tell(done, budget)
-        _tell_bias(task, store, planned)
-
-
-def _confirm(task: Task, planned: Plan, budget: float | None, yes: bool) -> None:
-    from fingerpost.errors import BudgetError
-    from fingerpost.label import teacher_of
-    from fingerpost.llm.prices import is_local, price_source
-
-    teacher = teacher_of(task)
-    print(f"{len(planned.jobs):,} requests to {teacher.model}, about {planned.prompt_tokens:,} prompt tokens")
-    if planned.at_most_usd == 0:
-        print("no cost: it runs on this machine" if is_local(teacher) else "no cost, by task.toml")
-        return
-    source = "task.toml" if teacher.prices else price_source()
-    cap = f"; the budget is ${budget:g}" if budget is not None else ""
-    print(f"about ${planned.about_usd:.4f}, at most ${planned.at_most_usd:.4f} (prices: {source}){cap}")
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise BudgetError("nothing was asked: this costs money; add --yes, and --budget for a cap")
-    if not typer.confirm("Go on?"):
-        raise typer.Exit(1)
+        planned = step.plan(task, store, wanted, batch=batch)
+        out = len(store.posted_keys(STEP))
+        if out:
+            how = "it is fetched now" if batch else "'fingerpost label --batch' fetches it"
+            print(f"a batch of {out:,} requests is at the provider; {how}")
+        if planned.jobs:
+            print(
+                f"{len(planned.jobs):,} requests to {teacher_of(task).model}, about {planned.prompt_tokens:,} prompt tokens"
+            )
+            price_agreed(task, planned.about_usd, planned.at_most_usd, budget, yes)
+        elif not out:
+            print(f"{teacher_of(task).model} has answered everything; nothing to ask")
+        if planned.jobs or (out and batch):
+            _tell(_show_progress(project, store, planned, budget, record, batch), budget)
+        _tell_bias(task, store)
 
 
 def _show_progress(
-    project: Project, store: Store, planned: Plan, budget: float | None, record: Path | None
+    project: Project, store: Store, planned: Plan, budget: float | None, record: Path | None, batch: bool
 ) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -107,20 +97,28 @@ def _show_progress(
                 completed=progress.done,
                 rate=progress.rate,
                 cost=progress.cost_usd,
-                none=progress.no_answer,
+                none=progress.useless,
             )
 
         return step.label(
-            project.task, store, planned, project.folder, budget_usd=budget, record=record, on_progress=show
+            project.task,
+            store,
+            planned,
+            project.folder,
+            budget_usd=budget,
+            record=record,
+            batch=batch,
+            on_progress=show,
+            show=show_step,
         )
 
 
 def _tell(done: Progress, budget: float | None) -> None:
     cached = f", {done.cached_tokens / done.prompt_tokens:.0%} of prompt tokens cached" if done.prompt_tokens else ""
     print(
-        f"{done.labelled:,} labelled, {done.no_answer:,} without a label, ${done.cost_usd:.4f}, {done.rate:.1f}/s{cached}"
+        f"{done.useful:,} labelled, {done.useless:,} without a label, ${done.cost_usd:.4f}, {done.rate:.1f}/s{cached}"
     )
-    if done.no_answer:
+    if done.useless:
         print(f"  for instance: '{done.example}'; 'fingerpost label --retry' asks those again")
     if done.stopped == "budget":
         print(f"stopped: the next request could exceed the budget of ${budget:g}; raise it to go on")
@@ -128,13 +126,14 @@ def _tell(done: Progress, budget: float | None) -> None:
         print("stopped; run the command again to go on")
 
 
-def _tell_bias(task: Task, store: Store, planned: Plan) -> None:
+def _tell_bias(task: Task, store: Store) -> None:
+    from fingerpost.asking import teacher_of
     from fingerpost.bias import position_bias
-    from fingerpost.label import teacher_of
+    from fingerpost.deciding import order_count
 
     name = teacher_of(task).model
     verdicts = [each for mine in store.verdicts().values() for each in mine if each.by == name]
-    bias = position_bias(task, planned.orders, verdicts)
+    bias = position_bias(task, order_count(task), verdicts)
     if not bias.questions:
         return
     places = "  ".join(f"{seen}/{due:.0f}" for seen, due in zip(bias.observed, bias.expected, strict=True))

@@ -24,6 +24,7 @@ def run(
     learning_curve: Annotated[bool, typer.Option("--learning-curve", help="Also train on fewer examples.")] = False,
 ) -> None:
     """Import, label, train, evaluate: whatever of it is not done yet."""
+    from fingerpost.deciding import Wanted
     from fingerpost.intake import Columns
 
     project = Project(folder)
@@ -32,7 +33,7 @@ def run(
         import_one(project, project.folder / data.file, Columns(data.text, data.label, source=data.source))
     if project.task.teacher is not None:
         _heading("label")
-        label_project(project, votes, budget, yes)
+        label_project(project, Wanted(votes), budget, yes)
     _heading("train")
     with project.store() as store:
         done = trained_on_these(project, store, project.models / STUDENT, "consensus")
@@ -105,7 +106,7 @@ def _account(store: Store) -> None:
 
 
 def _open_questions(project: Project, store: Store) -> int:
-    from fingerpost.label import open_jobs
+    from fingerpost.deciding import open_jobs
 
     return len(open_jobs(project.task, store)) if project.task.teacher else 0
 

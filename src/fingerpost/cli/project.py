@@ -41,7 +41,9 @@ class Project:
         self.models = folder / "models"
         self.reports = folder / "reports"
 
-    def embed(self, questions: Sequence[Question], settings: StudentSettings | None = None) -> NDArray[np.float32]:
+    def embed(
+        self, questions: Sequence[Question], settings: StudentSettings | None = None, quiet: bool = False
+    ) -> NDArray[np.float32]:
         """Unit vectors of questions, (questions, width), kept in the project's folder `cache`."""
         from fingerpost.train import require_training
 
@@ -49,7 +51,8 @@ class Project:
         from fingerpost.students.encoder.vectors import vectors_of
 
         missing = "embedding what is new" if (self.folder / "cache").is_dir() else f"embedding {len(questions):,} texts"
-        show_step(missing)
+        if not quiet:
+            show_step(missing)
         return vectors_of(questions, settings or self.task.student, self.folder / "cache")
 
     def store(self) -> Store:
@@ -64,6 +67,35 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+
+
+def price_agreed(
+    task: Task, about_usd: float | None, at_most_usd: float, budget: float | None = None, yes: bool = False
+) -> None:
+    """Say what the teacher will cost, and go on only where whoever pays agrees.
+
+    Raises:
+        BudgetError: there is nobody to ask.
+    """
+    from fingerpost.errors import BudgetError
+    from fingerpost.llm.prices import is_local, price_source
+
+    teacher = task.teacher
+    if teacher is None:
+        return
+    if at_most_usd == 0:
+        print("no cost: it runs on this machine" if is_local(teacher) else "no cost, by task.toml")
+        return
+    source = "task.toml" if teacher.prices else price_source()
+    cap = f"; the budget is ${budget:g}" if budget is not None else ""
+    about = "" if about_usd is None else f"about ${about_usd:.4f}, "
+    print(f"{about}at most ${at_most_usd:.4f} (prices: {source}){cap}")
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise BudgetError("nothing was asked: this costs money; add --yes, and --budget for a cap")
+    if not typer.confirm("Go on?"):
+        raise typer.Exit(1)
 
 
 def require_folders(*files: Path | None) -> None:

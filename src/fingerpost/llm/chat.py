@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import httpx2
 import openai
@@ -28,6 +28,7 @@ from fingerpost.types import TeacherSettings, Usage
 ATTEMPTS = 8
 OVERLOADED = (429, 503)  # not taken, so not charged: asked again
 MAYBE_CHARGED = (408, 500, 502, 504)  # the model may have answered all the same
+Form: TypeAlias = Literal["json_schema", "json_object"] | None
 TOKENS_A_UNIT = 100  # the limiter counts tokens in hundreds
 
 
@@ -50,13 +51,15 @@ class Reply:
 
 
 class ChatModel:
-    """An OpenAI-compatible chat endpoint at temperature 0. Use it in an `async with`.
+    """An OpenAI-compatible chat endpoint. Use it in an `async with`.
 
     Raises:
         TeacherError: on construction, if the key's environment variable is not set.
     """
 
-    def __init__(self, settings: TeacherSettings, folder: Path, record: Path | None = None) -> None:
+    def __init__(
+        self, settings: TeacherSettings, folder: Path, record: Path | None = None, temperature: float = 0.0
+    ) -> None:
         self.settings = settings
         self._recorder = Recorder(record) if record else None
         transport = ReplayTransport(folder / settings.recorded) if settings.recorded else None
@@ -73,8 +76,8 @@ class ChatModel:
                 ),
             ),
         )
-        self._extras: dict[str, Any] = {"temperature": 0, "logprobs": True, "max_tokens": settings.max_tokens}
-        self._schema_form = ["json_schema", "json_object", None]
+        self._extras = extras_of(settings, temperature)
+        self._schema_form: list[Form] = ["json_schema", "json_object", None]
         self._requests = _limiter(settings.requests_per_minute)
         self._tokens = _limiter(settings.tokens_per_minute, TOKENS_A_UNIT)
         self._open_at = 0.0
@@ -100,7 +103,7 @@ class ChatModel:
         for attempt in range(ATTEMPTS):
             await self._admit(weight)
             started = time.perf_counter()
-            request = self._request(messages, schema)
+            request = request_of(self.settings.model, messages, schema, self._extras, self._schema_form[0])
             try:
                 # The client's own lower door: what goes out is the same, at less work for each request.
                 raw = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=request)
@@ -130,7 +133,7 @@ class ChatModel:
                     ) from None
                 raise Lost("the connection broke") from None
             taken = float(raw.headers.get(LATENCY_HEADER, time.perf_counter() - started))
-            reply = self._read(raw.text, taken)
+            reply = read_reply(raw.text, taken, self._where())
             if self._recorder and reply.text is not None:
                 self._recorder.add(request_key(self.settings.model, messages), _recorded(reply))
             return reply
@@ -138,19 +141,6 @@ class ChatModel:
             f"{self._where()} was overloaded {ATTEMPTS} times in a row; wait, or lower concurrency or "
             "requests_per_minute in task.toml, and run the command again: what was answered is kept"
         )
-
-    def _request(self, messages: list[dict[str, str]], schema: dict[str, Any]) -> dict[str, Any]:
-        forms: dict[str | None, Any] = {
-            "json_schema": {
-                "type": "json_schema",
-                "json_schema": {"name": "answer", "strict": True, "schema": schema},
-            },
-            "json_object": {"type": "json_object"},
-        }
-        request = {"model": self.settings.model, "messages": messages, **self._extras}
-        if form := forms.get(self._schema_form[0]):
-            request["response_format"] = form
-        return request
 
     def _adapt(self, error: openai.APIStatusError, request: dict[str, Any]) -> bool:
         """Leave out what the endpoint says it does not understand; False where that is nothing of ours.
@@ -190,26 +180,53 @@ class ChatModel:
         self._open_at = max(self._open_at, time.monotonic() + wait)
         await asyncio.sleep(wait)
 
-    def _read(self, body: str, seconds: float) -> Reply:
-        try:
-            data = json.loads(body)
-            choice, used = data["choices"][0], data.get("usage") or {}
-            message = choice["message"]
-            text, refusal = message.get("content"), message.get("refusal")
-            tokens = (choice.get("logprobs") or {}).get("content") or []
-            logprob = sum(token["logprob"] for token in tokens) if tokens else None
-            cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            raise Lost(
-                f"{self._where()} does not answer in OpenAI's chat format; does base_url end with /v1?"
-            ) from None
-        if text is not None:
-            text = (text if isinstance(text, str) else json.dumps(text)).encode("utf-8", "replace").decode()
-        usage = Usage(used.get("prompt_tokens"), cached, used.get("completion_tokens"), None, seconds)
-        return Reply(text, usage, logprob, refusal or (None if text else "an empty reply"))
-
     def _where(self) -> str:
         return f"the teacher at {self._client.base_url}"
+
+
+def extras_of(settings: TeacherSettings, temperature: float) -> dict[str, Any]:
+    """What a request asks for beside its messages; log-probabilities where they mean something."""
+    extras: dict[str, Any] = {"temperature": temperature, "max_tokens": settings.max_tokens}
+    return extras | {"logprobs": True} if temperature == 0 else extras
+
+
+def request_of(
+    model: str,
+    messages: list[dict[str, str]],
+    schema: dict[str, Any],
+    extras: dict[str, Any],
+    form: Form = "json_schema",
+) -> dict[str, Any]:
+    """The body of a request to /chat/completions."""
+    request = {"model": model, "messages": messages, **extras}
+    if form == "json_schema":
+        answer = {"name": "answer", "strict": True, "schema": schema}
+        request["response_format"] = {"type": form, "json_schema": answer}
+    elif form:
+        request["response_format"] = {"type": form}
+    return request
+
+
+def read_reply(body: str, seconds: float | None, where: str) -> Reply:
+    """A completion as it came over the wire.
+
+    Raises:
+        Lost: it is none.
+    """
+    try:
+        data = json.loads(body)
+        choice, used = data["choices"][0], data.get("usage") or {}
+        message = choice["message"]
+        text, refusal = message.get("content"), message.get("refusal")
+        tokens = (choice.get("logprobs") or {}).get("content") or []
+        logprob = sum(token["logprob"] for token in tokens) if tokens else None
+        cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise Lost(f"{where} does not answer in OpenAI's chat format; does base_url end with /v1?") from None
+    if text is not None:
+        text = (text if isinstance(text, str) else json.dumps(text)).encode("utf-8", "replace").decode()
+    usage = Usage(used.get("prompt_tokens"), cached, used.get("completion_tokens"), None, seconds)
+    return Reply(text, usage, logprob, refusal or (None if text else "an empty reply"))
 
 
 def api_key(settings: TeacherSettings) -> str:

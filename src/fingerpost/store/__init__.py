@@ -1,6 +1,6 @@
 """The project's memory: questions, verdicts and what was paid, in one database file."""
 
-from fingerpost.store.ledger import Call, Ledger, Settlement
-from fingerpost.store.store import Store
+from fingerpost.store.ledger import Call, Ledger, Settlement, Written
+from fingerpost.store.store import Draft, Posted, Store
 
-__all__ = ["Call", "Ledger", "Settlement", "Store"]
+__all__ = ["Call", "Draft", "Ledger", "Posted", "Settlement", "Store", "Written"]

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, case, func, select, update
 
 from fingerpost.store.database import writing
 from fingerpost.store.rows import insert_new, now, verdict_row
-from fingerpost.store.tables import calls, ledger, verdicts
+from fingerpost.store.tables import calls, drafts, ledger, verdicts
 from fingerpost.types import Usage, Verdict
 
 Outcome: TypeAlias = Literal["paid", "lost", "unsent"]
@@ -33,13 +33,21 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A writer's reply to a draft."""
+
+    draft_id: int
+    raw: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a reserved call ended. Of an answered one, the verdict is stored with it."""
+    """How a reserved call ended. Of an answered one, what came of it is stored with it."""
 
     call_id: int
     outcome: Outcome
     usage: Usage = field(default_factory=Usage)
-    verdict: Verdict | None = None
+    kept: Verdict | Written | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +69,17 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def book(self, settled: Sequence[Settlement], wanted: Sequence[Call], budget_usd: float | None) -> list[int | None]:
+    def book(
+        self,
+        settled: Sequence[Settlement],
+        wanted: Sequence[Call],
+        budget_usd: float | None,
+        posted: int | None = None,
+    ) -> list[int | None]:
         """Settle calls and reserve new ones. Returns a call id for each wanted one, None where the budget ends.
 
-        `budget_usd` caps all that this project ever spent or reserved, not one run.
+        `budget_usd` caps all that this project ever spent or reserved, not one run. `posted` is the batch that the
+        wanted calls go with.
         """
         with writing(self._engine) as connection:
             committed = connection.execute(select(ledger.c.committed_usd)).scalar_one()
@@ -78,6 +93,7 @@ class Ledger:
                     "prompt_tokens": each.usage.prompt,
                     "cached_tokens": each.usage.cached,
                     "completion_tokens": each.usage.completion,
+                    "latency_s": each.usage.latency_s,
                 }
                 row = connection.execute(
                     ending.values(values).returning(calls.c.reserved_usd, calls.c.cost_usd)
@@ -85,9 +101,12 @@ class Ledger:
                 if row is None:
                     continue  # settled before
                 committed += row.cost_usd - row.reserved_usd
-                if each.verdict is not None:
-                    verdict = replace(each.verdict, usage=replace(each.usage, cost_usd=row.cost_usd))
+                if isinstance(each.kept, Verdict):
+                    verdict = replace(each.kept, usage=replace(each.usage, cost_usd=row.cost_usd))
                     answered.append(verdict_row(verdict, f"call:{each.call_id}"))
+                elif each.kept is not None:
+                    reply = update(drafts).where(drafts.c.id == each.kept.draft_id, drafts.c.answered.is_(False))
+                    connection.execute(reply.values(raw=each.kept.raw, answered=True))
             insert_new(connection, verdicts, answered)
             ids: list[int | None] = []
             for call in wanted:
@@ -95,15 +114,19 @@ class Ledger:
                     ids.append(None)
                     continue
                 committed += call.at_most_usd
+                new = {"step": call.step, "model": call.model, "reserved_usd": call.at_most_usd, "posted": posted}
                 inserted = connection.execute(
-                    calls.insert()
-                    .values(step=call.step, model=call.model, reserved_usd=call.at_most_usd, outcome="open", at=now())
-                    .returning(calls.c.id)
+                    calls.insert().values(new | {"outcome": "open", "at": now()}).returning(calls.c.id)
                 )
                 ids.append(inserted.scalar_one())
             if committed != before:
                 connection.execute(update(ledger).values(committed_usd=max(0.0, committed)))
             return ids
+
+    def reserved(self, call_id: int) -> float:
+        """What was reserved for a call, in US dollars."""
+        with self._engine.connect() as connection:
+            return float(connection.execute(select(calls.c.reserved_usd).where(calls.c.id == call_id)).scalar_one())
 
     def account(self) -> Account:
         """Sums over all calls so far."""

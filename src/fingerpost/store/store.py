@@ -4,20 +4,55 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, Table, func, select
+from sqlalchemy import Select, Table, delete, func, select, update
 
 from fingerpost.chunks import chunks
 from fingerpost.opinions import WITHDRAWN
 from fingerpost.store.database import connect, writing
 from fingerpost.store.ledger import Ledger
-from fingerpost.store.rows import import_key, insert_new, question_row, to_question, to_verdict, verdict_row
-from fingerpost.store.tables import questions, verdicts
+from fingerpost.store.rows import import_key, insert_new, now, question_row, to_question, to_verdict, verdict_row
+from fingerpost.store.tables import calls, drafts, posted, questions, verdicts
 from fingerpost.types import Question, Split, Verdict
 
 BATCH = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """Requests handed in as a batch; `jobs` maps each call's id, as text, to what the job is known by.
+
+    `state` is `new`, then `creating` when the file is there, `out` when the provider has the batch, and `ended`.
+    """
+
+    id: int
+    step: str
+    model: str
+    base_url: str | None
+    jobs: dict[str, list[Any]]
+    file: str | None
+    batch: str | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Questions to be written by `brief`, of a `round` and for a task; `raw` is the reply, when `answered`.
+
+    `fates` says how many texts ended in which way, when that has been judged.
+    """
+
+    id: int
+    round: int
+    brief: dict[str, Any]
+    task: str
+    model: str
+    answered: bool = False
+    raw: str | None = None
+    fates: dict[str, int] | None = None
 
 
 class Store:
@@ -103,6 +138,67 @@ class Store:
         query = query.group_by(verdicts.c.kind, verdicts.c.by)
         rows = self._rows(query.order_by(verdicts.c.kind, verdicts.c.by))
         return [(kind, by, asked, given, none) for kind, by, asked, given, none in rows]
+
+    # --- questions to be written
+
+    def plan_drafts(self, new: Iterable[Draft]) -> None:
+        """Note what is to be written; the ids are given here."""
+        rows = [{"round": d.round, "brief": d.brief, "task": d.task, "model": d.model, "answered": False} for d in new]
+        with writing(self._engine) as connection:
+            connection.execute(drafts.insert(), rows)
+
+    def drafts(self) -> list[Draft]:
+        """All drafts, in the order of their planning."""
+        return [Draft(**row._mapping) for row in self._rows(select(drafts).order_by(drafts.c.id))]
+
+    def drop_drafts(self, ids: Iterable[int]) -> None:
+        """Forget drafts that were never answered."""
+        with writing(self._engine) as connection:
+            connection.execute(delete(drafts).where(drafts.c.id.in_(list(ids)), drafts.c.answered.is_(False)))
+
+    def judge(self, fates: dict[int, dict[str, int]], new: Iterable[Question], meant: Iterable[Verdict]) -> None:
+        """Store what came of drafts: the fates of their texts, the questions kept and what they were meant for."""
+        with writing(self._engine) as connection:
+            insert_new(connection, questions, [question_row(each) for each in new])
+            insert_new(connection, verdicts, [verdict_row(each, import_key(each)) for each in meant])
+            for draft_id, counts in fates.items():
+                connection.execute(update(drafts).where(drafts.c.id == draft_id).values(fates=counts))
+
+    # --- batches at a provider
+
+    def add_posted(self, step: str, model: str, base_url: str | None) -> int:
+        """Note a batch about to be handed in; returns its id."""
+        row: dict[str, Any] = {
+            "step": step,
+            "model": model,
+            "base_url": base_url,
+            "jobs": {},
+            "state": "new",
+            "at": now(),
+        }
+        with writing(self._engine) as connection:
+            return int(connection.execute(posted.insert().values(row).returning(posted.c.id)).scalar_one())
+
+    def change_posted(self, key: int, **values: Any) -> Posted:
+        """Update a batch's row; returns it."""
+        columns = [each for each in posted.c if each.name != "at"]
+        with writing(self._engine) as connection:
+            row = connection.execute(update(posted).where(posted.c.id == key).values(values).returning(*columns)).one()
+        return Posted(**row._mapping)
+
+    def open_posted(self, step: str) -> list[Posted]:
+        """The batches of a step that have not been fetched, the oldest first."""
+        columns = [each for each in posted.c if each.name != "at"]
+        query = select(*columns).where(posted.c.step == step, posted.c.state != "ended").order_by(posted.c.id)
+        return [Posted(**row._mapping) for row in self._rows(query)]
+
+    def posted_keys(self, step: str) -> list[list[Any]]:
+        """What lies in batches that have not been fetched."""
+        return [key for each in self.open_posted(step) for key in each.jobs.values()]
+
+    def posted_calls(self, key: int) -> list[int]:
+        """The calls that were reserved for a batch."""
+        return [row.id for row in self._rows(select(calls.c.id).where(calls.c.posted == key))]
 
     # --- inside
 

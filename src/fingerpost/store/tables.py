@@ -17,7 +17,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 
 metadata = MetaData()
 
@@ -70,6 +70,37 @@ calls = Table(
     Column("cached_tokens", Integer),
     Column("completion_tokens", Integer),
     Column("at", DateTime(timezone=True), nullable=False),
+    Column("latency_s", Float),
+    Column("posted", Integer),
+)
+
+# Requests handed in as a batch: `jobs` maps each call's id to what it is for, `state` says how far it has come.
+posted = Table(
+    "posted",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("step", String(32), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("base_url", Text),
+    Column("jobs", JSON, nullable=False),
+    Column("file", String(100)),
+    Column("batch", String(100)),
+    Column("state", String(16), nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+)
+
+# Questions to be written: planned, then answered (`raw`), then judged (`fates`: how many texts ended in which way).
+drafts = Table(
+    "drafts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("round", Integer, nullable=False),
+    Column("brief", JSON, nullable=False),
+    Column("task", String(16), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("answered", Boolean, nullable=False),
+    Column("raw", Text),
+    Column("fates", JSON),
 )
 
 ledger = Table(

@@ -141,49 +141,6 @@ def _names(task: Task) -> tuple[dict[str, str], dict[str, str]]:
     return exact, {key: name for key, name in folded.items() if key and name}
 
 
-def describe(
-    label: Label, confirmed: Sequence[str], missed: Sequence[tuple[str, str]], mistaken: Sequence[tuple[str, str]]
-) -> list[dict[str, str]]:
-    """The chat messages that ask for a better description of a label.
-
-    `confirmed` are texts that belong to it; of `missed`, (text, label), it was not seen that they do; of `mistaken`,
-    (text, label), it was wrongly thought that they do: the label is where they belong.
-    """
-    parts = [f"Label: {label.name}", f"Description so far: {label.description or '(none)'}"]
-    parts += ["", "These messages belong to it:", *(f"- {text}" for text in confirmed)]
-    if missed:
-        parts += ["", "These belong to it, but were taken for another label:"]
-        parts += [f"- {text} (taken for {other})" for text, other in missed]
-    if mistaken:
-        parts += ["", "These were taken for it, but belong to another label:"]
-        parts += [f"- {text} (belongs to {other})" for text, other in mistaken]
-    system = (
-        "You describe the labels of a message classifier, for someone who has to choose among them. Write one sentence "
-        "of at most 30 words that says what belongs to the label and, where it matters, what does not. Describe the "
-        'kind of message, do not repeat the examples. Reply with JSON only, {"description": "..."}.'
-    )
-    return [{"role": "system", "content": system}, {"role": "user", "content": "\n".join(parts)}]
-
-
-DESCRIPTION_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"description": {"type": "string"}},
-    "required": ["description"],
-    "additionalProperties": False,
-}
-
-
-def parse_description(raw: str | None) -> str | None:
-    """The description in a reply, on one line; None where there is none, or it is no description."""
-    try:
-        value = json.loads(raw or "")
-    except ValueError:
-        return None
-    text = value.get("description") if isinstance(value, dict) else None
-    line = " ".join(text.split()) if isinstance(text, str) else ""
-    return line if 0 < len(line) <= 400 else None
-
-
 def prompt_fingerprint(task: Task) -> str:
     """Changes when the teacher would be asked something else."""
     return fingerprint([system_prompt(task), json.dumps(schema(task))])

@@ -1,0 +1,142 @@
+"""generate: the teacher writes questions, sifted and measured before the eyes of whoever pays."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fingerpost.cli.learn import STUDENT
+from fingerpost.cli.project import Budget, Folder, Project, Yes, console, price_agreed, show_step
+
+if TYPE_CHECKING:
+    from fingerpost.briefs import Error
+    from fingerpost.generate import Generated, Round
+    from fingerpost.store import Store
+
+
+def generate(
+    folder: Path = Folder,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Until the project has so many written questions; without it, until more bring nothing."
+        ),
+    ] = None,
+    from_errors: Annotated[
+        bool,
+        typer.Option("--from-errors", help="More like the dev questions that the student gets wrong or is unsure of."),
+    ] = False,
+    model: Annotated[Path | None, typer.Option(help="The student, if it is not models/student.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws labels, styles, subjects and first words.")] = 0,
+    budget: float | None = Budget,
+    yes: bool = Yes,
+    batch: Annotated[bool, typer.Option("--batch", help="As batches: half the price, within a day.")] = False,
+) -> None:
+    """Have the teacher write questions, from the labels and their descriptions alone or in the manner of your users."""
+    from fingerpost import generate as step
+    from fingerpost.lock import locked
+
+    project = Project(folder)
+    with project.store() as store, locked(folder / ".generate.lock", "another 'fingerpost generate' works here"):
+        errors = _errors(project, store, model or project.models / STUDENT) if from_errors else []
+        wanted = count or (len(errors) if errors else None)
+        there = sum(n for (source, _), n in store.counts().items() if source == step.SOURCE)
+        planned = step.estimate(project.task, max(1, (wanted or step.MOST) - (0 if errors else there)), batch=batch)
+        writers = ", ".join(each.model for each in step.writers_of(project.task))
+        print(f"about {planned.calls:,} requests to {writers} for questions, and one for the label of each")
+        price_agreed(project.task, planned.about_usd, planned.at_most_usd, budget, yes)
+        done = _run(project, store, wanted, errors, seed, budget, batch)
+    _tell(done, budget)
+
+
+def _run(
+    project: Project,
+    store: Store,
+    count: int | None,
+    errors: list[Error],
+    seed: int,
+    budget: float | None,
+    batch: bool,
+) -> Generated:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    from fingerpost import generate as step
+    from fingerpost.asking import Progress
+
+    out = console()
+    with Bar(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=out, disable=not sys.stdout.isatty(), transient=True,
+    ) as bar:  # fmt: skip
+        line = bar.add_task("planning", total=None)
+
+        def show(what: str, progress: Progress) -> None:
+            bar.update(line, description=what, total=progress.total, completed=progress.done)
+
+        return step.generate(
+            project.task,
+            store,
+            project.folder,
+            partial(project.embed, quiet=True),
+            count=count,
+            errors=errors,
+            seed=seed,
+            budget_usd=budget,
+            batch=batch,
+            on_progress=show,
+            on_round=lambda each: out.print(_line(each)),
+            show=show_step,
+        )
+
+
+def _line(each: Round) -> str:
+    parts = [f"round {each.number}: {each.asked} asked for, {each.kept} kept"]
+    if each.kept:
+        parts.append(f"{each.confirmed} of them confirmed blind, {each.border} border cases")
+    if each.gap:
+        parts.append(f"synthetic gap {each.gap.value:.2f} (n = {each.gap.n} of each, p = {each.gap.p:.2g})")
+    if each.curve:
+        parts.append(f"learning curve {each.curve.half:.2f} to {each.curve.full:.2f}")
+    return "; ".join(parts)
+
+
+def _tell(done: Generated, budget: float | None) -> None:
+    from fingerpost.gate import KEPT, REASONS
+
+    fates: Counter[str] = Counter()
+    for each in done.rounds:
+        fates.update(each.fates)
+    rejected = [(n, reason) for reason, n in fates.most_common() if reason != KEPT]
+    border, none = sum(each.border for each in done.rounds), sum(each.unanswered for each in done.rounds)
+    print(f"{fates[KEPT]:,} questions kept, {sum(n for n, _ in rejected):,} not:")
+    for n, reason in rejected:
+        print(f"  {n:6,}  {reason}: {REASONS[reason]}")
+    if border:
+        print(
+            f"{border:,} border cases: the teacher, asked blind, says another label; 'fingerpost review' decides them"
+        )
+    if none:
+        print(f"{none:,} have no label yet; 'fingerpost label' asks for it")
+    if done.stopped == "budget":
+        print(f"stopped: the next request could exceed the budget of ${budget:g}; raise it to go on")
+    elif done.stopped == "interrupted":
+        print("stopped; run the command again to go on")
+    else:
+        print(f"ended: {done.why}")
+
+
+def _errors(project: Project, store: Store, model: Path) -> list[Error]:
+    from fingerpost.errors import InputError
+    from fingerpost.generate import errors_of
+
+    found = errors_of(project.task, store, model)
+    if not found:
+        raise InputError(f"{model} gets no dev question wrong and is sure of all: there is nothing to write more of")
+    print(f"{len(found):,} dev questions that {model} gets wrong or is unsure of")
+    return found

@@ -1,0 +1,492 @@
+"""The teacher writes questions: planned, asked for, sifted, labelled blind, and measured, round after round.
+
+A question is trusted where the teacher, asked blind, gives the label that it was written for. Where it does not, the
+question is a border case: kept for review, and learnt from only when a person has decided.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+
+from fingerpost.artifact import dev_answers, read_manifest
+from fingerpost.asking import BYTES_A_TOKEN, Chat, Key, Progress, Schema, Work, reached, size, teacher_of
+from fingerpost.briefs import PER_CALL, Error, Known, plan_errors, plan_round, plan_topics
+from fingerpost.deciding import Deciding, Job, Wanted, open_jobs
+from fingerpost.gap import Curve, Gap, learning_curve, synthetic_gap
+from fingerpost.gate import KEPT, Gate, fault, main_language
+from fingerpost.grouping import New, place
+from fingerpost.llm import prices
+from fingerpost.llm.chat import Reply
+from fingerpost.opinions import known, shares
+from fingerpost.posting import ask_or_post
+from fingerpost.prompt.styles import LANGUAGES
+from fingerpost.prompt.writing import (
+    Brief,
+    meaning,
+    read_topics,
+    read_written,
+    surplus,
+    write,
+    written_schema,
+)
+from fingerpost.store import Draft, Store, Written
+from fingerpost.text import fingerprint, preview, question_id
+from fingerpost.types import Message, Question, Task, TeacherSettings, Usage, Verdict
+
+if TYPE_CHECKING:
+    from fingerpost.consensus import Array
+
+STEP, SOURCE, WRITER = "generate", "synthetic", "writer"
+TEMPERATURE = 1.0
+REPLY_TOKENS = 600  # at most, of one call
+KEPT_OF_ASKED = 0.6  # for the estimate
+ROUND_CALLS = 24  # at least as many as there are labels
+MOST_ASKED = 4  # times the questions wanted: then too few are kept
+MOST = 2_000  # questions, where no count is given
+PATIENCE = 2  # rounds without progress
+GAIN, SHRINKS = 0.01, 0.02
+UNSURE = 0.6  # a calibrated confidence below which the student is unsure
+SAMPLE_WORDS = 40  # longer messages of users are no samples
+
+J = TypeVar("J")
+Embed = Callable[[Sequence[Question]], "Array"]
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Round:
+    """One round: questions asked for, what became of the texts (`fates`), and how the kept ones were answered blind.
+
+    `gap` and `curve` are over all questions up to this round.
+    """
+
+    number: int
+    asked: int = 0
+    fates: Counter[str] = field(default_factory=Counter)
+    confirmed: int = 0
+    border: int = 0
+    unanswered: int = 0
+    gap: Gap | None = None
+    curve: Curve | None = None
+
+    @property
+    def kept(self) -> int:
+        return self.fates[KEPT]
+
+
+@dataclass(slots=True)
+class Generated:
+    """What there is now, round by round; `why` it ended, `stopped` where that was before its time."""
+
+    rounds: list[Round] = field(default_factory=list)
+    why: str = ""
+    stopped: Literal["", "budget", "interrupted"] = ""
+
+    @property
+    def kept(self) -> int:
+        return sum(each.kept for each in self.rounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """About what `count` questions take, and the most that they can cost in US dollars."""
+
+    calls: int
+    about_usd: float
+    at_most_usd: float
+
+
+class Writing:
+    """The work of writing, as `asking` takes it."""
+
+    step, wants, after, temperature = STEP, "holds a message", "then run it again", TEMPERATURE
+
+    def __init__(self, task: Task, drafts: Sequence[Draft]) -> None:
+        self._task = task
+        self._briefs = {draft.id: Brief.of_json(draft.brief) for draft in drafts}
+
+    def request(self, job: Draft) -> tuple[Chat, Schema]:
+        brief = self._briefs[job.id]
+        return write(self._task, brief), written_schema(brief)
+
+    def key(self, job: Draft) -> Key:
+        return [job.id]
+
+    def keep(self, key: Key, reply: Reply, usage: Usage) -> tuple[Written, bool]:  # noqa: ARG002 - as asking calls it
+        brief = self._briefs.get(key[0])
+        useful = brief is not None and bool(
+            read_topics(reply.text) if brief.kind == "topics" else read_written(brief, reply.text)
+        )
+        return Written(key[0], reply.text if reply.text else reply.refusal), useful
+
+
+def errors_of(task: Task, store: Store, model: Path) -> list[Error]:
+    """The dev questions that a student got wrong or was unsure of before it learnt them, the least sure first.
+
+    Raises:
+        ModelError: the folder is no model.
+    """
+    read_manifest(model)
+    texts = {each.id: each.messages[-1].content for each in store.questions("dev")}
+    poor = [each for each in dev_answers(model) if each.answer != each.label or each.confidence < UNSURE]
+    names = set(task.names)
+    return [
+        Error(texts[each.id], each.label)
+        for each in sorted(poor, key=lambda each: each.confidence)
+        if each.id in texts and each.label in names
+    ]
+
+
+def writers_of(task: Task) -> list[TeacherSettings]:
+    """The models that write: the task's own writers, else its teacher."""
+    found = task.generate.writers or (teacher_of(task),)
+    return [each.model_copy(update={"max_tokens": REPLY_TOKENS, "recorded": None}) for each in found]
+
+
+def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
+    """What writing and labelling so many questions takes.
+
+    Raises:
+        TaskError: the task has no teacher.
+        TeacherError: no price is known.
+    """
+    teacher, writers = teacher_of(task), writers_of(task)
+    brief = plan_round(task, Known(), 1, "estimate")[0]
+    calls = round(count / (PER_CALL * KEPT_OF_ASKED)) + len(task.labels)
+    bytes_ = size(write(task, brief), written_schema(brief))
+    ask = Deciding(task).request(Job(Question("", (Message("user", "x" * 80),), "", "", "train"), 0))
+    about = at_most = 0.0
+    for writer in writers:
+        share = (writer.batch_price if batch else 1.0) * calls / len(writers)
+        tokens = round(bytes_ / BYTES_A_TOKEN)
+        about += share * prices.cost(writer, Usage(prompt=tokens, cached=0, completion=30 * PER_CALL))
+        most_calls = max(calls, MOST_ASKED * count / PER_CALL + len(task.labels))
+        at_most += share * most_calls / calls * prices.at_most(writer, 2 * bytes_)
+    share = teacher.batch_price if batch else 1.0
+    tokens = round(size(*ask) / BYTES_A_TOKEN)
+    about += share * count * prices.cost(teacher, Usage(prompt=tokens, cached=0, completion=10))
+    at_most += share * MOST_ASKED * count * prices.at_most(teacher, size(*ask) + 600)
+    return Estimate(calls, about, at_most)
+
+
+def generate(
+    task: Task,
+    store: Store,
+    folder: Path,
+    embed: Embed,
+    *,
+    count: int | None = None,
+    errors: Sequence[Error] = (),
+    seed: int = 0,
+    budget_usd: float | None = None,
+    batch: bool = False,
+    on_progress: Callable[[str, Progress], None] = lambda _what, _progress: None,
+    on_round: Callable[[Round], None] = lambda _: None,
+    show: Say = lambda _: None,
+) -> Generated:
+    """Go on until the project has `count` written questions in all; without it, until more bring nothing.
+
+    With `errors`, `count` more like these are written. `embed` gives unit vectors of questions, (questions, width).
+    What is planned, answered and judged is stored at once: started again, it goes on where it was.
+
+    Raises:
+        TaskError: the task has no teacher.
+        TeacherError: a model cannot be used, or none of its replies is of use.
+        BudgetError: not even one request fits into the budget.
+    """
+    teacher, writers = teacher_of(task), writers_of(task)
+    mark = fingerprint([task.name, task.generate.about, *(f"{each.name}: {meaning(each)}" for each in task.labels)])
+    desk = _Desk(task, store, embed, mark)
+    start = desk.kept() if errors else 0
+    result = Generated()
+    with ExitStack() as stack:
+        served: dict[str, TeacherSettings] = {}
+
+        def ready(settings: TeacherSettings) -> TeacherSettings:
+            key = str((settings.model, settings.base_url, settings.gguf))
+            if key not in served:
+                served[key] = stack.enter_context(reached(settings, folder))
+            return settings.model_copy(
+                update={"base_url": served[key].base_url, "concurrency": served[key].concurrency}
+            )
+
+        def ask(what: str, work: Work[J], jobs: Sequence[J], settings: TeacherSettings) -> None:
+            if result.stopped == "interrupted" or not (jobs or batch):
+                return
+            done = ask_or_post(
+                work,
+                jobs,
+                store,
+                ready(settings),
+                folder,
+                batch=batch,
+                budget_usd=budget_usd,
+                on_progress=lambda progress: on_progress(what, progress),
+                show=show,
+            )
+            result.stopped = result.stopped or done.stopped
+
+        while True:
+            for writer in writers:
+                ask("writing", Writing(task, desk.drafts()), desk.open_drafts(writer.model), writer)
+            desk.judge()
+            ask("labelling", Deciding(task), open_jobs(task, store, Wanted(only=desk.written())), teacher)
+            told = len(result.rounds)
+            result.rounds = desk.rounds()
+            for each in result.rounds[told:]:
+                on_round(each)
+            result.why = _why(result, count, start) if not result.stopped else result.stopped
+            if result.why:
+                return result
+            desk.plan(writers, (start if errors else 0) + (count or MOST), errors, seed)
+
+
+def _why(result: Generated, count: int | None, start: int) -> str:
+    """Why no further round is needed; empty where one is."""
+    rounds, kept = result.rounds, result.kept - start
+    if count is not None and kept >= count:
+        return f"{kept:,} questions are kept"
+    if kept >= MOST:
+        return f"{kept:,} questions are kept, the most without --count"
+    asked = sum(each.asked for each in rounds)
+    if rounds and asked >= MOST_ASKED * ((count or MOST) + start):
+        return f"{asked:,} questions were asked for and only {kept:,} kept"
+    if len(rounds) > PATIENCE and all(each.kept < 0.1 * each.asked for each in rounds[-PATIENCE:]):
+        return "the writer repeats itself: of the last rounds hardly anything is kept"
+    if count is not None or len(rounds) <= PATIENCE:
+        return ""
+    gaps = [each.gap for each in rounds]
+    if all(gap is not None for gap in gaps[-PATIENCE - 1 :]):
+        values = [gap.value for gap in gaps if gap is not None]
+        if min(values[-PATIENCE:]) > min(values[:-PATIENCE]) - SHRINKS:
+            return f"the synthetic gap no longer shrinks (it is {values[-1]:.2f})"
+        return ""
+    curves = [each.curve for each in rounds[-PATIENCE:]]
+    if all(curve is not None and curve.gain < GAIN for curve in curves):
+        return "the learning curve no longer rises: twice as many questions teach less than a point more"
+    return ""
+
+
+class _Desk:
+    """What is planned, written, kept and labelled, as the store has it."""
+
+    def __init__(self, task: Task, store: Store, embed: Embed, mark: str) -> None:
+        self._task, self._store, self._embed, self._mark = task, store, embed, mark
+
+    def drafts(self) -> list[Draft]:
+        """All drafts of the task as it is now; others that were not answered are forgotten."""
+        found = self._store.drafts()
+        stale = [each.id for each in found if each.task != self._mark and not each.answered]
+        if stale:
+            self._store.drop_drafts(stale)
+        return [each for each in found if each.task == self._mark or each.answered]
+
+    def open_drafts(self, writer: str) -> list[Draft]:
+        """Those that this writer is still to be asked for, less what lies in a batch."""
+        out = {key[0] for key in self._store.posted_keys(STEP)}
+        return [each for each in self.drafts() if each.model == writer and not each.answered and each.id not in out]
+
+    def written(self) -> set[str]:
+        """The ids of all questions that were written here."""
+        return set(self._meant())
+
+    def kept(self) -> int:
+        return len(self._meant())
+
+    def judge(self) -> None:
+        """Sift what was answered since the last time, in one transaction."""
+        new = [each for each in self._store.drafts() if each.answered and each.fates is None]
+        if not new:
+            return
+        stored = self._store.questions()
+        gate = Gate(stored, self._embed)
+        fates: dict[int, Counter[str]] = {each.id: Counter() for each in new}
+        candidates: list[tuple[Draft, int, Brief, tuple[Message, ...]]] = []
+        names = set(self._task.names)
+        for draft in new:
+            brief = Brief.of_json(draft.brief)
+            if brief.kind == "topics" or brief.label not in names:
+                continue
+            found = read_written(brief, draft.raw)
+            fates[draft.id].update({"no reply": len(brief.openings) - len(found), "surplus": surplus(brief, draft.raw)})
+            language = next((code for code, name in LANGUAGES.items() if name == brief.language), "")
+            for number, messages in enumerate(found):
+                wrong = fault(self._task, brief, messages, language or self._language())
+                if wrong:
+                    fates[draft.id][wrong] += 1
+                else:
+                    candidates.append((draft, number, brief, messages))
+        kept: dict[str, New] = {}
+        meant: list[Verdict] = []
+        for (draft, number, brief, messages), fate in zip(
+            candidates, gate.new([messages for *_, messages in candidates]), strict=True
+        ):
+            fates[draft.id][fate] += 1
+            if fate == KEPT:
+                key = question_id(messages)
+                kept[key] = New(key, messages, SOURCE, None)
+                meant.append(Verdict(key, "writer", draft.model, brief.label, STEP, prompt=str(draft.id), order=number))
+        placed = place(list(kept.values()), stored, self._task.split)
+        self._store.judge({key: dict(+counts) for key, counts in fates.items()}, placed, meant)
+
+    def rounds(self) -> list[Round]:
+        """What came of each round so far."""
+        meant, blind = self._meant(), self._blind()
+        found: dict[int, Round] = {}
+        round_of: dict[int, int] = {}
+        for draft in self._store.drafts():
+            brief = Brief.of_json(draft.brief)
+            if draft.round == 0 or draft.fates is None or brief.kind == "topics":
+                continue
+            mine = found.setdefault(draft.round, Round(draft.round))
+            mine.asked += len(brief.openings)
+            mine.fates.update(draft.fates)
+            round_of[draft.id] = draft.round
+        upto: dict[str, int] = {}
+        for key, verdict in meant.items():
+            number = round_of.get(int(verdict.prompt or 0))
+            if number is None:
+                continue
+            upto[key] = number
+            said = blind.get(key)
+            found[number].confirmed += said == verdict.label
+            found[number].border += said is not None and said != verdict.label
+            found[number].unanswered += said is None
+        rounds = [found[number] for number in sorted(found)]
+        self._measure(rounds, upto, meant, blind)
+        return rounds
+
+    def plan(self, writers: Sequence[TeacherSettings], count: int, errors: Sequence[Error], seed: int) -> None:
+        """Note the briefs of the next round; of the first, also those that ask for topics."""
+        drafts = self.drafts()
+        mine = [(each, Brief.of_json(each.brief)) for each in drafts]
+        if not any(brief.kind == "topics" for _, brief in mine):
+            briefs, number = plan_topics(self._task), 0
+        else:
+            number = 1 + max(each.round for each in drafts)
+            asked = sum(len(brief.openings) for _, brief in mine if brief.kind != "topics")
+            rate = max(0.2, self.kept() / asked) if asked else KEPT_OF_ASKED
+            lacking = max(1, round((count - self.kept()) / (PER_CALL * rate)))
+            calls = min(lacking, max(ROUND_CALLS, len(self._task.labels)))
+            known = self._known(mine)
+            briefs = (
+                plan_errors(self._task, errors, known, calls, f"{seed}/{number}")
+                if errors
+                else plan_round(self._task, known, calls, f"{seed}/{number}")
+            )
+        # Alike in kind, they stand together: so the prompt cache stays warm.
+        self._store.plan_drafts(
+            Draft(0, number, brief.as_json(), self._mark, writers[i % len(writers)].model)
+            for i, brief in enumerate(sorted(briefs, key=lambda each: each.kind))
+        )
+
+    def _known(self, mine: Sequence[tuple[Draft, Brief]]) -> Known:
+        meant, blind = self._meant(), self._blind()
+        kept = Counter(str(each.label) for key, each in meant.items() if blind.get(key) == each.label)
+        asked: Counter[str] = Counter()
+        for _, brief in mine:
+            if brief.kind != "topics":
+                asked[brief.label] += len(brief.openings)
+        topics = {brief.label: read_topics(draft.raw) for draft, brief in mine if brief.kind == "topics"}
+        languages = [LANGUAGES[each] for each in self._task.generate.languages]
+        if not languages and self._language() not in ("", "en"):
+            languages = [LANGUAGES[self._language()]]
+        return Known(
+            dict(kept), dict(asked), topics, self._close(), self._real_texts(), self._style_weights(mine), languages
+        )
+
+    # --- what is there
+
+    def _meant(self) -> dict[str, Verdict]:
+        """By question, the writer's verdict."""
+        found = {}
+        for key, verdicts in self._store.verdicts().items():
+            for each in verdicts:
+                if each.kind == WRITER and each.label in self._task.names:
+                    found[key] = each
+        return found
+
+    def _blind(self) -> dict[str, str]:
+        """By question, the label that the teacher gives it."""
+        name, found = teacher_of(self._task).model, {}
+        for key, verdicts in self._store.verdicts().items():
+            said = shares(known(verdicts, self._task.names), "teacher", name)
+            if said:
+                found[key] = max(said, key=said.__getitem__)
+        return found
+
+    def _real(self) -> list[Question]:
+        """Questions of users, none of them of the test side."""
+        return [each for each in self._store.questions("train", "dev") if each.source != SOURCE]
+
+    def _real_texts(self) -> list[str]:
+        texts = (each.messages[-1].content for each in self._real() if each.split == "train")
+        return [preview(text, 200) for text in texts if 1 < len(text.split()) <= SAMPLE_WORDS]
+
+    def _language(self) -> str:
+        """The language that is expected where the task names none: that of its users, else of its descriptions."""
+        if self._task.generate.languages:
+            return self._task.generate.languages[0] if len(self._task.generate.languages) == 1 else ""
+        return main_language(self._real_texts()[:200] or [meaning(each) for each in self._task.labels])
+
+    def _close(self) -> dict[str, list[str]]:
+        """Each label's two nearest, by its description's vector."""
+        asked = [(Message("user", meaning(each)),) for each in self._task.labels]
+        vectors = self._embed([Question(question_id(each), each, "", "", "train") for each in asked])
+        alike = vectors @ vectors.T
+        np.fill_diagonal(alike, -1)
+        names = self._task.names
+        return {name: [names[j] for j in np.argsort(-alike[i])[:2]] for i, name in enumerate(names)}
+
+    def _measure(
+        self, rounds: Sequence[Round], upto: dict[str, int], meant: dict[str, Verdict], blind: dict[str, str]
+    ) -> None:
+        """The gap and the learning curve after each round, over all that was kept until then."""
+        written = [each for each in self._store.questions() if each.id in upto and each.split != "test"]
+        if not written:
+            return
+        vectors = self._embed(written)
+        real = self._real()
+        theirs = self._embed(real) if real else None
+        most = None
+        for each in rounds:
+            rows = [i for i, question in enumerate(written) if upto[question.id] <= each.number]
+            labels = [blind.get(written[i].id) for i in rows]
+            if theirs is not None:
+                each.gap = synthetic_gap(theirs, vectors[rows], [blind.get(q.id) for q in real], labels, most)
+                most = most or (each.gap.n if each.gap else None)
+            trusted = [
+                i for i, label in zip(rows, labels, strict=True) if label and label == meant[written[i].id].label
+            ]
+            each.curve = learning_curve(vectors[trusted], [str(blind[written[i].id]) for i in trusted])
+
+    def _style_weights(self, mine: Sequence[tuple[Draft, Brief]]) -> dict[str, float]:
+        """How much more real than others the questions of each style look to the classifier of the gap."""
+        real = self._real()
+        blind, meant = self._blind(), self._meant()
+        written = [each for each in self._store.questions() if each.id in meant and each.split != "test"]
+        if not real or not written:
+            return {}
+        gap = synthetic_gap(
+            self._embed(real),
+            self._embed(written),
+            [blind.get(each.id) for each in real],
+            [blind.get(each.id) for each in written],
+        )
+        if gap is None:
+            return {}
+        style_of = {draft.id: brief.style for draft, brief in mine}
+        seen: dict[str, list[float]] = defaultdict(list)
+        for question, real_looking in zip(written, gap.real, strict=True):
+            if not np.isnan(real_looking):
+                seen[style_of.get(int(meant[question.id].prompt or 0), "")].append(float(real_looking))
+        mean = float(np.mean([value for values in seen.values() for value in values]))
+        # Towards 1 where few questions speak.
+        return {style: (sum(values) + 5 * mean) / (len(values) + 5) / mean for style, values in seen.items()}
