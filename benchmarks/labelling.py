@@ -60,15 +60,15 @@ def main() -> None:
         planned = plan(task, store)
         began = time.perf_counter()
         done = label(task, store, planned, Path(scratch))
-        ours = done.labelled / (time.perf_counter() - began)
+        ours = done.useful / (time.perf_counter() - began)
     began = time.perf_counter()
-    asyncio.run(bare_client(base_url, done.labelled))
-    bare = done.labelled / (time.perf_counter() - began)
+    asyncio.run(bare_client(base_url, done.useful))
+    bare = done.useful / (time.perf_counter() - began)
     server.stdin.close()
     server.wait()
     ideal = CONCURRENCY / DELAY_S
     results = {
-        "questions": done.labelled,
+        "questions": done.useful,
         "ideal": ideal,
         "fingerpost": ours,
         "share": ours / ideal,

@@ -7,6 +7,7 @@ line of the log file.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sys
 import threading
@@ -15,7 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batches import Batches
+
 LABELS = ("billing", "delivery", "other")
+MEANS = {"billing": "invoices and payments", "delivery": "parcels and couriers"}
+SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
 USAGE = {
     "prompt_tokens": 100,
     "completion_tokens": 5,
@@ -28,12 +33,15 @@ USAGE = {
 class Teacher:
     """Answers each question with the first label that its text contains, else `other`; `tool`: as a call of a tool.
 
+    Asked to write, it writes texts that hold a label of `MEANS` whose meaning is in the brief: `written` is a reply in
+    their place. It also takes batches.
     `refuse` maps a field of the request to the message of a 400; `fail` is a list of (status, headers) that the
     next requests get; `drop` of the next requests get no answer and a closed connection.
     """
 
     delay_s: float = 0.0
     reply: str | None = None
+    written: str | None = None
     tool: bool = False
     refuse: dict[str, str] = field(default_factory=dict)
     fail: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -46,7 +54,9 @@ class Teacher:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     most_at_once: int = 0
     port: int = 0
+    batches: Batches = field(default_factory=Batches)
     _now: int = 0
+    _texts: int = 0
 
     @property
     def base_url(self) -> str:
@@ -91,7 +101,14 @@ class Teacher:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 lines = head.decode("latin-1").split("\r\n")
                 headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
-                body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
+                data = await reader.readexactly(int(headers.get("content-length", 0)))
+                method, path = lines[0].split()[:2]
+                if not path.endswith("/chat/completions"):
+                    status, payload = await self.batches.handle(method, path, data, self._answer)
+                    _send(writer, status, {}, payload)
+                    await writer.drain()
+                    continue
+                body = json.loads(data or b"{}")
                 self._now += 1
                 self.most_at_once = max(self.most_at_once, self._now)
                 try:
@@ -101,12 +118,7 @@ class Teacher:
                 if answer is None:
                     break
                 status, extra, content = answer
-                payload = json.dumps(content).encode()
-                more = "".join(f"{key}: {value}\r\n" for key, value in extra.items())
-                writer.write(
-                    f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(payload)}\r\n{more}\r\n".encode()
-                    + payload
-                )
+                _send(writer, status, extra, json.dumps(content).encode())
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -134,6 +146,9 @@ class Teacher:
         await asyncio.sleep(self.delay_s)
         label = next((each for each in LABELS if each in text), "other")
         content = self.reply if self.reply is not None else json.dumps({"action": label})
+        wanted = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema", {}).get("properties", {})
+        if "1" in wanted:
+            content = self.written if self.written is not None else self._write(text, wanted)
         self.answered[text] += 1
         if self.log:
             with self.log.open("a") as stream:
@@ -157,6 +172,28 @@ class Teacher:
             "choices": [choice],
         }
         return 200, {}, completion | ({"usage": self.usage} if self.usage else {})
+
+    def _write(self, text: str, wanted: dict[str, Any]) -> str:
+        label = next((name for name, meaning in MEANS.items() if f"means: {meaning}" in text), "other")
+        texts = {}
+        for key in wanted:
+            self._texts += 1
+            said = f"{label} {words(self._texts)}"
+            turns = wanted[key].get("properties")
+            texts[key] = {turn: f"{said} {turn}" for turn in turns} if turns else said
+        return json.dumps(texts)
+
+
+def words(number: int) -> str:
+    """Five words that no other number has together: no near-duplicates."""
+    digest = hashlib.sha256(str(number).encode()).digest()
+    return " ".join("".join(SYLLABLES[byte % len(SYLLABLES)] for byte in digest[i : i + 3]) for i in range(0, 15, 3))
+
+
+def _send(writer: asyncio.StreamWriter, status: int, extra: dict[str, str], payload: bytes) -> None:
+    more = "".join(f"{key}: {value}\r\n" for key, value in extra.items())
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(payload)}\r\n{more}\r\n"
+    writer.write(head.encode() + payload)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,6 @@ def test_a_real_model_labels_with_a_warm_prompt_cache(store: Store, task: Task, 
     task = task.model_copy(update={"teacher": teacher})
     import_file(store, task, write_questions(folder / "q.txt", 12))
     done = label(task, store, plan(task, store), folder)
-    assert done.labelled == 12 and done.cost_usd == 0
+    assert done.useful == 12 and done.cost_usd == 0
     assert done.cached_tokens > 0.5 * done.prompt_tokens
     assert not [each for each in psutil.Process().children() if "fingerpost.llm.gguf" in each.cmdline()]

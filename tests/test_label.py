@@ -13,6 +13,7 @@ from teacher import USAGE, Teacher
 from fingerpost.bias import position_bias
 from fingerpost.errors import BudgetError, TaskError, TeacherError
 from fingerpost.ingest import import_file
+from fingerpost.deciding import Wanted
 from fingerpost.label import Plan, label, plan
 from fingerpost.prompt import label_order
 from fingerpost.store import Store
@@ -37,7 +38,7 @@ def test_every_question_is_asked_once_and_its_answer_kept(
 ) -> None:
     planned = plan(task, ready)
     done = label(task, ready, planned, folder)
-    assert (done.done, done.labelled, done.no_answer) == (30, 30, 0)
+    assert (done.done, done.useful, done.useless) == (30, 30, 0)
     assert teacher.asked == Counter({question_text(i): 1 for i in range(30)})
     for question in ready.questions():
         (verdict,) = ready.verdicts()[question.id]
@@ -65,8 +66,8 @@ def test_requests_are_at_temperature_0_with_a_schema_and_in_blocks_of_one_order(
 def test_votes_ask_in_different_orders_and_measure_position_bias(
     ready: Store, task: Task, folder: Path, teacher: Teacher
 ) -> None:
-    label(task, ready, plan(task, ready, limit=10), folder)
-    planned = plan(task, ready, votes=3)
+    label(task, ready, plan(task, ready, Wanted(limit=10)), folder)
+    planned = plan(task, ready, Wanted(votes=3))
     assert len(planned.jobs) == 80  # 90 less the 10 that are answered
     label(task, ready, planned, folder)
     verdicts = [each for mine in ready.verdicts().values() for each in mine]
@@ -75,7 +76,7 @@ def test_votes_ask_in_different_orders_and_measure_position_bias(
     assert (bias.questions, bias.changed, sum(bias.observed)) == (30, 0, 90)
     assert sum(bias.expected) == pytest.approx(90) == pytest.approx(sum(bias.observed))
     with pytest.raises(TaskError, match="--votes 4"):
-        plan(task, ready, votes=4)
+        plan(task, ready, Wanted(votes=4))
 
 
 def test_a_teacher_that_always_takes_the_first_label_is_found_out(task: Task) -> None:
@@ -107,7 +108,7 @@ def test_what_an_endpoint_lacks_is_left_out(
     ready: Store, task: Task, folder: Path, teacher: Teacher, refuse: dict[str, str], missing: str, there: str
 ) -> None:
     teacher.refuse = refuse
-    assert label(task, ready, plan(task, ready), folder).labelled == 30
+    assert label(task, ready, plan(task, ready), folder).useful == 30
     assert missing not in teacher.bodies[-1] and there in teacher.bodies[-1]
 
 
@@ -118,7 +119,7 @@ def test_a_rate_limit_holds_all_requests_back_for_as_long_as_it_says(
 
     teacher.fail = [(429, {"retry-after": "1"})]
     began = time.perf_counter()
-    assert label(with_teacher(task, concurrency=1), ready, plan(task, ready), folder).labelled == 30
+    assert label(with_teacher(task, concurrency=1), ready, plan(task, ready), folder).useful == 30
     assert time.perf_counter() - began >= 1.0
     assert sum(teacher.asked.values()) == 31
 
@@ -148,12 +149,12 @@ def test_a_broken_connection_counts_in_full_and_is_asked_again(
 ) -> None:
     teacher.drop = 1
     planned = plan(task, ready)
-    assert label(with_teacher(task, concurrency=1), ready, planned, folder).labelled == 30
+    assert label(with_teacher(task, concurrency=1), ready, planned, folder).useful == 30
     account = ready.ledger.account()
     assert account.uncertain == 1 and account.committed_usd > 30 * COST
     teacher.drop = 1000
     with pytest.raises(TeacherError, match="lost 3 times"):
-        label(with_teacher(task, concurrency=1), ready, plan(task, ready, again=False, votes=2), folder)
+        label(with_teacher(task, concurrency=1), ready, plan(task, ready, Wanted(again=False, votes=2)), folder)
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 408])
@@ -161,7 +162,7 @@ def test_what_may_have_been_charged_counts_in_full(
     ready: Store, task: Task, folder: Path, teacher: Teacher, status: int
 ) -> None:
     teacher.fail = [(status, {})]
-    assert label(with_teacher(task, concurrency=1), ready, plan(task, ready), folder).labelled == 30
+    assert label(with_teacher(task, concurrency=1), ready, plan(task, ready), folder).useful == 30
     assert ready.ledger.account().uncertain == 1
 
 
@@ -169,7 +170,7 @@ def test_a_server_that_is_too_busy_has_charged_nothing(
     ready: Store, task: Task, folder: Path, teacher: Teacher
 ) -> None:
     teacher.fail = [(503, {"retry-after": "0.1"})]
-    assert label(task, ready, plan(task, ready), folder).labelled == 30
+    assert label(task, ready, plan(task, ready), folder).useful == 30
     assert ready.ledger.account().uncertain == 0
 
 
@@ -194,7 +195,7 @@ def test_a_known_model_behind_a_local_proxy_is_not_taken_for_free(ready: Store, 
 
 
 def test_the_budget_stops_it_and_a_higher_one_goes_on(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
-    at_most = plan(task, ready, limit=1).at_most_usd
+    at_most = plan(task, ready, Wanted(limit=1)).at_most_usd
     budget = at_most + 4 * COST
     done = label(task, ready, plan(task, ready), folder, budget_usd=budget)
     assert done.stopped == "budget" and 1 <= done.done < 30
@@ -231,13 +232,13 @@ def test_nonsense_is_kept_as_no_answer_and_stops_it_early(
     teacher.reply = None
     rest = len(plan(task, ready).jobs)
     assert rest == 30 - len(kept)
-    assert label(task, ready, plan(task, ready, retry=True), folder).labelled == 30
+    assert label(task, ready, plan(task, ready, Wanted(retry=True)), folder).useful == 30
 
 
 def test_a_refused_question_is_not_asked_for_ever(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
     teacher.fail = [(400, {})]
     done = label(task, ready, plan(task, ready), folder)
-    assert (done.labelled, done.no_answer) == (29, 1)
+    assert (done.useful, done.useless) == (29, 1)
     assert plan(task, ready).jobs == ()
 
 
@@ -245,7 +246,7 @@ def test_another_prompt_is_asked_only_when_wanted(ready: Store, task: Task, fold
     label(task, ready, plan(task, ready), folder)
     changed = task.model_copy(update={"instructions": "Route with care."})
     assert plan(changed, ready).jobs == ()
-    assert len(plan(changed, ready, again=True).jobs) == 30
+    assert len(plan(changed, ready, Wanted(again=True)).jobs) == 30
 
 
 def test_teachers_that_cannot_be_used(
@@ -276,14 +277,14 @@ def test_answers_can_be_recorded_and_played_back(
     replayed = with_teacher(task, recorded="answers.jsonl")
     with Store(tmp_path_factory.mktemp("replay") / "db") as other:
         import_file(other, task, folder / "q.txt")
-        assert label(replayed, other, plan(replayed, other), folder).labelled == 30
+        assert label(replayed, other, plan(replayed, other), folder).useful == 30
         for key, (verdict,) in other.verdicts().items():
             (live,) = ready.verdicts()[key]
             assert (verdict.label, verdict.raw, verdict.logprob) == (live.label, live.raw, live.logprob)
             assert verdict.usage.latency_s == pytest.approx(live.usage.latency_s, abs=0.001)
         changed = replayed.model_copy(update={"instructions": "Something else."})
         with pytest.raises(TeacherError, match="record again"):
-            label(changed, other, plan(changed, other, again=True), folder)
+            label(changed, other, plan(changed, other, Wanted(again=True)), folder)
     assert sum(teacher.asked.values()) == asked
 
 

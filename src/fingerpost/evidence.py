@@ -51,17 +51,20 @@ def gather(
 ) -> Evidence:
     """The opinions on these questions. People's verdicts on questions of the `hidden` sides are left out.
 
+    A model that wrote a question has an opinion, too: the label that it was written for.
+
     Verdicts that name a label which the task no longer has are left out too.
     """
     index = {name: i for i, name in enumerate(names)}
-    teachers: dict[str, Array] = {}
+    teachers: dict[tuple[str, str], Array] = {}
     answers: dict[int, Array] = {}
     outside: list[int] = []
     chosen: list[int] = []
     for row, question in enumerate(questions):
         opinions = known(verdicts.get(question.id, ()), index)
-        for by in {each.by for each in opinions if each.kind == "teacher"}:
-            said = [index[str(each.label)] for each in opinions if each.kind == "teacher" and each.by == by]
+        machines = [each for each in opinions if each.kind != "person"]
+        for by in {(each.kind, each.by) for each in machines}:
+            said = [index[str(each.label)] for each in machines if (each.kind, each.by) == by]
             if by not in teachers:
                 teachers[by] = np.zeros((len(questions), len(index)), dtype=np.float32)
             np.add.at(teachers[by][row], said, 1 / len(said))

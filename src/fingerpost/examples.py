@@ -10,7 +10,7 @@ import numpy as np
 
 from fingerpost.errors import InputError
 from fingerpost.intake import Rejected
-from fingerpost.opinions import LabelsFrom, fits_none, known, shares
+from fingerpost.opinions import LabelsFrom, doubted, fits_none, known, shares
 from fingerpost.store import Store
 from fingerpost.text import fingerprint
 from fingerpost.types import Example, Question, Task, Verdict
@@ -106,12 +106,12 @@ def fingerprint_of(task: Task, store: Store, use: LabelsFrom = "consensus") -> s
 
 def _labelled(task: Task, store: Store, use: LabelsFrom) -> tuple[dict[str, list[Verdict]], list[Question]]:
     """Current opinions by question, and the train and dev questions that get a label from them."""
-    names = set(task.names)
+    names, name = set(task.names), task.teacher.model if task.teacher else None
     verdicts = {key: known(found, names) for key, found in store.verdicts().items()}
     questions = []
     for question in store.questions("train", "dev"):
         mine = verdicts.get(question.id, [])
-        if shares(mine, use) and not (use != "teacher" and fits_none(mine)):
+        if shares(mine, use) and not (use != "teacher" and fits_none(mine)) and not doubted(mine, name):
             questions.append(question)
     if not any(question.split == "train" for question in questions):
         whose = {"teacher": "a teacher's label", "human": "a person's label"}.get(use, "a label")

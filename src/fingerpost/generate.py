@@ -6,6 +6,7 @@ question is a border case: kept for review, and learnt from only when a person h
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -372,8 +373,8 @@ class _Desk:
         else:
             number = 1 + max(each.round for each in drafts)
             asked = sum(len(brief.openings) for _, brief in mine if brief.kind != "topics")
-            rate = max(0.2, self.kept() / asked) if asked else KEPT_OF_ASKED
-            lacking = max(1, round((count - self.kept()) / (PER_CALL * rate)))
+            rate = max(0.2, self.kept() / asked) if asked else 1.0
+            lacking = max(1, math.ceil((count - self.kept()) / (PER_CALL * rate)))
             calls = min(lacking, max(ROUND_CALLS, len(self._task.labels)))
             known = self._known(mine)
             briefs = (

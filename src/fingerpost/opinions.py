@@ -52,6 +52,18 @@ def fits_none(opinions: Sequence[Verdict]) -> bool:
     return bool(people) and 2 * sum(people) >= len(people)
 
 
+def doubted(verdicts: Sequence[Verdict], teacher: str | None = None) -> bool:
+    """Whether a written question is a border case: a teacher gives it another label than it was written for.
+
+    Where a person has decided, there is no doubt any more.
+    """
+    meant = {each.label for each in verdicts if each.kind == "writer"}
+    if not meant or any(each.kind == "person" for each in current(verdicts)):
+        return False
+    said = shares(verdicts, "teacher", teacher)
+    return said is not None and max(said, key=said.__getitem__) not in meant
+
+
 def shares(
     verdicts: Sequence[Verdict], use: LabelsFrom = "best", teacher: str | None = None
 ) -> dict[str, float] | None:

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from fingerpost import __version__
-from fingerpost.cli import define, generate, label, learn, path, predict, questions, review, serve
+from fingerpost.cli import costs, define, generate, label, learn, path, predict, questions, review, serve
 from fingerpost.errors import FingerpostError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ for command in (
     serve.serve,
     path.run,
     path.status,
+    costs.costs,
 ):
     app.command(command.__name__.rstrip("_"))(command)
 app.add_typer(serve.keys, name="keys")

@@ -61,7 +61,8 @@ def write(task: Task, brief: Brief) -> Chat:
     provider's prompt cache stays warm; what changes stands at the end.
     """
     if brief.kind == "topics":
-        return chat(_THINKER, (*_turns(_TOPIC_EXAMPLES), Message("user", _topics_wanted(task, brief))))
+        examples = _BEYOND_EXAMPLES if brief.label == task.fallback else _TOPIC_EXAMPLES
+        return chat(_THINKER, (*_turns(examples), Message("user", _topics_wanted(task, brief))))
     examples = _FOLLOW_UPS if brief.kind == "follow_up" else _MESSAGES
     return chat(_WRITER, (*_turns(examples), Message("user", _messages_wanted(task, brief))))
 
@@ -244,6 +245,22 @@ _TOPIC_EXAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
             "6": "the card has expired",
             "7": "a book from another branch",
             "8": "on holiday, cannot come",
+        },
+    ),
+)
+_BEYOND_EXAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
+    (
+        "This can be asked of a public library's assistant:\n- extend the loan of a book\n- ask about opening hours\n"
+        f"- pay a fine\nName {TOPICS} things that users may ask, but that are not among these, a few words each.",
+        {
+            "1": "recommend a novel",
+            "2": "rent a room for a party",
+            "3": "repair a torn page",
+            "4": "where to park",
+            "5": "a job as a librarian",
+            "6": "print a document",
+            "7": "the wifi password",
+            "8": "donate old books",
         },
     ),
 )

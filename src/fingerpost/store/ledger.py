@@ -63,6 +63,21 @@ class Account:
     completion_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Sums over the calls of one step to one model, at once or in batches. `cached_tokens` are part of the prompt's."""
+
+    step: str
+    model: str
+    batch: bool
+    calls: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    latency_s: float
+
+
 class Ledger:
     """The book of paid calls. All changes of one `book` are one transaction."""
 
@@ -144,6 +159,17 @@ class Ledger:
             ).one()
             committed = connection.execute(select(ledger.c.committed_usd)).scalar_one()
         return Account(row[0], committed, row[1], row[2], row[3], row[4], row[5])
+
+    def lines(self) -> list[Line]:
+        """What each step cost, by model; reservations of calls that were cut off count in full."""
+        batch = calls.c.posted.is_not(None)
+        cost = func.coalesce(calls.c.cost_usd, calls.c.reserved_usd)
+        sums = [calls.c.prompt_tokens, calls.c.cached_tokens, calls.c.completion_tokens, cost, calls.c.latency_s]
+        query = select(calls.c.step, calls.c.model, batch, func.count(), *(func.coalesce(func.sum(c), 0) for c in sums))
+        query = query.where(calls.c.outcome != "unsent").group_by(calls.c.step, calls.c.model, batch)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(func.min(calls.c.id))).all()
+        return [Line(row[0], row[1], bool(row[2]), *row[3:]) for row in rows]
 
 
 def _charge(settlement: Settlement) -> float:
