@@ -8,9 +8,10 @@ Of DATA's questions none is shown to the writer. Compared at equal count, every 
 ours        fingerpost generate
 naive       "give me 25 common questions", with the list of what the assistant can do, repeated
 naive each  the same for one label after the other
-real        questions of DATA's training rows, drawn at random, with their recorded answers; the mean of five draws
+real        questions of DATA's training rows, drawn at random, with their recorded answers; the mean of three draws
 
-Each is a project in FOLDER; what is there already is not made again. Two cores: about an hour in all.
+Each is a project in FOLDER; what is there already is not made again. Two cores: about an hour in all. The students are
+those that `fingerpost train` makes. Accuracy is on DATA's test rows against gold; on `other` alone, too.
 """
 
 from __future__ import annotations
@@ -18,15 +19,28 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openai
+from numpy.typing import NDArray
 
+from fingerpost import load
+from fingerpost.cli.project import Project
+from fingerpost.grouping import Alike
 from fingerpost.llm import gguf
+from fingerpost.metrics import exact_mcnemar, proportion
+from fingerpost.store import Store
 from fingerpost.text import normalise
 
+ABOUT = "an assistant about work"
 ASKED, ATTEMPTS, TEMPERATURE = 25, 200, 1.0
+DRAWS = 3
+NEAR = 0.95
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"questions": {"type": "array", "items": {"type": "string"}, "maxItems": ASKED}},
@@ -43,7 +57,7 @@ def naive(url: str, labels: dict[str, str], count: int, each: bool) -> list[str]
     for attempt in range(ATTEMPTS):
         wanted = list(labels.values())[attempt % len(labels)]
         what = f"that mean: {wanted}." if each else f"about these:\n{listed}\n"
-        request = f"Give me {ASKED} common questions that users ask an assistant about work, {what}"
+        request = f"Give me {ASKED} common questions that users ask {ABOUT}, {what}"
         reply = client.chat.completions.create(
             model="teacher",
             messages=[{"role": "user", "content": f'{request} Reply with JSON only, {{"questions": [...]}}.'}],
@@ -62,6 +76,43 @@ def naive(url: str, labels: dict[str, str], count: int, each: bool) -> list[str]
     return list(found.values())[:count]
 
 
+def project(folder: Path, labels: dict[str, str], model: Path) -> Path:
+    """A project folder for the teacher; no question of it is for testing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        'name = "clinc-work"',
+        'instructions = "Route what an employee says to an assistant."',
+        'fallback = "other"',
+        "[labels]",
+        *(f"{name} = {json.dumps(text)}" for name, text in labels.items()),
+        "[teacher]",
+        f'model = "{model.stem}"',
+        f"gguf = {json.dumps(str(model.resolve()))}",
+        "[split]",
+        "test = 0.0",
+        "[generate]",
+        f'about = "{ABOUT}"',
+    ]
+    (folder / "task.toml").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def fingerpost(*words: object) -> None:
+    print("$ fingerpost", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "fingerpost", *map(str, words)], check=True)
+
+
+def copies(store: Store, embed: Any) -> dict[str, float]:
+    """The share of questions that are like no earlier one: by letters, and by cosine of embeddings below NEAR."""
+    questions = store.questions()
+    alike, unique = Alike(), 0
+    for question in questions:
+        unique += not alike.add(question.messages)
+    vectors = embed(questions)
+    near = (np.tril(vectors @ vectors.T, -1) >= NEAR).any(1)
+    return {"by_letters": unique / len(questions), "by_meaning": 1 - float(near.mean())}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
@@ -71,13 +122,73 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    given.folder.mkdir(exist_ok=True)
-    labels = {row["label"]: row["description"] for row in csv.DictReader(given.labels.open())}
+    with given.labels.open(encoding="utf-8") as stream:
+        labels = {row["label"]: row["description"] for row in csv.DictReader(stream)}
+    with given.data.open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    arms: dict[str, Path] = {}
+
+    def arm(name: str) -> tuple[Path, bool]:
+        arms[name] = project(given.folder / name, labels, given.gguf)
+        return arms[name], not (arms[name] / "models" / "student").exists()
+
+    where, new = arm("ours")
+    if new:
+        fingerpost("generate", "-C", where, "--count", given.count)
     for name, each in (("naive", False), ("naive-each", True)):
-        file = given.folder / f"{name}.txt"
+        where, new = arm(name)
+        file = where / "questions.txt"
         if not file.exists():
             with gguf.serving(given.gguf) as url:
-                file.write_text("\n".join(naive(url, labels, given.count, each)))
+                file.write_text("\n".join(naive(url, labels, given.count, each)) + "\n")
+        if new:
+            fingerpost("import", file, "-C", where, "--source", "synthetic")
+            fingerpost("label", "-C", where)
+    train = [row for row in rows if row["split"] == "train"]
+    for draw in range(DRAWS):
+        where, new = arm(f"real-{draw}")
+        if new:
+            chosen = random.Random(draw).sample(train, given.count)
+            with (where / "questions.csv").open("w", newline="") as stream:
+                writer = csv.DictWriter(stream, ["text", "label"])
+                writer.writeheader()
+                writer.writerows({"text": row["text"], "label": row["teacher"]} for row in chosen)
+            fingerpost("import", where / "questions.csv", "-C", where, "--teacher", given.gguf.stem)
+    test = [row for row in rows if row["split"] == "test"]
+    right: dict[str, NDArray[np.bool_]] = {"teacher": np.array([row["teacher"] == row["gold"] for row in test])}
+    results: dict[str, dict[str, Any]] = {}
+    for name, where in arms.items():
+        if not (where / "models" / "student").exists():
+            fingerpost("train", "-C", where)
+        answers = load(where / "models" / "student").predict([row["text"] for row in test])
+        right[name] = np.array([answer.label == row["gold"] for answer, row in zip(answers, test, strict=True)])
+        opened = Project(where)
+        with opened.store() as store:
+            results[name] = {"questions": len(store.questions()), "unique": copies(store, opened.embed)}
+    right["real"] = np.mean([right.pop(f"real-{draw}") for draw in range(DRAWS)], axis=0)
+    results["real"] = results["real-0"]
+    inside = np.array([row["gold"] != "other" for row in test])
+    for name, found in right.items():
+        mine = results.setdefault(name, {})
+        mine["accuracy"], mine["inside"], mine["other"] = found.mean(), found[inside].mean(), found[~inside].mean()
+        if name not in ("real", "teacher", "ours"):
+            mine["mcnemar"] = exact_mcnemar(right["ours"], found)
+        if name != "real":
+            interval = proportion(found)
+            mine["interval"] = [interval.low, interval.high]
+        span = (
+            f"[{mine['interval'][0]:.3f}, {mine['interval'][1]:.3f}]" if name != "real" else f"(mean of {DRAWS} draws)"
+        )
+        unique = mine.get("unique", {})
+        print(
+            f"{name:11} n {mine.get('questions', 0):4}  accuracy {mine['accuracy']:.3f} {span:18}  in scope {mine['inside']:.3f}  "
+            f"other {mine['other']:.3f}  unique {unique.get('by_letters', 1):.3f} by letters, {unique.get('by_meaning', 1):.3f} by meaning"
+        )
+    for name in ("naive", "naive-each"):
+        only_ours, only_theirs, p = results[name]["mcnemar"]
+        print(f"ours against {name}: right alone on {only_ours} rows against {only_theirs}, p = {p:.2g}")
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

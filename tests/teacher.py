@@ -33,7 +33,7 @@ USAGE = {
 class Teacher:
     """Answers each question with the first label that its text contains, else `other`; `tool`: as a call of a tool.
 
-    Asked to write, it writes texts that hold a label of `MEANS` whose meaning is in the brief: `written` is a reply in
+    Asked to write, it writes texts that hold the label of `MEANS` whose meaning the line has: `written` is a reply in
     their place. It also takes batches.
     `refuse` maps a field of the request to the message of a 400; `fail` is a list of (status, headers) that the
     next requests get; `drop` of the next requests get no answer and a closed connection.
@@ -174,10 +174,13 @@ class Teacher:
         return 200, {}, completion | ({"usage": self.usage} if self.usage else {})
 
     def _write(self, text: str, wanted: dict[str, Any]) -> str:
-        label = next((name for name, meaning in MEANS.items() if f"means: {meaning}" in text), "other")
+        lines = {line.split(". ")[0]: line for line in text.splitlines() if line[:1].isdigit()}
         texts = {}
         for key in wanted:
             self._texts += 1
+            label = next(
+                (name for name, meaning in MEANS.items() if meaning in lines.get(key, "").split(";")[0]), "other"
+            )
             said = f"{label} {words(self._texts)}"
             turns = wanted[key].get("properties")
             texts[key] = {turn: f"{said} {turn}" for turn in turns} if turns else said

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TASK
+from conftest import TASK, write_labelled
 from hypothesis import given
 from hypothesis import strategies as st
 from teacher import MEANS, Teacher, words
@@ -23,10 +23,10 @@ from fingerpost.briefs import PER_CALL, Error, Known, plan_errors, plan_round
 from fingerpost.errors import BudgetError, TeacherError
 from fingerpost.gap import learning_curve, synthetic_gap
 from fingerpost.gate import KEPT, REASONS, Gate, fault, main_language
-from fingerpost.generate import Generated, generate
-from fingerpost.grouping import place
+from fingerpost.generate import Generated, errors_of, generate
+from fingerpost.ingest import import_file
 from fingerpost.prompt.styles import LANGUAGES, STYLES
-from fingerpost.prompt.writing import Brief, read_topics, read_written, surplus, write, written_schema
+from fingerpost.prompt.writing import Brief, Item, read_beyond, read_written, surplus, write, written_schema
 from fingerpost.store import Store
 from fingerpost.task import task_of_labels
 from fingerpost.text import question_id, share
@@ -64,28 +64,42 @@ def run(task: Task, store: Store, folder: Path, **options: Any) -> Generated:
 def test_a_plan_is_repeatable_and_fair_to_every_label(names: list[str], calls: int, seed: int, fallback: bool) -> None:
     task = task_of_labels("t", names)
     task = task.model_copy(update={"fallback": names[0] if fallback else None})
-    known = Known(close={name: names[:2] for name in names}, topics={name: ["a", "b"] for name in names})
+    known = Known(beyond=["a bike"])
     plan = plan_round(task, known, calls, str(seed))
     assert plan == plan_round(task, known, calls, str(seed)) and len(plan) == calls
-    asked = Counter(brief.label for brief in plan)
+    asked = Counter(item.label for brief in plan for item in brief.items)
     if not fallback:
-        assert max(asked.values()) - min(asked[name] for name in names) <= 2
+        assert max(asked.values()) - min(asked[name] for name in names) <= 5
     for brief in plan:
         assert Brief.of_json(json.loads(json.dumps(brief.as_json()))) == brief
-        assert len(brief.topics) in (0, len(brief.openings))
-        assert list(written_schema(brief)["properties"]) == [str(i + 1) for i in range(len(brief.openings))]
-        assert (brief.kind in ("near", "far")) == (brief.label == task.fallback)
-        assert brief.kind != "border" or brief.other != task.fallback
+        assert list(written_schema(brief)["properties"]) == [str(i + 1) for i in range(len(brief.items))]
+        assert all((item.kind in ("near", "far")) == (item.label == task.fallback) for item in brief.items)
         prompt = write(task, brief)
         assert [turn["role"] for turn in prompt][:2] == ["system", "user"] and prompt[-1]["role"] == "user"
 
 
 def test_another_seed_plans_otherwise_and_what_lacks_comes_first() -> None:
+    def labels(known: Known) -> Counter[str]:
+        return Counter(item.label for brief in plan_round(SHOP, known, 10, "0") for item in brief.items)
+
     assert plan_round(SHOP, Known(), 10, "0") != plan_round(SHOP, Known(), 10, "1")
-    plan = plan_round(SHOP, Known(kept={"billing": 100, "other": 200}), 10, "0")
-    assert {brief.label for brief in plan} == {"delivery"}
-    in_vain = plan_round(SHOP, Known(kept={"billing": 20, "other": 40}, asked={"delivery": 400}), 10, "0")
-    assert "delivery" not in {brief.label for brief in in_vain}
+    lacking = labels(Known(kept={"billing": 100, "other": 200}))
+    assert lacking["delivery"] > 2 * max(lacking["billing"], lacking["other"])
+    in_vain = labels(Known(kept={"billing": 20, "other": 40}, asked={"delivery": 400}))
+    assert in_vain["delivery"] < min(in_vain["billing"], in_vain["other"])
+
+
+def test_near_labels_stand_side_by_side_and_some_questions_on_their_border() -> None:
+    task = task_of_labels("t", [f"label {i}" for i in range(20)])
+    known = Known(close={name: [task.names[i ^ 1]] for i, name in enumerate(task.names)})
+    plan = plan_round(task, known, 60, "0")
+    together = sum(
+        any(known.close[item.label][0] in {i.label for i in brief.items} for item in brief.items) for brief in plan
+    )
+    assert together > 30
+    border = [item for brief in plan for item in brief.items if item.kind == "border"]
+    assert border and all(item.about == known.close[item.label][0] for item in border)
+    assert any("it looks as if it meant" in write(task, brief)[-1]["content"] for brief in plan)
 
 
 def test_real_questions_set_the_manner_and_errors_come_up_in_turn() -> None:
@@ -95,14 +109,15 @@ def test_real_questions_set_the_manner_and_errors_come_up_in_turn() -> None:
     assert any(real[i] in brief.samples for brief in plan for i in range(30))
     errors = [Error(f"text {i}", "billing") for i in range(3)]
     plan = plan_errors(SHOP, errors, Known(), 6, "0")
-    assert Counter(brief.samples[0] for brief in plan) == Counter({f"text {i}": 2 for i in range(3)})
-    assert all("text" in write(SHOP, brief)[-1]["content"] for brief in plan)
+    assert Counter(item.about for brief in plan for item in brief.items) == Counter({f"text {i}": 10 for i in range(3)})
+    assert all("the same as 'text" in write(SHOP, brief)[-1]["content"] for brief in plan)
     assert plan_errors(SHOP, [], Known(), 6, "0") == []
 
 
 # --- reading replies
 
-BRIEF = Brief("plain", "billing", ("can", "my"), style="plainly")
+BILL = Item("plain", "billing", "my")
+BRIEF = Brief("messages", (BILL, Item("plain", "billing")), style="plainly")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +128,7 @@ BRIEF = Brief("plain", "billing", ("can", "my"), style="plainly")
         ('{"messages": ["a b", "c d", "e f"]}', ["a b", "c d"], 1),
         ('["a b", "c d"]', ["a b", "c d"], 0),
         ('{"1": {"message": "a b"}, "2": 7}', ["a b"], 0),
+        ('{"2": "only the second"}', ["only the second"], 0),
         ('{"1": "whole", "2": "cut of', ["whole"], 0),
         ('{"1": "a \\"quoted\\" b", "2": "x', ['a "quoted" b'], 0),
         ("Sure! Here are some messages: pay my bill", [], 0),
@@ -122,24 +138,27 @@ BRIEF = Brief("plain", "billing", ("can", "my"), style="plainly")
     ],
 )  # fmt: skip
 def test_replies_are_read_whatever_their_form(raw: str, texts: list[str], more: int) -> None:
-    assert [each[-1].content for each in read_written(BRIEF, raw)] == texts
+    assert [each[-1].content for each in read_written(BRIEF, raw).values()] == texts
     assert surplus(BRIEF, raw) == more
+    if raw.startswith('{"2"'):
+        assert list(read_written(BRIEF, raw)) == [1]
 
 
 @given(st.one_of(st.text(), st.recursive(st.none() | st.text() | st.integers(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)).map(json.dumps)))  # fmt: skip
 def test_no_reply_is_too_strange(raw: str) -> None:
-    for brief in (BRIEF, Brief("follow_up", "billing", ("a", "b"))):
+    for brief in (BRIEF, Brief("follow_ups", BRIEF.items)):
         found = read_written(brief, raw)
-        assert len(found) <= 2 and all(turn.content.strip() for each in found for turn in each)
-    assert all(2 < len(topic) <= 80 for topic in read_topics(raw))
+        assert set(found) <= {0, 1} and all(turn.content.strip() for each in found.values() for turn in each)
+        assert surplus(brief, raw) >= 0
+    assert all(2 < len(thing) <= 80 for thing in read_beyond(raw))
 
 
 def test_a_follow_up_is_a_conversation() -> None:
-    brief = Brief("follow_up", "billing", ("and",))
+    brief = Brief("follow_ups", (BILL,))
     raw = '{"1": {"first": "hi", "answer": "Hello.", "then": "and my bill?"}}'
-    (found,) = read_written(brief, raw)
+    found = read_written(brief, raw)[0]
     assert [turn.role for turn in found] == ["user", "assistant", "user"] and found[-1].content == "and my bill?"
-    assert read_written(brief, '{"1": {"first": "hi", "then": "and my bill?"}}') == []
+    assert read_written(brief, '{"1": {"first": "hi", "then": "and my bill?"}}') == {}
 
 
 # --- the gate
@@ -163,14 +182,14 @@ def test_a_follow_up_is_a_conversation() -> None:
 )
 def test_what_is_wrong_with_a_text_by_itself(text: str, reason: str | None) -> None:
     labels = (*SHOP.labels, Label(name="get_payslip"))
-    assert fault(SHOP.model_copy(update={"labels": labels}), BRIEF, text_of(text), "en") == reason
+    assert fault(SHOP.model_copy(update={"labels": labels}), BILL, text_of(text), "en") == reason
     assert reason is None or reason in REASONS
 
 
 def test_the_language_is_that_of_what_is_there() -> None:
     assert main_language(["Rechnungen und Zahlungen", "Pakete und Boten, Sendungen verfolgen"]) == "de"
     assert main_language(["x"]) == ""
-    assert fault(SHOP, BRIEF, text_of("ich möchte gerne wissen, wann meine Rechnung bezahlt wurde"), "de") is None
+    assert fault(SHOP, BILL, text_of("ich möchte gerne wissen, wann meine Rechnung bezahlt wurde"), "de") is None
 
 
 @given(st.lists(st.integers(0, 30), max_size=25), st.sets(st.integers(0, 30), max_size=10))
@@ -188,7 +207,7 @@ def test_of_what_is_alike_one_is_kept(drawn: list[int], there: set[int]) -> None
 def test_nothing_like_a_test_question_is_kept() -> None:
     first = "how do I send the parcel with the broken lamp back to your shop in Leeds"
     other = "where can I find the invoice for the two chairs that I bought in spring"
-    stored = place([], [], SHOP.split) + [
+    stored = [
         Question(question_id(text_of(first)), text_of(first), "user", "a", "test"),
         Question(question_id(text_of(other)), text_of(other), "user", "b", "train"),
     ]
@@ -269,7 +288,9 @@ def test_what_the_teacher_does_not_confirm_is_no_training_row_until_a_person_has
 
     teacher.reply = '{"action": "other"}'
     done = run(task, store, folder, count=40)
-    border = [key for key, found in store.verdicts().items() if {e.label for e in found if e.kind == "writer"} != {"other"}]
+    border = [
+        key for key, found in store.verdicts().items() if {e.label for e in found if e.kind == "writer"} != {"other"}
+    ]
     assert len(border) == sum(each.border for each in done.rounds) > 0
     trained = {each.id for each in from_store(task, store, "consensus", embed).train}
     assert trained and not trained & set(border)
@@ -315,7 +336,7 @@ def test_the_budget_holds_and_a_higher_one_goes_on(store: Store, task: Task, fol
     assert done.stopped == "budget" and store.ledger.account().committed_usd <= 0.006
     asked = Counter(teacher.asked)
     assert run(task, store, folder, count=30).kept >= 30
-    assert all(teacher.asked[text] == n for text, n in asked.items() if "means:" in text)
+    assert all(teacher.asked[text] == n for text, n in asked.items() if text.startswith("Write"))
 
 
 def test_more_than_one_model_writes(store: Store, task: Task, folder: Path, teacher: Teacher) -> None:
@@ -370,7 +391,9 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         for _ in range(kills):
             before, asked = time.monotonic(), _lines(log)
             killed = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while _lines(log) < asked + draw.randint(3, 30) and killed.poll() is None and time.monotonic() < before + 60:
+            while (
+                _lines(log) < asked + draw.randint(3, 30) and killed.poll() is None and time.monotonic() < before + 60
+            ):
                 time.sleep(0.005)
             killed.kill()
             killed.wait()
@@ -404,7 +427,47 @@ def test_in_batches_at_half_the_price(store: Store, task: Task, folder: Path, te
     assert done.kept >= 40 and teacher.batches.created >= 3
     lines = store.ledger.lines()
     assert {(line.step, line.batch) for line in lines} == {("generate", True), ("label", True)}
-    full = sum(l.calls for l in lines) * (40 * 1.0 + 60 * 0.5 + 5 * 4.0) / 1e6
+    full = sum(line.calls for line in lines) * (40 * 1.0 + 60 * 0.5 + 5 * 4.0) / 1e6
     assert store.ledger.account().committed_usd == pytest.approx(full / 2)
     assert store.ledger.account().uncertain == 0
     assert PER_CALL == 5 and len(STYLES) > 8 and "de" in LANGUAGES
+
+
+# --- from errors, and as a user sees it
+
+
+def test_more_like_the_dev_questions_that_a_student_gets_wrong(
+    store: Store, task: Task, folder: Path, teacher: Teacher, student: Path
+) -> None:
+    import_file(store, task, write_labelled(folder / "data.csv"))
+    errors = errors_of(task, store, student)
+    dev = {each.messages[0].content for each in store.questions("dev")}
+    assert errors and {each.text for each in errors} <= dev
+    done = run(task, store, folder, errors=errors, count=6)
+    assert done.why.endswith("questions are kept")
+    wanted = [body["messages"][-1]["content"] for body in teacher.bodies if "1" in _properties(body)]
+    assert wanted and all("the same as '" in each for each in wanted)
+    meant = {each.label for found in store.verdicts().values() for each in found if each.kind == "writer"}
+    assert meant == {each.label for each in errors}
+    asked = sum(teacher.asked.values())
+    assert run(task, store, folder, errors=errors, count=6).kept == done.kept
+    assert sum(teacher.asked.values()) == asked
+
+
+def test_the_command_tells_what_it_does(folder: Path, cli: Any) -> None:
+    refused = cli("generate", "--count", "20")
+    assert refused.returncode == 2 and "add --yes" in refused.stderr and "at most $" in refused.stdout
+    done = cli("generate", "--count", "20", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "round 1: " in done.stdout and "confirmed blind" in done.stdout and "ended: 2" in done.stdout
+    status = cli("status").stdout
+    assert "written by test-model: 2" in status and "next: fingerpost train" in status
+    missing = cli("generate", "--from-errors", "--yes")
+    assert missing.returncode == 2 and "is no model folder" in missing.stderr
+
+
+def test_a_language_that_nobody_knows(folder: Path, cli: Any) -> None:
+    file = folder / "task.toml"
+    file.write_text(file.read_text() + '\n[generate]\nlanguages = ["xx"]\n')
+    done = cli("generate", "--count", "20", "--yes")
+    assert done.returncode == 2 and "'xx' is no language that is known here; known: ar, bg" in done.stderr

@@ -11,9 +11,9 @@ from conftest import question_text, write_questions
 from teacher import USAGE, Teacher
 
 from fingerpost.bias import position_bias
+from fingerpost.deciding import Wanted
 from fingerpost.errors import BudgetError, TaskError, TeacherError
 from fingerpost.ingest import import_file
-from fingerpost.deciding import Wanted
 from fingerpost.label import Plan, label, plan
 from fingerpost.prompt import label_order
 from fingerpost.store import Store

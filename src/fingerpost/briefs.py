@@ -1,8 +1,9 @@
 """Which questions are to be written: planned before they are asked for, every draw by a seed.
 
-What is drawn is the label, the kind of question, the style, who writes, the first words and the subject of each: a
-model that is merely asked for "common questions" repeats itself, one that is told how each begins and what it is about
-does not (attributes as in Yu et al. 2023, "Large Language Model as Attributed Training Data Generator").
+What is drawn is the label, the kind of question, the style, who writes, the length and the first words of each: a model
+that is merely asked for "common questions" repeats itself, one that is told how each begins does not (attributes as in
+Yu et al. 2023, "Large Language Model as Attributed Training Data Generator"). Several labels stand side by side in one
+call, near ones above all: so the writer keeps them apart.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fingerpost.prompt.styles import FAR, LIKE_THEM, PERSONAS, STYLES, Style
-from fingerpost.prompt.writing import TOPICS, Brief, Kind
+from fingerpost.prompt.styles import FAR, LENGTHS, LIKE_THEM, PERSONAS, SITUATIONS, STYLES, Style
+from fingerpost.prompt.writing import Brief, Form, Item
 from fingerpost.types import Task
 
-PER_CALL, FOLLOW_UPS_PER_CALL, ERRORS_PER_CALL = 5, 3, 3
+PER_CALL, FOLLOW_UPS_PER_CALL = 5, 3
 FALLBACK_SHARE = 2.0  # what belongs nowhere is wider than any label
-KINDS: tuple[tuple[Kind, float], ...] = (("plain", 0.82), ("border", 0.12), ("follow_up", 0.06))
+FOLLOW_UPS, BORDER, CLOSE = 0.08, 0.1, 0.5  # shares: of calls, of questions, of calls with near labels side by side
 NEAR = 0.6  # of the out-of-scope questions; the others are far from what the assistant is for
-WITH_TOPIC, WITH_PERSONA, LIKE_USERS, BY_USERS = 0.7, 0.3, 0.5, 0.5
+WITH_OPENING = 0.4  # without, messages are nearer to what is meant; with, they are less alike
+WITH_PERSONA, WITH_SITUATION, LIKE_USERS, BY_USERS = 0.2, 0.15, 0.5, 0.5
 SAMPLES = 4
 TRIES = 2.0  # questions asked for count 1 / TRIES as much as questions kept: no label is asked for in vain for ever
 
@@ -36,23 +38,18 @@ class Error:
 class Known:
     """What a plan goes by.
 
-    `kept` and `asked` count questions by label, those kept and those asked for; `topics` and `close` are each label's
-    subjects and its nearest labels; `real` are texts that users wrote; `styles` weigh the styles by name, `languages`
-    are the languages' names.
+    `kept` and `asked` count questions by label, those kept and those asked for; `close` are each label's nearest ones,
+    `beyond` things that no label covers; `real` are texts that users wrote; `styles` weigh the styles by what is told
+    of them; `languages` are names of languages.
     """
 
     kept: Mapping[str, int] = field(default_factory=dict)
     asked: Mapping[str, int] = field(default_factory=dict)
-    topics: Mapping[str, Sequence[str]] = field(default_factory=dict)
     close: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    beyond: Sequence[str] = ()
     real: Sequence[str] = ()
     styles: Mapping[str, float] = field(default_factory=dict)
     languages: Sequence[str] = ()
-
-
-def plan_topics(task: Task) -> list[Brief]:
-    """A brief for each label that asks for subjects of questions."""
-    return [Brief("topics", name, ("",) * TOPICS) for name in task.names]
 
 
 def plan_round(task: Task, known: Known, calls: int, seed: str) -> list[Brief]:
@@ -61,10 +58,9 @@ def plan_round(task: Task, known: Known, calls: int, seed: str) -> list[Brief]:
     have = {name: max(known.kept.get(name, 0), known.asked.get(name, 0) / TRIES) for name in task.names}
     found = []
     for _ in range(calls):
-        label = _next_label(task, have, draw)
-        brief = _out_of_scope(task, known, draw) if label == task.fallback else _of_label(task, label, known, draw)
-        found.append(brief)
-        have[label] += len(brief.openings) / TRIES
+        form: Form = "follow_ups" if draw.random() < FOLLOW_UPS else "messages"
+        labels = _labels(task, known, have, FOLLOW_UPS_PER_CALL if form == "follow_ups" else PER_CALL, draw)
+        found.append(_brief(task, form, [_item(task, label, known, draw) for label in labels], known, draw))
     return found
 
 
@@ -72,68 +68,61 @@ def plan_errors(task: Task, errors: Sequence[Error], known: Known, calls: int, s
     """Briefs for questions like those that a student gets wrong, each of which comes up in turn."""
     draw = random.Random(f"{task.name}/errors/{seed}")
     order = draw.sample(list(errors), len(errors))
-    found = []
-    for number in range(calls if order else 0):
-        error = order[number % len(order)]
-        style = _style(known, draw)
-        openings = _openings(style, known, ERRORS_PER_CALL, draw)
-        language = draw.choice(list(known.languages)) if known.languages else ""
-        found.append(Brief("error", error.label, openings, style=style.told, language=language, samples=(error.text,)))
-    return found
+    turn = [order[i % len(order)] for i in range(calls * PER_CALL)] if order else []
+    items = [Item("error", each.label, about=each.text) for each in turn]
+    return [_brief(task, "messages", items[i : i + PER_CALL], known, draw) for i in range(0, len(items), PER_CALL)]
 
 
-def _next_label(task: Task, have: Mapping[str, float], draw: random.Random) -> str:
-    """The label that lacks most for its share."""
-    lacks = {name: have[name] / (FALLBACK_SHARE if name == task.fallback else 1.0) for name in task.names}
-    least = min(lacks.values())
-    return draw.choice([name for name, value in lacks.items() if value <= least])
+def _labels(task: Task, known: Known, have: dict[str, float], count: int, draw: random.Random) -> list[str]:
+    """The labels of one call: by turns those that lack most, and one of these with its nearest."""
+    found: list[str] = []
+
+    def take(label: str) -> None:
+        found.append(label)
+        have[label] += 1 / TRIES
+
+    def next_label() -> str:
+        lacks = {name: have[name] / (FALLBACK_SHARE if name == task.fallback else 1.0) for name in task.names}
+        fresh = [name for name in task.names if name not in found] or task.names
+        least = min(lacks[name] for name in fresh)
+        return draw.choice([name for name in fresh if lacks[name] <= least])
+
+    take(next_label())
+    if draw.random() < CLOSE:
+        for name in known.close.get(found[0], ())[: count - 1]:
+            take(name)
+    while len(found) < count:
+        take(next_label())
+    return draw.sample(found, count)
 
 
-def _of_label(task: Task, label: str, known: Known, draw: random.Random) -> Brief:
-    names, weights = zip(*KINDS, strict=True)
-    kind: Kind = draw.choices(names, weights)[0]
-    others = [name for name in known.close.get(label, ()) if name != task.fallback]
-    if kind == "border" and not others:
-        kind = "plain"
-    topics = () if kind == "border" else known.topics.get(label, ())
-    count = FOLLOW_UPS_PER_CALL if kind == "follow_up" else PER_CALL
-    other = draw.choice(others) if kind == "border" else ""
-    return _brief(task, kind, label, count, topics, known, draw, other)
+def _item(task: Task, label: str, known: Known, draw: random.Random) -> Item:
+    if label == task.fallback:
+        near = known.beyond and draw.random() < NEAR
+        return (
+            Item("near", label, about=draw.choice(known.beyond)) if near else Item("far", label, about=draw.choice(FAR))
+        )
+    others = [name for name in known.close.get(label, ()) if name not in (task.fallback, label)]
+    if others and draw.random() < BORDER:
+        return Item("border", label, about=draw.choice(others))
+    return Item("plain", label)
 
 
-def _out_of_scope(task: Task, known: Known, draw: random.Random) -> Brief:
-    label = str(task.fallback)
-    kind: Kind = "near" if draw.random() < NEAR else "far"
-    topics = known.topics.get(label, ()) if kind == "near" else FAR
-    return _brief(task, kind, label, PER_CALL, topics, known, draw, always=True)
-
-
-def _brief(
-    task: Task,
-    kind: Kind,
-    label: str,
-    count: int,
-    topics: Sequence[str],
-    known: Known,
-    draw: random.Random,
-    other: str = "",
-    always: bool = False,
-) -> Brief:
+def _brief(task: Task, form: Form, items: Sequence[Item], known: Known, draw: random.Random) -> Brief:
+    """The items with their first words, and what they have in common."""
     style = _style(known, draw)
-    samples = tuple(draw.sample(list(known.real), min(SAMPLES, len(known.real)))) if style is LIKE_THEM else ()
-    some = draw.sample(list(topics), min(count, len(topics)))
-    drawn = [each if always or draw.random() < WITH_TOPIC else "" for each in some]
-    people = task.generate.personas or PERSONAS
+    openings = _openings(style, known, len(items), draw)
+    persona = draw.choice(task.generate.personas or PERSONAS) if draw.random() < WITH_PERSONA else ""
+    situation = draw.choice(SITUATIONS) if draw.random() < WITH_SITUATION else ""
+    samples = draw.sample(list(known.real), min(SAMPLES, len(known.real))) if style is LIKE_THEM else []
+    length = "" if samples else draw.choices([text for text, _ in LENGTHS], [weight for _, weight in LENGTHS])[0]
     return Brief(
-        kind,
-        label,
-        _openings(style, known, count, draw),
-        tuple(drawn + [""] * (count - len(drawn))),
-        style.told,
-        draw.choice(people) if draw.random() < WITH_PERSONA else "",
+        form,
+        tuple(Item(each.kind, each.label, opening, each.about) for each, opening in zip(items, openings, strict=True)),
+        style.told + length,
+        ", ".join(each for each in (persona, situation) if each),
         draw.choice(list(known.languages)) if known.languages else "",
-        samples,
-        other,
+        tuple(samples),
     )
 
 
@@ -145,10 +134,10 @@ def _style(known: Known, draw: random.Random) -> Style:
 
 def _openings(style: Style, known: Known, count: int, draw: random.Random) -> tuple[str, ...]:
     """First words: of what users wrote, where there is any, or of the style. In another language, none."""
-    if known.languages and known.languages != ["English"]:
+    if known.languages and list(known.languages) != ["English"]:
         return ("",) * count
     if known.real and (style is LIKE_THEM or draw.random() < BY_USERS):
         texts = draw.choices(list(known.real), k=count)
-        return tuple(" ".join(text.split()[: draw.choice((1, 1, 2))]) for text in texts)
+        return tuple(" ".join(text.split()[: draw.choice((0, 1, 1, 2))]) for text in texts)
     pool = list(style.openings) * (1 + count // len(style.openings))
-    return tuple(draw.sample(pool, count))
+    return tuple(each if draw.random() < WITH_OPENING else "" for each in draw.sample(pool, count))

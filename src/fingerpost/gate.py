@@ -15,7 +15,7 @@ import numpy as np
 
 from fingerpost.grouping import Alike
 from fingerpost.prompt.styles import LANGUAGES
-from fingerpost.prompt.writing import Brief, meaning
+from fingerpost.prompt.writing import Item, meaning
 from fingerpost.text import normalise, question_id, spoken
 from fingerpost.types import Conversation, Message, Question, Task
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 KEPT = "kept"
 REASONS = {
     "no reply": "a message that was asked for and is not in the reply",
+    "no label": "the label that it was written for is no longer there",
     "surplus": "more messages than were asked for",
     "too short": "no words",
     "too long": "longer than a message",
@@ -45,7 +46,7 @@ _PLACEHOLDER = re.compile(r"\[[A-Za-z _/]{2,30}\]|<[A-Za-z _/]{2,30}>|\{[A-Za-z 
 _IDENTIFIER = re.compile(r"[_./]|(?<=[a-z0-9])[A-Z]|(?<=[A-Za-z])-(?=[A-Za-z])")
 
 
-def fault(task: Task, brief: Brief, messages: Conversation, language: str) -> str | None:
+def fault(task: Task, item: Item, messages: Conversation, language: str) -> str | None:
     """What is wrong with a text by itself: one of REASONS, or None. `language` is an ISO 639-1 code, or empty."""
     text = messages[-1].content
     if not re.search(r"\w\w", text):
@@ -54,7 +55,7 @@ def fault(task: Task, brief: Brief, messages: Conversation, language: str) -> st
         return "too long"
     if any(_PLACEHOLDER.search(turn.content) for turn in messages):
         return "placeholder"
-    if _says_no_more(task, brief, text):
+    if _says_no_more(task, item, text):
         return "copies the brief"
     words = normalise(text)
     if any(_IDENTIFIER.search(name) and normalise(name) in words for name in task.names):
@@ -119,18 +120,14 @@ class Gate:
         return self._sides[row] if row < len(self._sides) else "train"
 
 
-def _says_no_more(task: Task, brief: Brief, text: str) -> bool:
-    """Whether the text is an opening, a subject or a description, or near to the latter."""
-    said = normalise(text).strip(" .?!")
-    given = {normalise(each).strip(" .?!") for each in (*brief.openings, *brief.topics, *brief.samples)}
-    given |= {f"{normalise(a)} ({normalise(b)})" for a, b in zip(brief.openings, brief.topics, strict=False)}
-    if said in given:
-        return True
-    if not said:
+def _says_no_more(task: Task, item: Item, text: str) -> bool:
+    """Whether the text is the first words or the subject that were given, or nearly the label's name or description."""
+    given = {normalise(each).strip(" .?!") for each in (item.opening, item.about)}
+    if normalise(text).strip(" .?!:") in given:
         return True
     described = Alike()
     for label in task.labels:
-        if label.name == brief.label:
+        if label.name == item.label:
             described.add((Message("user", meaning(label)),))
             described.add((Message("user", spoken(label.name)),))
     return bool(described.find((Message("user", text),)))

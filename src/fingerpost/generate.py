@@ -18,8 +18,9 @@ import numpy as np
 
 from fingerpost.artifact import dev_answers, read_manifest
 from fingerpost.asking import BYTES_A_TOKEN, Chat, Key, Progress, Schema, Work, reached, size, teacher_of
-from fingerpost.briefs import PER_CALL, Error, Known, plan_errors, plan_round, plan_topics
+from fingerpost.briefs import PER_CALL, Error, Known, plan_errors, plan_round
 from fingerpost.deciding import Deciding, Job, Wanted, open_jobs
+from fingerpost.errors import TaskError
 from fingerpost.gap import Curve, Gap, learning_curve, synthetic_gap
 from fingerpost.gate import KEPT, Gate, fault, main_language
 from fingerpost.grouping import New, place
@@ -30,8 +31,10 @@ from fingerpost.posting import ask_or_post
 from fingerpost.prompt.styles import LANGUAGES
 from fingerpost.prompt.writing import (
     Brief,
+    Form,
+    Item,
     meaning,
-    read_topics,
+    read_beyond,
     read_written,
     surplus,
     write,
@@ -39,15 +42,16 @@ from fingerpost.prompt.writing import (
 )
 from fingerpost.store import Draft, Store, Written
 from fingerpost.text import fingerprint, preview, question_id
-from fingerpost.types import Message, Question, Task, TeacherSettings, Usage, Verdict
+from fingerpost.types import Conversation, Message, Question, Task, TeacherSettings, Usage, Verdict
 
 if TYPE_CHECKING:
     from fingerpost.consensus import Array
 
 STEP, SOURCE, WRITER = "generate", "synthetic", "writer"
+BEYOND: Form = "beyond"
 TEMPERATURE = 1.0
 REPLY_TOKENS = 600  # at most, of one call
-KEPT_OF_ASKED = 0.6  # for the estimate
+KEPT_OF_ASKED = 0.8  # for the estimate
 ROUND_CALLS = 24  # at least as many as there are labels
 MOST_ASKED = 4  # times the questions wanted: then too few are kept
 MOST = 2_000  # questions, where no count is given
@@ -123,7 +127,7 @@ class Writing:
     def keep(self, key: Key, reply: Reply, usage: Usage) -> tuple[Written, bool]:  # noqa: ARG002 - as asking calls it
         brief = self._briefs.get(key[0])
         useful = brief is not None and bool(
-            read_topics(reply.text) if brief.kind == "topics" else read_written(brief, reply.text)
+            read_beyond(reply.text) if brief.form == BEYOND else read_written(brief, reply.text)
         )
         return Written(key[0], reply.text if reply.text else reply.refusal), useful
 
@@ -146,9 +150,18 @@ def errors_of(task: Task, store: Store, model: Path) -> list[Error]:
 
 
 def writers_of(task: Task) -> list[TeacherSettings]:
-    """The models that write: the task's own writers, else its teacher."""
-    found = task.generate.writers or (teacher_of(task),)
-    return [each.model_copy(update={"max_tokens": REPLY_TOKENS, "recorded": None}) for each in found]
+    """The models that write: the task's own writers, else its teacher.
+
+    Raises:
+        TaskError: there is no teacher, or its answers are only played back.
+    """
+    teacher = teacher_of(task)
+    if teacher.recorded:
+        raise TaskError(
+            "the teacher's answers are played back from a file, which holds none to new questions: "
+            "take 'recorded' out of [teacher] in task.toml"
+        )
+    return [each.model_copy(update={"max_tokens": REPLY_TOKENS}) for each in task.generate.writers or (teacher,)]
 
 
 def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
@@ -160,7 +173,7 @@ def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
     """
     teacher, writers = teacher_of(task), writers_of(task)
     brief = plan_round(task, Known(), 1, "estimate")[0]
-    calls = round(count / (PER_CALL * KEPT_OF_ASKED)) + len(task.labels)
+    calls = math.ceil(count / (PER_CALL * KEPT_OF_ASKED)) + 1
     bytes_ = size(write(task, brief), written_schema(brief))
     ask = Deciding(task).request(Job(Question("", (Message("user", "x" * 80),), "", "", "train"), 0))
     about = at_most = 0.0
@@ -168,7 +181,7 @@ def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
         share = (writer.batch_price if batch else 1.0) * calls / len(writers)
         tokens = round(bytes_ / BYTES_A_TOKEN)
         about += share * prices.cost(writer, Usage(prompt=tokens, cached=0, completion=30 * PER_CALL))
-        most_calls = max(calls, MOST_ASKED * count / PER_CALL + len(task.labels))
+        most_calls = max(calls, MOST_ASKED * count / PER_CALL + 1)
         at_most += share * most_calls / calls * prices.at_most(writer, 2 * bytes_)
     share = teacher.batch_price if batch else 1.0
     tokens = round(size(*ask) / BYTES_A_TOKEN)
@@ -205,7 +218,6 @@ def generate(
     teacher, writers = teacher_of(task), writers_of(task)
     mark = fingerprint([task.name, task.generate.about, *(f"{each.name}: {meaning(each)}" for each in task.labels)])
     desk = _Desk(task, store, embed, mark)
-    start = desk.kept() if errors else 0
     result = Generated()
     with ExitStack() as stack:
         served: dict[str, TeacherSettings] = {}
@@ -243,21 +255,18 @@ def generate(
             result.rounds = desk.rounds()
             for each in result.rounds[told:]:
                 on_round(each)
-            result.why = _why(result, count, start) if not result.stopped else result.stopped
+            asked, kept = desk.tally(errors)
+            result.why = result.stopped or _why(result.rounds, asked, kept, count)
             if result.why:
                 return result
-            desk.plan(writers, (start if errors else 0) + (count or MOST), errors, seed)
+            desk.plan(writers, (count or MOST) - kept, errors, seed)
 
 
-def _why(result: Generated, count: int | None, start: int) -> str:
+def _why(rounds: Sequence[Round], asked: int, kept: int, count: int | None) -> str:
     """Why no further round is needed; empty where one is."""
-    rounds, kept = result.rounds, result.kept - start
-    if count is not None and kept >= count:
-        return f"{kept:,} questions are kept"
-    if kept >= MOST:
-        return f"{kept:,} questions are kept, the most without --count"
-    asked = sum(each.asked for each in rounds)
-    if rounds and asked >= MOST_ASKED * ((count or MOST) + start):
+    if kept >= (count or MOST):
+        return f"{kept:,} questions are kept" + ("" if count else ", the most without --count")
+    if asked >= MOST_ASKED * (count or MOST):
         return f"{asked:,} questions were asked for and only {kept:,} kept"
     if len(rounds) > PATIENCE and all(each.kept < 0.1 * each.asked for each in rounds[-PATIENCE:]):
         return "the writer repeats itself: of the last rounds hardly anything is kept"
@@ -280,6 +289,7 @@ class _Desk:
 
     def __init__(self, task: Task, store: Store, embed: Embed, mark: str) -> None:
         self._task, self._store, self._embed, self._mark = task, store, embed, mark
+        self._measured: dict[int, tuple[Gap | None, Curve | None]] = {}
 
     def drafts(self) -> list[Draft]:
         """All drafts of the task as it is now; others that were not answered are forgotten."""
@@ -298,8 +308,17 @@ class _Desk:
         """The ids of all questions that were written here."""
         return set(self._meant())
 
-    def kept(self) -> int:
-        return len(self._meant())
+    def tally(self, errors: Sequence[Error]) -> tuple[int, int]:
+        """How many questions were asked for and how many are kept; with errors, of those that are like these."""
+        like = {each.text for each in errors}
+        mine = {
+            (draft.id, number)
+            for draft in self.drafts()
+            for number, item in enumerate(Brief.of_json(draft.brief).items)
+            if not errors or (item.kind == "error" and item.about in like)
+        }
+        kept = sum((int(each.prompt or 0), each.order) in mine for each in self._meant().values())
+        return len(mine), kept
 
     def judge(self) -> None:
         """Sift what was answered since the last time, in one transaction."""
@@ -309,31 +328,32 @@ class _Desk:
         stored = self._store.questions()
         gate = Gate(stored, self._embed)
         fates: dict[int, Counter[str]] = {each.id: Counter() for each in new}
-        candidates: list[tuple[Draft, int, Brief, tuple[Message, ...]]] = []
+        candidates: list[tuple[Draft, int, Item, Conversation]] = []
         names = set(self._task.names)
         for draft in new:
             brief = Brief.of_json(draft.brief)
-            if brief.kind == "topics" or brief.label not in names:
+            if brief.form == BEYOND:
                 continue
             found = read_written(brief, draft.raw)
-            fates[draft.id].update({"no reply": len(brief.openings) - len(found), "surplus": surplus(brief, draft.raw)})
-            language = next((code for code, name in LANGUAGES.items() if name == brief.language), "")
-            for number, messages in enumerate(found):
-                wrong = fault(self._task, brief, messages, language or self._language())
+            fates[draft.id].update({"no reply": len(brief.items) - len(found), "surplus": surplus(brief, draft.raw)})
+            language = next((code for code, name in LANGUAGES.items() if name == brief.language), self._language())
+            for number, messages in found.items():
+                item = brief.items[number]
+                wrong = "no label" if item.label not in names else fault(self._task, item, messages, language)
                 if wrong:
                     fates[draft.id][wrong] += 1
                 else:
-                    candidates.append((draft, number, brief, messages))
+                    candidates.append((draft, number, item, messages))
         kept: dict[str, New] = {}
         meant: list[Verdict] = []
-        for (draft, number, brief, messages), fate in zip(
+        for (draft, number, item, messages), fate in zip(
             candidates, gate.new([messages for *_, messages in candidates]), strict=True
         ):
             fates[draft.id][fate] += 1
             if fate == KEPT:
                 key = question_id(messages)
                 kept[key] = New(key, messages, SOURCE, None)
-                meant.append(Verdict(key, "writer", draft.model, brief.label, STEP, prompt=str(draft.id), order=number))
+                meant.append(Verdict(key, "writer", draft.model, item.label, STEP, prompt=str(draft.id), order=number))
         placed = place(list(kept.values()), stored, self._task.split)
         self._store.judge({key: dict(+counts) for key, counts in fates.items()}, placed, meant)
 
@@ -344,10 +364,10 @@ class _Desk:
         round_of: dict[int, int] = {}
         for draft in self._store.drafts():
             brief = Brief.of_json(draft.brief)
-            if draft.round == 0 or draft.fates is None or brief.kind == "topics":
+            if draft.round == 0 or draft.fates is None or brief.form == BEYOND:
                 continue
             mine = found.setdefault(draft.round, Round(draft.round))
-            mine.asked += len(brief.openings)
+            mine.asked += len(brief.items)
             mine.fates.update(draft.fates)
             round_of[draft.id] = draft.round
         upto: dict[str, int] = {}
@@ -364,43 +384,45 @@ class _Desk:
         self._measure(rounds, upto, meant, blind)
         return rounds
 
-    def plan(self, writers: Sequence[TeacherSettings], count: int, errors: Sequence[Error], seed: int) -> None:
-        """Note the briefs of the next round; of the first, also those that ask for topics."""
+    def plan(self, writers: Sequence[TeacherSettings], lacking: int, errors: Sequence[Error], seed: int) -> None:
+        """Note the briefs of the next round, for so many questions; before the first, those that ask for material."""
         drafts = self.drafts()
         mine = [(each, Brief.of_json(each.brief)) for each in drafts]
-        if not any(brief.kind == "topics" for _, brief in mine):
-            briefs, number = plan_topics(self._task), 0
+        if self._task.fallback and not errors and not any(brief.form == BEYOND for _, brief in mine):
+            briefs, number = [Brief(BEYOND, ()) for _ in writers], 0
         else:
-            number = 1 + max(each.round for each in drafts)
-            asked = sum(len(brief.openings) for _, brief in mine if brief.kind != "topics")
-            rate = max(0.2, self.kept() / asked) if asked else 1.0
-            lacking = max(1, math.ceil((count - self.kept()) / (PER_CALL * rate)))
-            calls = min(lacking, max(ROUND_CALLS, len(self._task.labels)))
+            number = 1 + max((each.round for each in drafts), default=0)
+            asked, kept = self.tally(errors)
+            rate = max(0.2, kept / asked) if asked else 1.0
+            calls = min(math.ceil(lacking / (PER_CALL * rate)), max(ROUND_CALLS, len(self._task.labels)))
             known = self._known(mine)
             briefs = (
                 plan_errors(self._task, errors, known, calls, f"{seed}/{number}")
                 if errors
                 else plan_round(self._task, known, calls, f"{seed}/{number}")
             )
-        # Alike in kind, they stand together: so the prompt cache stays warm.
+        # Alike in form, they stand together: so the prompt cache stays warm.
         self._store.plan_drafts(
             Draft(0, number, brief.as_json(), self._mark, writers[i % len(writers)].model)
-            for i, brief in enumerate(sorted(briefs, key=lambda each: each.kind))
+            for i, brief in enumerate(sorted(briefs, key=lambda each: each.form))
         )
 
     def _known(self, mine: Sequence[tuple[Draft, Brief]]) -> Known:
         meant, blind = self._meant(), self._blind()
         kept = Counter(str(each.label) for key, each in meant.items() if blind.get(key) == each.label)
-        asked: Counter[str] = Counter()
-        for _, brief in mine:
-            if brief.kind != "topics":
-                asked[brief.label] += len(brief.openings)
-        topics = {brief.label: read_topics(draft.raw) for draft, brief in mine if brief.kind == "topics"}
+        asked = Counter(item.label for _, brief in mine for item in brief.items)
+        beyond = [each for draft, brief in mine if brief.form == BEYOND for each in read_beyond(draft.raw)]
         languages = [LANGUAGES[each] for each in self._task.generate.languages]
         if not languages and self._language() not in ("", "en"):
             languages = [LANGUAGES[self._language()]]
         return Known(
-            dict(kept), dict(asked), topics, self._close(), self._real_texts(), self._style_weights(mine), languages
+            kept=kept,
+            asked=asked,
+            close=self._close(),
+            beyond=beyond,
+            real=self._real_texts(),
+            styles=self._style_weights(mine),
+            languages=languages,
         )
 
     # --- what is there
@@ -458,6 +480,10 @@ class _Desk:
         theirs = self._embed(real) if real else None
         most = None
         for each in rounds:
+            if each.number in self._measured:
+                each.gap, each.curve = self._measured[each.number]
+                most = most or (each.gap.n if each.gap else None)
+                continue
             rows = [i for i, question in enumerate(written) if upto[question.id] <= each.number]
             labels = [blind.get(written[i].id) for i in rows]
             if theirs is not None:
@@ -467,6 +493,7 @@ class _Desk:
                 i for i, label in zip(rows, labels, strict=True) if label and label == meant[written[i].id].label
             ]
             each.curve = learning_curve(vectors[trusted], [str(blind[written[i].id]) for i in trusted])
+            self._measured[each.number] = (each.gap, each.curve)
 
     def _style_weights(self, mine: Sequence[tuple[Draft, Brief]]) -> dict[str, float]:
         """How much more real than others the questions of each style look to the classifier of the gap."""
@@ -483,7 +510,7 @@ class _Desk:
         )
         if gap is None:
             return {}
-        style_of = {draft.id: brief.style for draft, brief in mine}
+        style_of = {draft.id: brief.style.split(";")[0] for draft, brief in mine}
         seen: dict[str, list[float]] = defaultdict(list)
         for question, real_looking in zip(written, gap.real, strict=True):
             if not np.isnan(real_looking):

@@ -15,14 +15,26 @@ from pydantic import BaseModel, ValidationError
 
 from fingerpost.errors import TaskError
 from fingerpost.prompt import PLACE
+from fingerpost.prompt.styles import LANGUAGES
 from fingerpost.text import fold, spoken
-from fingerpost.types import DataFile, Label, Prices, SplitSettings, StudentSettings, Task, TeacherSettings
+from fingerpost.types import (
+    DataFile,
+    GenerateSettings,
+    Label,
+    Prices,
+    SplitSettings,
+    StudentSettings,
+    Task,
+    TeacherSettings,
+)
 
 TASK_FILE = "task.toml"
 _TABLES: dict[str, type[BaseModel]] = {
     "teacher": TeacherSettings,
     "split": SplitSettings,
     "data": DataFile,
+    "generate": GenerateSettings,
+    "writers": TeacherSettings,
     "student": StudentSettings,
     "prices": Prices,
     "labels": Label,
@@ -134,6 +146,12 @@ orders = 4
 # US dollars per million tokens, where the model is not a well-known one:
 # prices = {{ input = 0.4, cached_input = 0.1, output = 1.6 }}
 
+# For `fingerpost generate`, which has the teacher write questions: who is asked, and who asks.
+[generate]
+# about = "a bank's assistant"
+# personas = ["a student", "someone who runs a shop"]
+# languages = ["en"]
+
 # Files that `fingerpost run` imports. source: user (people wrote it) or synthetic (a model wrote it).
 {
         files
@@ -192,6 +210,12 @@ def _check(path: Path, source: str, task: Task) -> None:
             raise TaskError(f"{where}: '{label.name}' and '{other}' have the same code {label.code}; change one")
     if clash := next((name for name in task.names if codes.get(name, name) != name), None):
         raise TaskError(f"{path}: '{clash}' is the name of one label and the code of '{codes[clash]}'; change the code")
+    for code in task.generate.languages:
+        if code not in LANGUAGES:
+            raise TaskError(
+                f"{path}, line {_line(source, ('generate', 'languages'))}: '{code}' is no language that is known here; "
+                f"known: {', '.join(LANGUAGES)}"
+            )
     if task.fallback and task.fallback not in task.names:
         raise TaskError(
             f"{path}, line {_line(source, ('fallback',))}: the fallback '{task.fallback}' is no label; "

@@ -26,9 +26,9 @@ def costs(folder: Annotated[Path, typer.Argument(help="The project's folder.")] 
         print("nothing was asked yet")
         return
     table = Table(box=None, pad_edge=False, header_style="")
-    for name in ("step", "model"):
-        table.add_column(name)
-    for name in ("calls", "uncached", "cached", "reply tokens", "seconds", "cost", "naively"):
+    table.add_column("step", no_wrap=True)
+    table.add_column("model", overflow="fold")
+    for name in ("calls", "uncached", "cached", "reply", "seconds", "cost", "naively"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         naive = naively(project.task, line)
@@ -50,6 +50,7 @@ def costs(folder: Annotated[Path, typer.Argument(help="The project's folder.")] 
         if account.uncertain
         else ""
     )
+    print("uncached, cached and reply: tokens")
     print("naively: a label order for each request, so that no prompt is cached, and no batches; at today's prices")
 
 

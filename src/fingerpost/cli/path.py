@@ -66,6 +66,9 @@ def status(folder: Annotated[Path, typer.Argument(help="The project's folder.")]
                 f"questions, {source}: {sum(sides.values()):,}  ({', '.join(f'{n:,} {side}' for side, n in sides.items())})"
             )
         for kind, by, questions, verdicts, none in store.verdict_counts():
+            if kind == "writer":
+                print(f"written by {by}: {questions:,} questions")
+                continue
             more = f" in {verdicts:,} answers" if verdicts != questions else ""
             print(
                 f"labels by {kind} {by}: {questions:,} questions{more}{f', {none:,} without a label' if none else ''}"
@@ -78,7 +81,7 @@ def status(folder: Annotated[Path, typer.Argument(help="The project's folder.")]
     print(f"student: {project.models / STUDENT if trained else 'none trained on these labels'}")
     print(f"report: {report.with_suffix('.html') if measured else 'none of this state'}")
     next_step = (
-        "fingerpost import FILE"
+        "fingerpost import FILE, or fingerpost generate --count 400"
         if not counts
         else f"fingerpost label   ({asked:,} questions have no answer)"
         if asked

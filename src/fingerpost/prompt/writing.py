@@ -1,4 +1,4 @@
-"""What a language model is asked to write: questions by a brief, topics for them, better descriptions of labels."""
+"""What a language model is asked to write: questions by a brief, things beyond a task, better descriptions of labels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from fingerpost.prompt.deciding import chat
 from fingerpost.text import spoken
 from fingerpost.types import Conversation, Label, Message, Task
 
-Kind: TypeAlias = Literal["plain", "border", "near", "far", "error", "follow_up", "topics"]
-"""`border`: of a label, and near another one; `near` and `far`: out of scope; `error`: like one the student gets wrong."""
+Form: TypeAlias = Literal["messages", "follow_ups", "beyond"]
+"""Single messages; conversations whose last message counts; things that users may want and no label covers."""
+Kind: TypeAlias = Literal["plain", "border", "near", "far", "error"]
+"""`border`: near another label, too; `near` and `far`: out of scope; `error`: like one that a student gets wrong."""
 Chat: TypeAlias = list[dict[str, str]]
 
-TOPICS = 8
+BEYOND = 10  # things that are asked for at once
 _WRITER = (
     "You write example messages for testing an assistant: short messages that its users type. You are the user, not "
     "the assistant. The user asks or wants something; never answer. Reply with JSON only."
@@ -25,33 +27,41 @@ _THINKER = "You know what people ask an assistant. Reply with JSON only."
 
 
 @dataclass(frozen=True, slots=True)
-class Brief:
-    """What a writer is asked for in one call: a message for each of `openings`, all meant for `label`.
+class Item:
+    """One message to be written: the label that it is meant for and the words that it begins with.
 
-    `openings` are the first words, `topics` what each is about (empty: the writer chooses). `samples` are messages whose
-    manner is to be met; of an `error`, the one whose wish is to be met in other words. `other` is the label that a
-    border question could be taken for.
+    `about` is, out of scope, the thing that is wanted; of a border question the other label that it could be taken for;
+    of an error the text that is to be said in other words.
     """
 
     kind: Kind
     label: str
-    openings: tuple[str, ...]
-    topics: tuple[str, ...] = ()
+    opening: str = ""
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What a writer is asked for in one call: a message for each item, of several labels side by side.
+
+    Side by side, what is meant for one label is kept apart from what is meant for the next. `samples` are messages of
+    users whose manner is to be met.
+    """
+
+    form: Form
+    items: tuple[Item, ...]
     style: str = ""
     persona: str = ""
     language: str = ""
     samples: tuple[str, ...] = ()
-    other: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def of_json(cls, kept: dict[str, Any]) -> Brief:
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()
-        }
-        return cls(**values)
+        items = tuple(Item(**each) for each in kept["items"])
+        return cls(**{**kept, "items": items, "samples": tuple(kept["samples"])})
 
 
 def write(task: Task, brief: Brief) -> Chat:
@@ -60,34 +70,34 @@ def write(task: Task, brief: Brief) -> Chat:
     Examples from another world come first, always the same ones, so that a small model sees what is meant and the
     provider's prompt cache stays warm; what changes stands at the end.
     """
-    if brief.kind == "topics":
-        examples = _BEYOND_EXAMPLES if brief.label == task.fallback else _TOPIC_EXAMPLES
-        return chat(_THINKER, (*_turns(examples), Message("user", _topics_wanted(task, brief))))
-    examples = _FOLLOW_UPS if brief.kind == "follow_up" else _MESSAGES
-    return chat(_WRITER, (*_turns(examples), Message("user", _messages_wanted(task, brief))))
+    system = _THINKER if brief.form == "beyond" else _WRITER
+    wanted = _beyond_wanted(task) if brief.form == "beyond" else _messages_wanted(task, brief)
+    return chat(system, (*_turns(_EXAMPLES[brief.form]), Message("user", wanted)))
 
 
 def written_schema(brief: Brief) -> dict[str, Any]:
     """The JSON schema of the reply: a text for each number, of a follow-up three."""
     turn: dict[str, Any] = {"type": "string"}
-    if brief.kind == "follow_up":
+    if brief.form == "follow_ups":
         turn = _object({key: {"type": "string"} for key in _TURNS})
-    return _object({str(number): turn for number in range(1, len(brief.openings) + 1)})
+    count = BEYOND if brief.form == "beyond" else len(brief.items)
+    return _object({str(number): turn for number in range(1, count + 1)})
 
 
-def read_written(brief: Brief, raw: str | None) -> list[Conversation]:
-    """The conversations in a reply, at most as many as were asked for; of a broken reply, those that are whole."""
-    return [found for value in _values(raw)[: len(brief.openings)] if (found := _conversation(brief, value))]
+def read_written(brief: Brief, raw: str | None) -> dict[int, Conversation]:
+    """The conversations in a reply, by the number of their item, from 0; of a broken reply, those that are whole."""
+    found = ((number - 1, _conversation(brief, value)) for number, value in _values(raw))
+    return {number: each for number, each in found if each and 0 <= number < len(brief.items)}
 
 
 def surplus(brief: Brief, raw: str | None) -> int:
     """How many more a reply holds than were asked for."""
-    return max(0, len(_values(raw)) - len(brief.openings))
+    return sum(number > len(brief.items) for number, _ in _values(raw))
 
 
-def read_topics(raw: str | None) -> list[str]:
-    """Short phrases in a reply."""
-    found = (" ".join(value.split()).strip(" .") for value in _values(raw)[:TOPICS] if isinstance(value, str))
+def read_beyond(raw: str | None) -> list[str]:
+    """The things in a reply that no label covers."""
+    found = (" ".join(value.split()).strip(" .?") for _, value in _values(raw)[:BEYOND] if isinstance(value, str))
     return [each for each in dict.fromkeys(found) if 2 < len(each) <= 80]
 
 
@@ -98,45 +108,40 @@ def meaning(label: Label) -> str:
 
 def _messages_wanted(task: Task, brief: Brief) -> str:
     by_name = {label.name: label for label in task.labels}
-    count, whom = len(brief.openings), task.generate.about or f"the assistant '{spoken(task.name)}'"
-    what = "conversations with" if brief.kind == "follow_up" else "messages to"
-    lines = [f"Write {count} {what} {whom}. {_wish(task, brief)}"]
-    if brief.kind == "border":
-        lines.append(f"But at first sight each could be taken for: {meaning(by_name[brief.other])}.")
-    if brief.kind == "error":
-        lines.append(f"They mean the same as this one, in quite other words: {brief.samples[0]}")
-    elif brief.samples:
+    what = "conversations with" if brief.form == "follow_ups" else "messages to"
+    lines = [f"Write {len(brief.items)} {what} {_whom(task)}, one for each line."]
+    if brief.samples:
         lines += ["Its users write like this:", *(f"- {text}" for text in brief.samples)]
     if brief.persona:
         lines.append(f"Who writes: {brief.persona}.")
     lines.append(f"How they write: {brief.style}.")
     if brief.language:
         lines.append(f"All in {brief.language}.")
-    topics = brief.topics or ("",) * count
-    lines += [
-        f"{number}. {opening}{f' ({topic})' if topic else ''}".rstrip()
-        for number, (opening, topic) in enumerate(zip(brief.openings, topics, strict=True), 1)
-    ]
+    for number, item in enumerate(brief.items, 1):
+        opening = f"{item.opening}: " if item.opening else ""
+        lines.append(f"{number}. {opening}{_wish(by_name, item)}")
     return "\n".join(lines)
 
 
-def _wish(task: Task, brief: Brief) -> str:
-    if brief.kind == "far":
-        return "They have nothing to do with what it is for."
-    if brief.kind == "near":
-        others = "; ".join(meaning(label) for label in task.labels if label.name != brief.label)
-        return f"None of them means one of these: {others}."
-    label = next(each for each in task.labels if each.name == brief.label)
-    return f"{'The last one of each' if brief.kind == 'follow_up' else 'Each one'} means: {meaning(label)}."
+def _whom(task: Task) -> str:
+    return task.generate.about or f"the assistant '{spoken(task.name)}'"
 
 
-def _topics_wanted(task: Task, brief: Brief) -> str:
-    whom = task.generate.about or f"the assistant '{spoken(task.name)}'"
-    if brief.label == task.fallback:
-        can = "\n".join(f"- {meaning(label)}" for label in task.labels if label.name != brief.label)
-        return f"This can be asked of {whom}:\n{can}\nName {TOPICS} things that users may ask, but that are not among these, a few words each."
-    label = next(each for each in task.labels if each.name == brief.label)
-    return f"What can people want from {whom} when it is about this: {meaning(label)}? Name {TOPICS} different cases, a few words each."
+def _wish(by_name: dict[str, Label], item: Item) -> str:
+    if item.kind in ("near", "far"):
+        return f"something else: {item.about}"
+    label = by_name[item.label]
+    # The name, too, where it says more than the description: it may hold a word that users have.
+    more = set(spoken(label.name).split()) - set(spoken(meaning(label)).split())
+    wish = meaning(label) + (f" ({spoken(label.name)})" if more else "")
+    if item.kind == "border":
+        return f"{wish}; at first sight it looks as if it meant: {meaning(by_name[item.about])}"
+    return f"{wish}; the same as '{item.about}', in other words" if item.kind == "error" else wish
+
+
+def _beyond_wanted(task: Task) -> str:
+    can = "\n".join(f"- {meaning(label)}" for label in task.labels if label.name != task.fallback)
+    return f"This can be asked of {_whom(task)}:\n{can}\n{_NAME_OTHERS}"
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +154,7 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _conversation(brief: Brief, value: Any) -> Conversation:
-    if brief.kind == "follow_up":
+    if brief.form == "follow_ups":
         given = [value.get(key) for key in _TURNS] if isinstance(value, dict) else []
         turns = [turn for turn in given if isinstance(turn, str) and turn.strip()]
         if len(turns) != len(_TURNS):
@@ -161,24 +166,26 @@ def _conversation(brief: Brief, value: Any) -> Conversation:
     return (Message("user", " ".join(value.split())),) if isinstance(value, str) and value.strip() else ()
 
 
-def _values(raw: str | None) -> list[Any]:
-    """The values of the object or list in a reply, in a code fence or not; of a broken one, the whole texts."""
+def _values(raw: str | None) -> list[tuple[int, Any]]:
+    """The numbered values of the object or list in a reply, in a code fence or not; of a broken one, the whole texts."""
     text = (raw or "").strip()
     if text.startswith("```"):
         text = text.strip("`").removeprefix("json").strip()
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return [json.loads(found) for found in _NUMBERED.findall(text)]
+        return [(int(number), json.loads(found)) for number, found in _NUMBERED.findall(text)]
     if isinstance(value, dict) and len(value) == 1 and isinstance(inner := next(iter(value.values())), list | dict):
         value = inner if isinstance(inner, list) or not set(inner) <= set(_TURNS) else value
     if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+        numbers = [int(key) if _NUMBER.fullmatch(key) else place for place, key in enumerate(value, 1)]
+        return list(zip(numbers, value.values(), strict=True))
+    return list(enumerate(value, 1)) if isinstance(value, list) else []
 
 
 _TURNS = ("first", "answer", "then")
-_NUMBERED = re.compile(r'"\d+"\s*:\s*("(?:[^"\\]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")')
+_NUMBER = re.compile(r"[0-9]{1,6}")
+_NUMBERED = re.compile(r'"([0-9]{1,6})"\s*:\s*("(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")')
 
 
 def _turns(examples: Sequence[tuple[str, dict[str, Any]]]) -> list[Message]:
@@ -189,81 +196,72 @@ def _turns(examples: Sequence[tuple[str, dict[str, Any]]]) -> list[Message]:
     ]
 
 
-_MESSAGES: tuple[tuple[str, dict[str, Any]], ...] = (
-    (
-        "Write 5 messages to a public library's assistant. Each one means: extend the loan of a book.\n"
-        "How they write: in a hurry, few words, no punctuation.\n"
-        "1. can (an atlas)\n2. need\n3. book (due today)\n4. how\n5. pls (several books)",
-        {
-            "1": "can i keep the blue atlas 1 more week",
-            "2": "need more time w my book",
-            "3": "book due today extend??",
-            "4": "how to renew online",
-            "5": "pls renew all 3 of mine till friday",
-        },
-    ),
-    (
-        "Write 4 messages to a public library's assistant. Each one means: ask about opening hours.\n"
-        "Who writes: a teacher.\nHow they write: politely, in whole sentences.\n"
-        "1. Could you\n2. I would (exam weeks)\n3. Is (the branch on Mill Street)\n4. We (a school class)",
-        {
-            "1": "Could you tell me until when the reading room is open on Saturdays?",
-            "2": "I would like to know whether you open earlier during the exam weeks.",
-            "3": "Is the branch on Mill Street closed on public holidays?",
-            "4": "We are coming with a school class, so what time do the doors open on Monday?",
-        },
-    ),
-)
-_FOLLOW_UPS: tuple[tuple[str, dict[str, Any]], ...] = (
-    (
-        "Write 2 conversations with a public library's assistant. The last one of each means: pay a fine.\n"
-        "How they write: plainly, as one talks.\n1. okay\n2. can I",
-        {
-            "1": {
-                "first": "is my account still blocked",
-                "answer": "Yes, there is a late fee of 4.50 on it.",
-                "then": "okay then I want to pay that now by card",
+_NAME_OTHERS = f"Name {BEYOND} things that users may ask, but that are not among these, a few words each."
+_EXAMPLES: dict[Form, tuple[tuple[str, dict[str, Any]], ...]] = {
+    "messages": (
+        (
+            "Write 5 messages to a public library's assistant, one for each line.\n"
+            "How they write: in a hurry, few words, no punctuation.\n"
+            "1. can: extend the loan of a book (renewal)\n2. ask about opening hours\n3. pls: pay a fine\n"
+            "4. something else: a train ticket\n5. what: ask about opening hours",
+            {
+                "1": "can i keep the blue atlas 1 more week",
+                "2": "how long r u open sat",
+                "3": "pls let me pay what i owe by card",
+                "4": "where do i get a ticket to york",
+                "5": "what time does mill st branch close",
             },
-            "2": {
-                "first": "When is my novel due?",
-                "answer": "It was due last Tuesday.",
-                "then": "can I settle what I owe when I come in tomorrow?",
+        ),
+        (
+            "Write 4 messages to a public library's assistant, one for each line.\n"
+            "Who writes: a teacher.\nHow they write: politely, in whole sentences.\n"
+            "1. ask about opening hours\n2. I would: extend the loan of a book (renewal)\n"
+            "3. We: ask about opening hours\n4. pay a fine",
+            {
+                "1": "Could you tell me until when the reading room is open on Saturdays?",
+                "2": "I would like to have two more weeks with my novel, please.",
+                "3": "We are coming with a school class, so what time do the doors open on Monday?",
+                "4": "Is there a way to settle my late fee when I come in tomorrow?",
             },
-        },
+        ),
     ),
-)
-_TOPIC_EXAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
-    (
-        "What can people want from a public library's assistant when it is about this: extend the loan of a book? "
-        f"Name {TOPICS} different cases, a few words each.",
-        {
-            "1": "the book is due today",
-            "2": "several books at once",
-            "3": "an e-book",
-            "4": "extended twice already",
-            "5": "another reader has reserved it",
-            "6": "the card has expired",
-            "7": "a book from another branch",
-            "8": "on holiday, cannot come",
-        },
+    "follow_ups": (
+        (
+            "Write 2 conversations with a public library's assistant, one for each line.\n"
+            "How they write: plainly, as one talks.\n1. okay: pay a fine\n2. extend the loan of a book (renewal)",
+            {
+                "1": {
+                    "first": "is my account still blocked",
+                    "answer": "Yes, there is a late fee of 4.50 on it.",
+                    "then": "okay then I want to pay that now by card",
+                },
+                "2": {
+                    "first": "When is my novel due?",
+                    "answer": "It is due next Tuesday.",
+                    "then": "can I have it for another week?",
+                },
+            },
+        ),
     ),
-)
-_BEYOND_EXAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
-    (
-        "This can be asked of a public library's assistant:\n- extend the loan of a book\n- ask about opening hours\n"
-        f"- pay a fine\nName {TOPICS} things that users may ask, but that are not among these, a few words each.",
-        {
-            "1": "recommend a novel",
-            "2": "rent a room for a party",
-            "3": "repair a torn page",
-            "4": "where to park",
-            "5": "a job as a librarian",
-            "6": "print a document",
-            "7": "the wifi password",
-            "8": "donate old books",
-        },
+    "beyond": (
+        (
+            "This can be asked of a public library's assistant:\n- extend the loan of a book\n- ask about opening hours\n"
+            f"- pay a fine\n{_NAME_OTHERS}",
+            {
+                "1": "recommend a novel",
+                "2": "rent a room for a party",
+                "3": "repair a torn page",
+                "4": "where to park",
+                "5": "a job as a librarian",
+                "6": "print a document",
+                "7": "the wifi password",
+                "8": "donate old books",
+                "9": "a lost umbrella",
+                "10": "who founded the library",
+            },
+        ),
     ),
-)
+}
 
 
 def describe(

@@ -1,0 +1,168 @@
+"""Requests handed in as batches: against our own server, killed between any two steps, lost and failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from conftest import question_text, write_questions
+from serving import Serving
+from teacher import Teacher
+
+from fingerpost.deciding import STEP, Wanted
+from fingerpost.errors import BudgetError, TeacherError
+from fingerpost.ingest import import_file
+from fingerpost.label import label, plan
+from fingerpost.store import Store
+from fingerpost.types import Task
+
+COST = (40 * 1.0 + 60 * 0.5 + 5 * 4.0) / 2e6  # of one answer of the test teacher, in a batch
+
+
+@pytest.fixture
+def ready(store: Store, task: Task, folder: Path) -> Store:
+    import_file(store, task, write_questions(folder / "q.txt", 30))
+    return store
+
+
+def post(task: Task, store: Store, folder: Path, **options: Any) -> Any:
+    return label(task, store, plan(task, store, batch=True), folder, batch=True, **options)
+
+
+def test_our_own_server_labels_in_a_batch(store: Store, task: Task, folder: Path, server: Serving) -> None:
+    assert task.teacher is not None
+    teacher = task.teacher.model_copy(update={"model": "student", "base_url": server.url})
+    task = task.model_copy(update={"teacher": teacher})
+    import_file(store, task, write_questions(folder / "q.txt", 30))
+    told: list[str] = []
+    done = post(task, store, folder, show=told.append)
+    assert (done.done, done.useful, done.stopped) == (30, 30, "")
+    assert all(found[0].label in task.names for found in store.verdicts().values())
+    (line,) = store.ledger.lines()
+    assert (line.step, line.batch, line.calls) == ("label", True, 30) and line.prompt_tokens > 0
+    assert any("completed, 30 of 30 answered" in each for each in told)
+    assert plan(task, store).jobs == ()
+
+
+def test_a_batch_costs_half_and_is_settled_to_the_cent(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    planned, live = plan(task, ready, batch=True), plan(task, ready)
+    assert planned.at_most_usd == pytest.approx(live.at_most_usd / 2)
+    done = post(task, ready, folder)
+    assert done.useful == 30 and done.cost_usd == pytest.approx(30 * COST)
+    account = ready.ledger.account()
+    assert account.committed_usd == pytest.approx(30 * COST) and account.uncertain == 0
+    assert teacher.batches.created == 1 and teacher.bodies[0]["temperature"] == 0
+
+
+STEPS: list[tuple[str, Callable[..., Any]]] = [
+    ("files", openai.resources.files.Files.create),
+    ("batches", openai.resources.batches.Batches.create),
+    ("batches", openai.resources.batches.Batches.retrieve),
+    ("files", openai.resources.files.Files.content),
+]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_killed_between_two_steps_it_asks_nothing_twice(
+    ready: Store, task: Task, folder: Path, teacher: Teacher, step: int, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever step it dies before or after, the next run goes on from there."""
+    _, method = STEPS[step]
+    owner = {
+        "Files": openai.resources.files.Files,
+        "Batches": openai.resources.batches.Batches,
+    }[method.__qualname__.split(".")[0]]
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*arguments: Any, **options: Any) -> Any:
+        if after:
+            method(*arguments, **options)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method.__name__, dies)
+        with pytest.raises(Killed):
+            post(task, ready, folder)
+    assert ready.ledger.account().uncertain == 30  # reserved until it is known how they ended
+    assert post(task, ready, folder).useful == 30
+    assert teacher.answered == Counter({question_text(i): 1 for i in range(30)})
+    assert ready.ledger.account().uncertain == 0
+    assert ready.ledger.account().committed_usd == pytest.approx(30 * COST)
+
+
+def test_what_lies_in_a_batch_is_not_asked_at_once(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    teacher.batches.polls = 1000
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    assert post(task, ready, folder, show=interrupt).stopped == "interrupted"
+    assert len(ready.posted_keys(STEP)) == 30 and plan(task, ready).jobs == ()
+    assert len(plan(task, ready, Wanted(votes=2)).jobs) == 30
+    teacher.batches.batches["batch_1"]["polls"] = 0
+    assert post(task, ready, folder).useful == 30
+    assert teacher.batches.created == 1
+
+
+def test_what_comes_back_unanswered_is_asked_again_and_not_charged(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    teacher.batches.lose = 10
+    assert post(task, ready, folder).useful == 20
+    assert ready.ledger.account().committed_usd == pytest.approx(20 * COST)
+    assert post(task, ready, folder).useful == 10
+
+
+def test_a_batch_that_fails_says_why(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    teacher.batches.fail = "the input file is too large"
+    with pytest.raises(TeacherError, match="failed: the input file is too large"):
+        post(task, ready, folder)
+    teacher.batches.fail = ""
+    assert ready.ledger.account().committed_usd == 0
+    assert post(task, ready, folder).useful == 30
+
+
+def test_the_budget_holds(ready: Store, task: Task, folder: Path) -> None:
+    most = plan(task, ready, batch=True).at_most_usd
+    with pytest.raises(BudgetError, match="raise --budget"):
+        post(task, ready, folder, budget_usd=most / 100)
+    done = post(task, ready, folder, budget_usd=most / 2)
+    assert done.stopped == "budget" and 10 <= done.done <= 15
+    assert ready.ledger.account().committed_usd <= most / 2
+
+
+def test_another_provider_and_one_without_batches(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    teacher.batches.polls = 1000
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    post(task, ready, folder, show=interrupt)
+    assert task.teacher is not None
+    moved = task.teacher.model_copy(update={"base_url": f"http://localhost:{teacher.port}/v1"})
+    with pytest.raises(TeacherError, match="a batch of 30 requests lies at http://127.0.0.1.*set base_url back"):
+        post(task.model_copy(update={"teacher": moved}), ready, folder)
+
+
+def test_costs_tell_batches_and_what_it_would_have_cost(
+    ready: Store, task: Task, folder: Path, cli: Callable[..., Any]
+) -> None:
+    label(task, ready, plan(task, ready, Wanted(limit=10)), folder)
+    post(task, ready, folder)
+    shown = cli("costs").stdout.splitlines()
+    assert shown[0].split() == ["step", "model", "calls", "uncached", "cached", "reply", "seconds", "cost", "naively"]
+    naive = (100 * 1.0 + 5 * 4.0) / 1e6
+    assert shown[1].split()[:6] == ["label", "test-model", "10", "400", "600", "50"]
+    assert shown[1].split()[-2:] == [f"${20 * COST:.4f}", f"${10 * naive:.4f}"]
+    assert shown[2].split()[:3] == ["label", "(batch)", "test-model"]
+    assert shown[2].split()[-2:] == [f"${20 * COST:.4f}", f"${20 * naive:.4f}"]
+    assert f"in all ${40 * COST:.4f}" in shown[3]
