@@ -19,7 +19,7 @@ LAYERS = {
     "store": 4, "llm": 4, "artifact": 4, "intake": 4,
     "students": 5,
     "evidence": 6, "examples": 7, "gap": 6,
-    "asking": 6, "posting": 7, "deciding": 7,
+    "asking": 6, "posting": 7, "deciding": 7, "drafting": 7,
     "ingest": 8, "generate": 8, "label": 8, "review": 8, "define": 8, "train": 8, "evaluate": 8, "export": 8,
     "report": 9, "server": 9, "cli": 10, "__main__": 11,
 }  # fmt: skip

@@ -57,7 +57,7 @@ class Work(Protocol[J]):
 
     def key(self, job: J) -> Key: ...
 
-    def keep(self, key: Key, reply: Reply, usage: Usage) -> tuple[Verdict | Written, bool]:
+    def keep(self, key: Key, reply: Reply, usage: Usage) -> tuple[Verdict | Written | None, bool]:
         """What is stored of a reply, and whether it was of use."""
         ...
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from fingerpost.errors import BudgetError, TaskError, TeacherError
-from fingerpost.llm import gguf, prices
-from fingerpost.llm.chat import ChatModel, Lost
+from fingerpost.asking import Chat, Key, Schema, ask_all, reached, size, teacher_of
+from fingerpost.llm import prices
+from fingerpost.llm.chat import Reply
 from fingerpost.opinions import fits_none, known, shares
 from fingerpost.prompt.writing import DESCRIPTION_SCHEMA, describe, parse_description
-from fingerpost.store import Call, Settlement, Store
+from fingerpost.store import Store
 from fingerpost.text import preview
-from fingerpost.types import Label, Task, Usage
+from fingerpost.types import Label, Task, TeacherSettings, Usage
 
 STEP = "define"
 OFTEN = 3  # a confusion seen so often is a misreading, not a slip
@@ -81,69 +79,46 @@ def misread(task: Task, store: Store) -> list[Misread]:
     return sorted(found, key=lambda each: -len(each.missed) - len(each.mistaken))
 
 
+class Defining:
+    """The work of describing, as `asking` takes it; `proposed` are the descriptions by label."""
+
+    step, wants, after, temperature = STEP, "holds a description", "then run it again", 0.0
+
+    def __init__(self) -> None:
+        self.proposed: dict[str, str | None] = {}
+
+    def request(self, job: Misread) -> tuple[Chat, Schema]:
+        return job.messages, DESCRIPTION_SCHEMA
+
+    def key(self, job: Misread) -> Key:
+        return [job.label.name]
+
+    def keep(self, key: Key, reply: Reply, usage: Usage) -> tuple[None, bool]:  # noqa: ARG002 - as asking calls it
+        self.proposed[key[0]] = description = parse_description(reply.text)
+        return None, description is not None
+
+
 def at_most_usd(task: Task, found: list[Misread]) -> float:
     """The most that asking for descriptions can cost, in US dollars."""
-    return sum(call.at_most_usd for call in _calls(task, found))
+    teacher = _writer(task)
+    return sum(prices.at_most(teacher, size(each.messages, DESCRIPTION_SCHEMA)) for each in found)
 
 
 def propose(
     task: Task, store: Store, found: list[Misread], folder: Path, *, budget_usd: float | None = None
 ) -> list[Proposal]:
-    """Ask the teacher for a description of each label.
+    """Ask the teacher for a description of each label; none where the budget ends before.
 
     Raises:
         TaskError: the task has no teacher.
-        TeacherError: it cannot be used.
-        BudgetError: the budget does not reach.
+        TeacherError: it cannot be used, or none of its replies holds a description.
+        BudgetError: not even one fits into the budget.
     """
-    if task.teacher is None:
-        raise TaskError('the task has no teacher: add to task.toml a table [teacher] with a line model = "..."')
-    committed = store.ledger.account().committed_usd
-    if budget_usd is not None and committed + at_most_usd(task, found) > budget_usd:
-        raise BudgetError(
-            f"nothing was asked: {len(found)} descriptions can cost up to ${at_most_usd(task, found):.4f}, and of the "
-            f"budget of ${budget_usd:g} for this project not so much is left; see 'fingerpost status', raise --budget"
-        )
-    teacher = task.teacher.model_copy(update={"max_tokens": REPLY_TOKENS})
-    with ExitStack() as stack:
-        if teacher.gguf and not teacher.recorded:
-            url = stack.enter_context(gguf.serving(folder / Path(teacher.gguf).expanduser()))
-            teacher = teacher.model_copy(update={"base_url": url})
-
-        async def work() -> list[Proposal]:
-            async with ChatModel(teacher, folder) as model:
-                return [
-                    await _one(model, store, call, each, budget_usd)
-                    for call, each in zip(_calls(task, found), found, strict=True)
-                ]
-
-        return asyncio.run(work())
+    does = Defining()
+    with reached(_writer(task), folder) as teacher:
+        ask_all(does, found, store, teacher, folder, budget_usd=budget_usd)
+    return [Proposal(each.label, does.proposed.get(each.label.name)) for each in found]
 
 
-async def _one(model: ChatModel, store: Store, call: Call, each: Misread, budget_usd: float | None) -> Proposal:
-    (call_id,) = store.ledger.book([], [call], budget_usd)
-    if call_id is None:
-        raise BudgetError(
-            f"a description can cost up to ${call.at_most_usd:.4f}, and of the budget of ${budget_usd:g} for this "
-            "project not so much is left; see 'fingerpost status', raise --budget"
-        )
-    try:
-        reply = await model.ask(each.messages, DESCRIPTION_SCHEMA)
-    except Lost:
-        store.ledger.book([Settlement(call_id, "lost")], [], budget_usd)
-        return Proposal(each.label, None)
-    except TeacherError:
-        store.ledger.book([Settlement(call_id, "unsent")], [], budget_usd)
-        raise
-    cost = call.at_most_usd if reply.usage.prompt is None else prices.cost(model.settings, reply.usage)
-    usage: Usage = replace(reply.usage, cost_usd=0.0 if reply.rejected else cost)
-    store.ledger.book([Settlement(call_id, "paid", usage)], [], budget_usd)
-    return Proposal(each.label, parse_description(reply.text))
-
-
-def _calls(task: Task, found: list[Misread]) -> list[Call]:
-    if task.teacher is None:
-        return []
-    teacher = task.teacher.model_copy(update={"max_tokens": REPLY_TOKENS})
-    sizes = [sum(len(each["content"].encode()) + 64 for each in one.messages) for one in found]
-    return [Call(STEP, teacher.model, prices.at_most(teacher, size)) for size in sizes]
+def _writer(task: Task) -> TeacherSettings:
+    return teacher_of(task).model_copy(update={"max_tokens": REPLY_TOKENS})

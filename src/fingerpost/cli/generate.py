@@ -15,7 +15,8 @@ from fingerpost.cli.project import Budget, Folder, Project, Yes, console, price_
 
 if TYPE_CHECKING:
     from fingerpost.briefs import Error
-    from fingerpost.generate import Generated, Round
+    from fingerpost.drafting import Round
+    from fingerpost.generate import Generated
     from fingerpost.store import Store
 
 
@@ -39,13 +40,14 @@ def generate(
 ) -> None:
     """Have the teacher write questions, from the labels and their descriptions alone or in the manner of your users."""
     from fingerpost import generate as step
+    from fingerpost.drafting import SOURCE
     from fingerpost.lock import locked
 
     project = Project(folder)
     with project.store() as store, locked(folder / ".generate.lock", "another 'fingerpost generate' works here"):
         errors = _errors(project, store, model or project.models / STUDENT) if from_errors else []
         wanted = count or (len(errors) if errors else None)
-        there = sum(n for (source, _), n in store.counts().items() if source == step.SOURCE)
+        there = sum(n for (source, _), n in store.counts().items() if source == SOURCE)
         planned = step.estimate(project.task, max(1, (wanted or step.MOST) - (0 if errors else there)), batch=batch)
         writers = ", ".join(each.model for each in step.writers_of(project.task))
         print(f"about {planned.calls:,} requests to {writers} for questions, and one for the label of each")
