@@ -313,7 +313,7 @@ def test_nonsense_is_survived_and_counted(
     teacher.written = written
     done = run(task, store, folder, count=30)
     fates = sum((each.fates for each in done.rounds), Counter[str]())
-    assert fates[reason] >= 30 and fates[KEPT] == len(store.questions()) < 30
+    assert fates[reason] >= 20 and fates[KEPT] == len(store.questions()) < 30
     assert "repeats itself" in done.why or "were asked for and only" in done.why
 
 
@@ -437,8 +437,9 @@ def test_in_batches_at_half_the_price(store: Store, task: Task, folder: Path, te
 
 
 def test_more_like_the_dev_questions_that_a_student_gets_wrong(
-    store: Store, task: Task, folder: Path, teacher: Teacher, student: Path
+    store: Store, task: Task, folder: Path, teacher: Teacher, student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fingerpost.generate.UNSURE", 1.01)
     import_file(store, task, write_labelled(folder / "data.csv"))
     errors = errors_of(task, store, student)
     dev = {each.messages[0].content for each in store.questions("dev")}

@@ -208,7 +208,9 @@ def test_a_database_of_the_first_form_is_brought_up(folder: Path) -> None:
     with sqlite3.connect(folder / "fingerpost.db") as raw:
         raw.execute("ALTER TABLE verdicts DROP COLUMN mark")
         raw.execute("ALTER TABLE verdicts DROP COLUMN note")
-        for table in ("files", "jobs", "job_events", "batches", "keys", "requests"):
+        raw.execute("ALTER TABLE calls DROP COLUMN latency_s")
+        raw.execute("ALTER TABLE calls DROP COLUMN posted")
+        for table in ("files", "jobs", "job_events", "batches", "keys", "requests", "posted", "drafts"):
             raw.execute(f"DROP TABLE {table}")
         raw.execute("UPDATE alembic_version SET version_num = '0001'")
     with Store(folder / "fingerpost.db") as store:

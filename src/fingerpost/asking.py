@@ -104,7 +104,7 @@ def reached(teacher: TeacherSettings, folder: Path) -> Iterator[TeacherSettings]
     Raises:
         TeacherError: it cannot be started.
     """
-    if not teacher.gguf or teacher.recorded or teacher.base_url:
+    if not teacher.gguf or teacher.recorded:
         yield teacher
         return
     with gguf.serving(folder / Path(teacher.gguf).expanduser()) as url:

@@ -76,13 +76,18 @@ def post_all(
     )
 
     def fetch(posted: Posted) -> None:
-        for part in chunks(_settlements(client, work, store, teacher, posted, show), AT_ONCE):
+        batch = _ended(client, store, teacher, posted, show)
+        for part in chunks(_settlements(client, work, store, teacher, posted, batch), AT_ONCE):
             store.ledger.book([settlement for settlement, _, _ in part], [], budget_usd)
             for settlement, reply, useful in part:
                 if reply is not None:
                     count(progress, reply, settlement.usage, useful)
             on_progress(progress)
         store.change_posted(posted.id, state="ended")
+        if batch is not None and batch.status == "failed":
+            first = next(iter(batch.errors.data if batch.errors and batch.errors.data else []), None)
+            why = first.message if first else "no reason was given"
+            raise TeacherError(f"the batch {batch.id} failed: {why}; mend that, and run the command again")
 
     try:
         for each in out:
@@ -151,22 +156,28 @@ def _hand_in(
     return store.change_posted(key, batch=batch.id, state="out")
 
 
-def _settlements(
-    client: openai.OpenAI, work: Work[Any], store: Store, teacher: TeacherSettings, posted: Posted, show: Say
-) -> Iterator[tuple[Settlement, Reply | None, bool]]:
-    """How each call of a batch ended, when it has; with the reply, and whether that was of use."""
+def _ended(client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted: Posted, show: Say) -> Any:
+    """The batch, when it has ended; None where the run was killed before one was created."""
     if posted.batch and posted.base_url != teacher.base_url:
         raise TeacherError(
             f"a batch of {len(posted.jobs):,} requests lies at {posted.base_url or 'OpenAI'}; set base_url back to "
             "that, and run the command again with --batch"
         )
     found = posted.batch or (_find(client, posted.file) if posted.state == "creating" else None)
-    if found is None:  # killed before anything was asked
+    if found is None:
+        return None
+    store.change_posted(posted.id, batch=found, state="out")
+    return _wait(client, found, show)
+
+
+def _settlements(
+    client: openai.OpenAI, work: Work[Any], store: Store, teacher: TeacherSettings, posted: Posted, batch: Any
+) -> Iterator[tuple[Settlement, Reply | None, bool]]:
+    """How each call of a batch ended; with the reply, and whether that was of use."""
+    if batch is None:  # nothing was asked
         for call_id in store.posted_calls(posted.id):
             yield Settlement(call_id, "unsent"), None, False
         return
-    store.change_posted(posted.id, batch=found, state="out")
-    batch = _wait(client, found, show)
     left = dict(posted.jobs)
     for file in (batch.output_file_id, batch.error_file_id):
         if file is None:
@@ -190,10 +201,6 @@ def _settlements(
             yield Settlement(call_id, "paid", usage, kept), reply, useful
     for unanswered in left:
         yield Settlement(int(unanswered), "unsent"), None, False
-    if batch.status == "failed":
-        store.change_posted(posted.id, state="ended")
-        first = next(iter(batch.errors.data if batch.errors and batch.errors.data else []), None)
-        raise TeacherError(f"the batch {found} failed: {first.message if first else 'no reason was given'}; mend that")
 
 
 def _wait(client: openai.OpenAI, key: str, show: Say) -> Any:

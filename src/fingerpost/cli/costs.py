@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from fingerpost.types import Task
 
 
+WIDE = 160  # characters, for a file or another program
+
+
 def costs(folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path()) -> None:
     """What every step cost, by model, and what the same work would have cost naively."""
     from rich.table import Table
@@ -43,7 +46,10 @@ def costs(folder: Annotated[Path, typer.Argument(help="The project's folder.")] 
             f"${line.cost_usd:.4f}",
             "–" if naive is None else f"${naive:.4f}",
         )
-    console().print(table)
+    out = console()
+    if not out.is_terminal:
+        out.width = WIDE
+    out.print(table)
     print(f"in all ${account.committed_usd:.4f}", end="")
     print(
         f", of it ${account.uncertain_usd:.4f} for {account.uncertain} calls that are open or were cut off"

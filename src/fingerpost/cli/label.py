@@ -120,6 +120,10 @@ def _tell(done: Progress, budget: float | None) -> None:
     )
     if done.useless:
         print(f"  for instance: '{done.example}'; 'fingerpost label --retry' asks those again")
+    if not done.stopped and done.done < done.total:
+        print(
+            f"{done.total - done.done:,} came back unanswered and cost nothing; run the command again to ask for them"
+        )
     if done.stopped == "budget":
         print(f"stopped: the next request could exceed the budget of ${budget:g}; raise it to go on")
     if done.stopped == "interrupted":

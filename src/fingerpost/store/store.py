@@ -193,8 +193,8 @@ class Store:
         return [Posted(**row._mapping) for row in self._rows(query)]
 
     def posted_keys(self, step: str) -> list[list[Any]]:
-        """What lies in batches that have not been fetched."""
-        return [key for each in self.open_posted(step) for key in each.jobs.values()]
+        """What may lie in batches that have not been fetched."""
+        return [key for each in self.open_posted(step) if each.state != "new" for key in each.jobs.values()]
 
     def posted_calls(self, key: int) -> list[int]:
         """The calls that were reserved for a batch."""
