@@ -11,7 +11,9 @@ naive each  the same for one label after the other
 real        questions of DATA's training rows, drawn at random, with their recorded answers; the mean of three draws
 
 Each is a project in FOLDER; what is there already is not made again. Two cores: about an hour in all. The students are
-those that `fingerpost train` makes. Accuracy is on DATA's test rows against gold; on `other` alone, too.
+those that `fingerpost train` makes. Accuracy is on DATA's test rows against gold; on `other` alone, too. Then the same at
+smaller counts: that many of each arm's questions are drawn at random, five times, and a linear head is fitted as `train`
+does it, without the fine-tuning.
 """
 
 from __future__ import annotations
@@ -31,16 +33,21 @@ from numpy.typing import NDArray
 
 from fingerpost import load
 from fingerpost.cli.project import Project
+from fingerpost.examples import from_store
 from fingerpost.grouping import Alike
 from fingerpost.llm import gguf
 from fingerpost.metrics import exact_mcnemar, proportion
 from fingerpost.store import Store
+from fingerpost.students.encoder.network import Encoder, repeatable
+from fingerpost.students.encoder.noise import clean, fit_cleaned
+from fingerpost.students.encoder.training import MAX_TOKENS, rows_of
 from fingerpost.text import normalise
 
 ABOUT = "an assistant about work"
 ASKED, ATTEMPTS, TEMPERATURE = 25, 200, 1.0
 DRAWS = 3
 NEAR = 0.95
+CURVE_DRAWS = 5
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"questions": {"type": "array", "items": {"type": "string"}, "maxItems": ASKED}},
@@ -111,6 +118,29 @@ def copies(store: Store, embed: Any) -> dict[str, float]:
     vectors = embed(questions)
     near = (np.tril(vectors @ vectors.T, -1) >= NEAR).any(1)
     return {"by_letters": unique / len(questions), "by_meaning": 1 - float(near.mean())}
+
+
+def at_counts(where: Path, counts: list[int], test: list[dict[str, str]]) -> dict[int, list[float]]:
+    """Accuracy by count of questions, one for each draw."""
+    opened = Project(where)
+    task, found = opened.task, {}
+    with opened.store() as store, repeatable(0):
+        data = from_store(task, store, "consensus", opened.embed)
+        asked = [each.id for each in store.questions()]
+        base = Encoder(task.student.encoder, MAX_TOKENS)
+        examples = data.train + data.dev
+        rows = rows_of(base, examples, task, task.student.history)
+        vectors = base.embed([row["text"] for row in test])
+        gold = np.array([task.names.index(row["gold"]) for row in test])
+        for count in counts:
+            accuracies = []
+            for draw in range(CURVE_DRAWS):
+                chosen = set(random.Random(draw).sample(asked, min(count, len(asked))))
+                part = rows.take(np.array([i for i, each in enumerate(examples) if each.id in chosen]))
+                answers = fit_cleaned(clean(part, 0)).logits(vectors).argmax(1)
+                accuracies.append(float((answers == gold).mean()))
+            found[count] = accuracies
+    return found
 
 
 def main() -> None:
@@ -187,6 +217,12 @@ def main() -> None:
     for name in ("naive", "naive-each"):
         only_ours, only_theirs, p = results[name]["mcnemar"]
         print(f"ours against {name}: right alone on {only_ours} rows against {only_theirs}, p = {p:.2g}")
+    counts = [count for count in (50, 100, 200, 400) if count <= given.count]
+    print(f"linear head, mean of {CURVE_DRAWS} draws of n questions   " + "   ".join(f"{n:5}" for n in counts))
+    for name, where in arms.items():
+        curve = at_counts(where, counts, test)
+        results.setdefault(name, {})["at_counts"] = curve
+        print(f"{name:43} " + "   ".join(f"{np.mean(curve[n]):.3f}" for n in counts), flush=True)
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n")
 
