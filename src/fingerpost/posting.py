@@ -69,7 +69,7 @@ def post_all(
         TeacherError: the provider cannot be reached, refuses, or none of its replies is of use.
         BudgetError: not even one request fits into the budget.
     """
-    out = store.open_posted(work.step)
+    out = [each for each in store.open_posted(work.step) if each.model == teacher.model]
     progress = Progress(total=len(jobs) + sum(len(each.jobs) for each in out))
     client = openai.OpenAI(
         api_key=api_key(teacher), base_url=teacher.base_url, timeout=teacher.timeout_s, max_retries=3
