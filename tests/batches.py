@@ -12,11 +12,13 @@ Answer = Callable[[dict[str, Any]], Awaitable[tuple[int, dict[str, str], Any] | 
 
 @dataclass
 class Batches:
-    """`polls` is how often a batch is still in progress; `lose` of its requests come back unanswered; `fail` ends it."""
+    """`polls` is how often a batch is still in progress; `lose` of its requests come back unanswered; `fail` ends it; with `none` there
+    are files, but no batches."""
 
     polls: int = 0
     lose: int = 0
     fail: str = ""
+    none: bool = False
     created: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -30,6 +32,8 @@ class Batches:
             return 200, json.dumps({"id": key, "object": "file", "purpose": "batch", "bytes": 1, "created_at": 0, "filename": "x", "status": "processed"}).encode()  # fmt: skip
         if parts[0] == "files" and parts[-1] == "content":
             return 200, self.files[parts[1]]
+        if parts[0] == "batches" and self.none:
+            return 404, json.dumps({"error": {"message": f"no {path}", "type": "x", "code": None}}).encode()
         if parts[0] == "batches" and method == "POST":
             return 200, json.dumps(await self._create(json.loads(data), answer)).encode()
         if parts[0] == "batches" and len(parts) == 1:

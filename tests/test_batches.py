@@ -132,6 +132,38 @@ def test_a_batch_that_fails_says_why(ready: Store, task: Task, folder: Path, tea
     assert post(task, ready, folder).useful == 30
 
 
+def test_a_provider_that_takes_files_but_no_batches_keeps_nothing_back(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    teacher.batches.none = True
+    with pytest.raises(TeacherError, match="has no batches; run the command without --batch"):
+        post(task, ready, folder)
+    assert ready.ledger.account().committed_usd == pytest.approx(0)
+    assert label(task, ready, plan(task, ready), folder).useful == 30
+
+
+def test_a_request_that_the_endpoint_does_not_understand_is_no_answer(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    teacher.refuse = {"logprobs": "logprobs are not supported"}
+    with pytest.raises(TeacherError, match="refuses the requests: .*logprobs are not supported.*without --batch"):
+        post(task, ready, folder)
+    assert ready.verdicts() == {} and ready.ledger.account().committed_usd == pytest.approx(0)
+    assert label(task, ready, plan(task, ready), folder).useful == 30
+
+
+def test_another_teacher_is_not_kept_waiting(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    teacher.batches.polls = 1000
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    post(task, ready, folder, show=interrupt)
+    assert task.teacher is not None
+    other = task.model_copy(update={"teacher": task.teacher.model_copy(update={"model": "another"})})
+    assert len(plan(task, ready).jobs) == 0 and len(plan(other, ready).jobs) == 30
+
+
 def test_the_budget_holds(ready: Store, task: Task, folder: Path) -> None:
     most = plan(task, ready, batch=True).at_most_usd
     with pytest.raises(BudgetError, match="raise --budget"):

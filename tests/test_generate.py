@@ -30,7 +30,7 @@ from fingerpost.prompt.writing import Brief, Item, read_beyond, read_written, su
 from fingerpost.store import Store
 from fingerpost.task import task_of_labels
 from fingerpost.text import question_id, share
-from fingerpost.types import Conversation, Label, Message, Question, Task, Verdict
+from fingerpost.types import Conversation, Label, Message, Question, StudentSettings, Task, Verdict
 
 SHOP = Task(
     name="shop",
@@ -134,6 +134,7 @@ BRIEF = Brief("messages", (BILL, Item("plain", "billing")), style="plainly")
         ("Sure! Here are some messages: pay my bill", [], 0),
         ("", [], 0),
         ('{"1": "", "2": null}', [], 0),
+        ('{"1": "half \\ud83d a smile"}', ["half ? a smile"], 0),
         ("[" * 100_000, [], 0),
     ],
 )  # fmt: skip
@@ -213,6 +214,18 @@ def test_nothing_like_a_test_question_is_kept() -> None:
     ]
     fates = Gate(stored, embed).new([text_of(first + "?"), text_of(f"Hi, {first} please"), text_of(f"{other}, please")])
     assert fates == ["like a test question", "like a test question", "near-duplicate"]
+
+
+def test_a_text_that_comes_twice_puts_no_vector_out_of_place(tmp_path: Path) -> None:
+    from fingerpost.students.encoder.vectors import vectors_of
+
+    texts = ["where is my parcel", "pay my bill", "where is my parcel", "the courier was late", "tell me a joke"]
+    questions = [Question(question_id(text_of(text)), text_of(text), "", "", "train") for text in texts]
+    settings = StudentSettings()
+    plain = vectors_of(questions, settings)
+    vectors_of(questions[:3], settings, tmp_path)
+    assert np.allclose(vectors_of(questions, settings, tmp_path), plain, atol=1e-5)
+    assert np.allclose(vectors_of(questions[3:], settings, tmp_path), plain[3:], atol=1e-5)
 
 
 # --- what is measured

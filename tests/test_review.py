@@ -271,5 +271,5 @@ def test_define_shows_a_diff_and_writes_only_when_told(cli: Cli, folder: Path, t
     ] == "where a parcel is, and when it comes"
     assert "concurrency = 4" in (folder / "task.toml").read_text()
     teacher.reply = "I would rather not"
-    assert "replies holds a description (the first: 'I would rather not')" in cli("define", "--yes", "--write").stderr
+    assert "proposes nothing new" in cli("define", "--yes", "--write").stdout
     assert "budget" in cli("define", "--yes", "--budget", "0.000001").stderr

@@ -211,7 +211,7 @@ class _Run(Generic[J]):
         for each in ended:
             if isinstance(each, BaseException):
                 raise each
-        if self.error is None and self.progress.done and not self.progress.useful:
+        if self.error is None and self.progress.done >= NONSENSE and not self.progress.useful:
             self.error = nonsense(self.does, self.progress)
 
     def _interrupt(self, workers: asyncio.Future[list[BaseException | None]]) -> None:

@@ -67,7 +67,7 @@ def open_jobs(task: Task, store: Store, wanted: Wanted = EVERYTHING) -> list[Job
     for question_id, order, labelled in store.answered(teacher.model, prompt):
         if labelled or not wanted.retry:
             answered.setdefault(question_id, set()).add(order)
-    for question_id, order, _ in store.posted_keys(STEP):
+    for question_id, order, _ in store.posted_keys(STEP, teacher.model):
         answered.setdefault(question_id, set()).add(order)
     jobs: list[Job] = []
     limit = wanted.limit

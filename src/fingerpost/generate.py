@@ -17,11 +17,11 @@ from fingerpost.artifact import dev_answers, read_manifest
 from fingerpost.asking import BYTES_A_TOKEN, Progress, Work, reached, size, teacher_of
 from fingerpost.briefs import PER_CALL, Error, Known, plan_round
 from fingerpost.deciding import Deciding, Job, Wanted, open_jobs
-from fingerpost.drafting import Desk, Embed, Round, Writing
-from fingerpost.errors import BudgetError, TaskError
+from fingerpost.drafting import WRITER, Desk, Embed, Round, Writing
+from fingerpost.errors import BudgetError, TaskError, TeacherError
 from fingerpost.llm import prices
 from fingerpost.posting import Say, ask_or_post
-from fingerpost.prompt.writing import meaning, write, written_schema
+from fingerpost.prompt.writing import Brief, meaning, write, written_schema
 from fingerpost.store import Store
 from fingerpost.text import fingerprint
 from fingerpost.types import Message, Question, Task, TeacherSettings, Usage
@@ -82,13 +82,13 @@ def writers_of(task: Task) -> list[TeacherSettings]:
     Raises:
         TaskError: there is no teacher, or its answers are only played back.
     """
-    teacher = teacher_of(task)
-    if teacher.recorded:
+    writers = task.generate.writers or (teacher_of(task),)
+    if any(each.recorded for each in (teacher_of(task), *writers)):
         raise TaskError(
             "the teacher's answers are played back from a file, which holds none to new questions: "
             "take 'recorded' out of [teacher] in task.toml"
         )
-    return [each.model_copy(update={"max_tokens": REPLY_TOKENS}) for each in task.generate.writers or (teacher,)]
+    return [each.model_copy(update={"max_tokens": max(REPLY_TOKENS, each.max_tokens)}) for each in writers]
 
 
 def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
@@ -115,6 +115,13 @@ def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
     about += share * count * prices.cost(teacher, Usage(prompt=tokens, cached=0, completion=10))
     at_most += share * MOST_ASKED * count * prices.at_most(teacher, size(*ask) + 600)
     return Estimate(calls, about, at_most)
+
+
+def open_questions(task: Task, store: Store) -> int:
+    """How many questions of earlier runs are still to be written or labelled: these are asked first."""
+    unwritten = sum(len(Brief.of_json(each.brief).items) for each in store.drafts() if not each.answered)
+    written = {key for key, found in store.verdicts().items() if any(each.kind == WRITER for each in found)}
+    return unwritten + len(open_jobs(task, store, Wanted(only=written)))
 
 
 def generate(
@@ -145,7 +152,8 @@ def generate(
     teacher, writers = teacher_of(task), writers_of(task)
     mark = fingerprint([task.name, task.generate.about, *(f"{each.name}: {meaning(each)}" for each in task.labels)])
     desk = Desk(task, store, embed, mark, teacher.model, [each.model for each in writers])
-    result, spent = Generated(), False
+    result, spent, planned = Generated(), False, 0
+    before: tuple[int, int] | None = None  # questions asked for and kept before this run
     with ExitStack() as stack:
         served: dict[str, TeacherSettings] = {}
 
@@ -179,6 +187,8 @@ def generate(
                 result.stopped = "budget"
                 return
             spent = spent or done.done > 0
+            if jobs and not done.done and not done.stopped:
+                raise TeacherError(f"none of {len(jobs):,} requests for {what} was answered; run the command again")
             result.stopped = done.stopped
 
         while True:
@@ -191,19 +201,26 @@ def generate(
             for each in result.rounds[told:]:
                 on_round(each)
             asked, kept = desk.tally(errors)
-            result.why = result.stopped or _why(result.rounds, asked, kept, count)
+            before = before or (asked, kept)
+            tried = asked - before[0] if planned else 0
+            result.why = result.stopped or _why(result.rounds, planned, tried, kept, (count or MOST) - before[1], count)
             if result.why:
                 return result
-            desk.plan((count or MOST) - kept, errors, seed)
+            if not any(desk.open_drafts(each.model) for each in writers):
+                desk.plan((count or MOST) - kept, errors, seed)
+                planned += 1
 
 
-def _why(rounds: Sequence[Round], asked: int, kept: int, count: int | None) -> str:
-    """Why no further round is needed; empty where one is."""
+def _why(rounds: Sequence[Round], planned: int, tried: int, kept: int, wanted: int, count: int | None) -> str:
+    """Why no further round is needed; empty where one is.
+
+    `planned` rounds, `tried` questions and `wanted` ones are those of this run: an earlier failure is no reason.
+    """
     if kept >= (count or MOST):
         return f"{kept:,} questions are kept" + ("" if count else ", the most without --count")
-    if asked >= MOST_ASKED * (count or MOST):
-        return f"{asked:,} questions were asked for and only {kept:,} kept"
-    if len(rounds) > PATIENCE and all(each.kept < 0.1 * each.asked for each in rounds[-PATIENCE:]):
+    if tried >= MOST_ASKED * wanted:
+        return f"{tried:,} questions were asked for, and there are only {kept:,}"
+    if planned > PATIENCE and all(each.kept < 0.1 * each.asked for each in rounds[-PATIENCE:]):
         return "the writer repeats itself: of the last rounds hardly anything is kept"
     if count is not None or len(rounds) <= PATIENCE:
         return ""

@@ -15,15 +15,18 @@ from typing import Any, Literal, TypeVar
 
 import openai
 
-from fingerpost.asking import Progress, Show, Work, ask_all, cost_of, count, nonsense, out_of_budget, size
+from fingerpost.asking import NONSENSE, Progress, Show, Work, ask_all, cost_of, count, nonsense, out_of_budget, size
 from fingerpost.chunks import chunks
 from fingerpost.errors import TeacherError
 from fingerpost.llm import prices
 from fingerpost.llm.chat import Lost, Reply, api_key, extras_of, message_of, read_reply, request_of
+from fingerpost.lock import locked
 from fingerpost.store import Call, Posted, Settlement, Store
+from fingerpost.store.ledger import Outcome
 from fingerpost.types import TeacherSettings, Usage
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+OURS = ("max_tokens", "max_completion_tokens", "temperature", "logprobs", "response_format", "json_schema")
 MOST = 20_000  # requests in one batch; a provider takes 50,000, and 200 MB
 AT_ONCE = 500  # are booked in one transaction
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -69,6 +72,21 @@ def post_all(
         TeacherError: the provider cannot be reached, refuses, or none of its replies is of use.
         BudgetError: not even one request fits into the budget.
     """
+    if teacher.recorded:
+        raise TeacherError("the teacher's answers are played back from a file; leave out --batch")
+    with locked(store.path.with_name(".batch.lock"), "another run waits for a batch of this project; wait for it"):
+        return _post(work, jobs, store, teacher, budget_usd, on_progress, show)
+
+
+def _post(
+    work: Work[J],
+    jobs: Sequence[J],
+    store: Store,
+    teacher: TeacherSettings,
+    budget_usd: float | None,
+    on_progress: Show,
+    show: Say,
+) -> Progress:
     out = [each for each in store.open_posted(work.step) if each.model == teacher.model]
     progress = Progress(total=len(jobs) + sum(len(each.jobs) for each in out))
     client = openai.OpenAI(
@@ -76,8 +94,13 @@ def post_all(
     )
 
     def fetch(posted: Posted) -> None:
-        batch = _ended(client, store, teacher, posted, show)
-        for part in chunks(_settlements(client, work, store, teacher, posted, batch), AT_ONCE):
+        refused: list[str] = []
+        try:
+            batch = _ended(client, store, teacher, posted, show)
+        except openai.NotFoundError:
+            _release(store, posted.id, "lost" if posted.batch else "unsent")
+            raise TeacherError(f"{client.base_url} no longer has the batch; run the command again") from None
+        for part in chunks(_settlements(client, work, store, teacher, posted, batch, refused), AT_ONCE):
             store.ledger.book([settlement for settlement, _, _ in part], [], budget_usd)
             for settlement, reply, useful in part:
                 if reply is not None:
@@ -88,6 +111,11 @@ def post_all(
             first = next(iter(batch.errors.data if batch.errors and batch.errors.data else []), None)
             why = first.message if first else "no reason was given"
             raise TeacherError(f"the batch {batch.id} failed: {why}; mend that, and run the command again")
+        if refused:
+            raise TeacherError(
+                f"{client.base_url} refuses the requests: {refused[0]}; run the command without --batch: then what the "
+                "endpoint does not understand is left out"
+            )
 
     try:
         for each in out:
@@ -116,7 +144,7 @@ def post_all(
         client.close()
     if progress.stopped == "budget" and not progress.done:
         raise out_of_budget(_at_most(teacher, *work.request(jobs[0])), budget_usd)
-    if progress.done and not progress.useful:
+    if progress.done >= NONSENSE and not progress.useful:
         raise nonsense(work, progress)
     return progress
 
@@ -150,15 +178,25 @@ def _hand_in(
         store.change_posted(key, state="ended")
         return None
     store.change_posted(key, jobs=out)
-    file = client.files.create(file=(f"fingerpost-{key}.jsonl", "".join(lines).encode()), purpose="batch")
+    try:
+        file = client.files.create(file=(f"fingerpost-{key}.jsonl", "".join(lines).encode()), purpose="batch")
+    except openai.OpenAIError:
+        _release(store, key, "unsent")
+        raise
     store.change_posted(key, file=file.id, state="creating")
-    batch = client.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
+    try:  # once only: a second try could make a second batch
+        once = client.with_options(max_retries=0)
+        batch = once.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
+    except openai.APIStatusError as error:
+        if error.status_code < 500:
+            _release(store, key, "unsent")
+        raise
     return store.change_posted(key, batch=batch.id, state="out")
 
 
 def _ended(client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted: Posted, show: Say) -> Any:
     """The batch, when it has ended; None where the run was killed before one was created."""
-    if posted.batch and posted.base_url != teacher.base_url:
+    if posted.state != "new" and posted.base_url != teacher.base_url:
         raise TeacherError(
             f"a batch of {len(posted.jobs):,} requests lies at {posted.base_url or 'OpenAI'}; set base_url back to "
             "that, and run the command again with --batch"
@@ -171,9 +209,14 @@ def _ended(client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted
 
 
 def _settlements(
-    client: openai.OpenAI, work: Work[Any], store: Store, teacher: TeacherSettings, posted: Posted, batch: Any
-) -> Iterator[tuple[Settlement, Reply | None, bool]]:
-    """How each call of a batch ended; with the reply, and whether that was of use."""
+    client: openai.OpenAI, work: Work[Any], store: Store, teacher: TeacherSettings, posted: Posted, batch: Any,
+    refused: list[str],
+) -> Iterator[tuple[Settlement, Reply | None, bool]]:  # fmt: skip
+    """How each call of a batch ended; with the reply, and whether that was of use.
+
+    Where the endpoint does not understand what every request says, the reason goes to `refused`, and they count as
+    never asked.
+    """
     if batch is None:  # nothing was asked
         for call_id in store.posted_calls(posted.id):
             yield Settlement(call_id, "unsent"), None, False
@@ -182,13 +225,16 @@ def _settlements(
     for file in (batch.output_file_id, batch.error_file_id):
         if file is None:
             continue
-        for text in client.files.content(file).text.splitlines():
-            line = json.loads(text)
-            key = left.pop(line.get("custom_id"), None)
+        for text in client.files.content(file).text.split("\n"):
+            line = _object(text)
+            key = left.pop(str(line.get("custom_id")), None)
             if key is None:
                 continue
             call_id = int(line["custom_id"])
             reply = _reply(line, str(client.base_url))
+            if reply is not None and reply.rejected and any(word in str(reply.refusal) for word in OURS):
+                refused.append(str(reply.refusal))
+                reply = None
             if reply is None:
                 yield Settlement(call_id, "unsent"), None, False
                 continue
@@ -201,6 +247,21 @@ def _settlements(
             yield Settlement(call_id, "paid", usage, kept), reply, useful
     for unanswered in left:
         yield Settlement(int(unanswered), "unsent"), None, False
+
+
+def _release(store: Store, posted_id: int, outcome: Outcome) -> None:
+    """End a batch of which nothing will come, and its calls."""
+    store.ledger.book([Settlement(each, outcome) for each in store.posted_calls(posted_id)], [], None)
+    store.change_posted(posted_id, state="ended")
+
+
+def _object(text: str) -> dict[str, Any]:
+    """A line of a batch's file; empty where it is none."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}
 
 
 def _wait(client: openai.OpenAI, key: str, show: Say) -> Any:
@@ -232,14 +293,15 @@ def _find(client: openai.OpenAI, file: str | None) -> str | None:
 
 def _reply(line: dict[str, Any], where: str) -> Reply | None:
     """The reply in a line of a batch's files; None where the request was not taken, and can be asked again."""
-    response = line.get("response") or {}
-    body = response.get("body") or {}
+    response = line.get("response")
+    if not isinstance(response, dict):
+        return None
+    body = response.get("body")
     if response.get("status_code") == 200:
         try:
             return read_reply(json.dumps(body), None, where)
         except Lost:
             return Reply(None, Usage(), None, "no completion")
     if response.get("status_code") == 400:
-        message = str((body.get("error") or {}).get("message", "refused"))
-        return Reply(None, Usage(), None, message, rejected=True)
+        return Reply(None, Usage(), None, json.dumps(body)[:300], rejected=True)
     return None

@@ -33,25 +33,27 @@ def generate(
         typer.Option("--from-errors", help="More like the dev questions that the student gets wrong or is unsure of."),
     ] = False,
     model: Annotated[Path | None, typer.Option(help="The student, if it is not models/student.")] = None,
-    seed: Annotated[int, typer.Option(help="Draws labels, styles, subjects and first words.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws labels, styles and first words.")] = 0,
     budget: float | None = Budget,
     yes: bool = Yes,
     batch: Annotated[bool, typer.Option("--batch", help="As batches: half the price, within a day.")] = False,
 ) -> None:
     """Have the teacher write questions, from the labels and their descriptions alone or in the manner of your users."""
     from fingerpost import generate as step
-    from fingerpost.drafting import SOURCE
+    from fingerpost.drafting import WRITER
     from fingerpost.lock import locked
 
     project = Project(folder)
     with project.store() as store, locked(folder / ".generate.lock", "another 'fingerpost generate' works here"):
         errors = _errors(project, store, model or project.models / STUDENT) if from_errors else []
         wanted = count or (len(errors) if errors else None)
-        there = sum(n for (source, _), n in store.counts().items() if source == SOURCE)
-        planned = step.estimate(project.task, max(1, (wanted or step.MOST) - (0 if errors else there)), batch=batch)
-        writers = ", ".join(each.model for each in step.writers_of(project.task))
-        print(f"about {planned.calls:,} requests to {writers} for questions, and one for the label of each")
-        price_agreed(project.task, planned.about_usd, planned.at_most_usd, budget, yes)
+        there = 0 if errors else sum(n for kind, _, n, *_ in store.verdict_counts() if kind == WRITER)
+        lacking = max(0, (wanted or step.MOST) - there) + step.open_questions(project.task, store)
+        if lacking:
+            planned = step.estimate(project.task, lacking, batch=batch)
+            writers = ", ".join(each.model for each in step.writers_of(project.task))
+            print(f"about {planned.calls:,} requests to {writers} for questions, and one for the label of each")
+            price_agreed(project.task, planned.about_usd, planned.at_most_usd, budget, yes)
         done = _run(project, store, wanted, errors, seed, budget, batch)
     _tell(done, budget)
 

@@ -33,8 +33,11 @@ def label(
     """Have the teacher label what has no label yet."""
     from fingerpost.cli.questions import splits_of
     from fingerpost.deciding import SIDES, Wanted
+    from fingerpost.errors import InputError
 
     require_folders(record)
+    if record and batch:
+        raise InputError("--record keeps the answers of a teacher that is asked at once; leave out --batch")
     project = Project(folder)
     wanted = Wanted(votes, splits_of(split) or SIDES, limit, retry, again)
     label_project(project, wanted, budget, yes, record, batch)
@@ -56,7 +59,7 @@ def label_project(
     task = project.task
     with project.store() as store:
         planned = step.plan(task, store, wanted, batch=batch)
-        out = len(store.posted_keys(STEP))
+        out = len(store.posted_keys(STEP, teacher_of(task).model))
         if out:
             how = "it is fetched now" if batch else "'fingerpost label --batch' fetches it"
             print(f"a batch of {out:,} requests is at the provider; {how}")
@@ -136,7 +139,9 @@ def _tell_bias(task: Task, store: Store) -> None:
     from fingerpost.deciding import order_count
 
     name = teacher_of(task).model
-    verdicts = [each for mine in store.verdicts().values() for each in mine if each.by == name]
+    verdicts = [
+        each for mine in store.verdicts().values() for each in mine if each.kind == "teacher" and each.by == name
+    ]
     bias = position_bias(task, order_count(task), verdicts)
     if not bias.questions:
         return

@@ -97,7 +97,7 @@ def surplus(brief: Brief, raw: str | None) -> int:
 
 def read_beyond(raw: str | None) -> list[str]:
     """The things in a reply that no label covers."""
-    found = (" ".join(value.split()).strip(" .?") for _, value in _values(raw)[:BEYOND] if isinstance(value, str))
+    found = (_clean(value).strip(" .?") for _, value in _values(raw)[:BEYOND] if isinstance(value, str))
     return [each for each in dict.fromkeys(found) if 2 < len(each) <= 80]
 
 
@@ -160,10 +160,15 @@ def _conversation(brief: Brief, value: Any) -> Conversation:
         if len(turns) != len(_TURNS):
             return ()
         roles = ("user", "assistant", "user")
-        return tuple(Message(role, " ".join(turn.split())) for role, turn in zip(roles, turns, strict=True))
+        return tuple(Message(role, _clean(turn)) for role, turn in zip(roles, turns, strict=True))
     if isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))
-    return (Message("user", " ".join(value.split())),) if isinstance(value, str) and value.strip() else ()
+    return (Message("user", _clean(value)),) if isinstance(value, str) and value.strip() else ()
+
+
+def _clean(text: str) -> str:
+    """On one line; half a character (a lone surrogate), as JSON may hold one, becomes a question mark."""
+    return " ".join(text.split()).encode("utf-8", "replace").decode()
 
 
 def _values(raw: str | None) -> list[tuple[int, Any]]:

@@ -192,9 +192,10 @@ class Store:
         query = select(*columns).where(posted.c.step == step, posted.c.state != "ended").order_by(posted.c.id)
         return [Posted(**row._mapping) for row in self._rows(query)]
 
-    def posted_keys(self, step: str) -> list[list[Any]]:
-        """What may lie in batches that have not been fetched."""
-        return [key for each in self.open_posted(step) if each.state != "new" for key in each.jobs.values()]
+    def posted_keys(self, step: str, model: str | None = None) -> list[list[Any]]:
+        """What may lie in batches that have not been fetched; of all models, or of one."""
+        out = [each for each in self.open_posted(step) if each.state != "new" and model in (None, each.model)]
+        return [key for each in out for key in each.jobs.values()]
 
     def posted_calls(self, key: int) -> list[int]:
         """The calls that were reserved for a batch."""

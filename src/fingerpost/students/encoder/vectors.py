@@ -32,7 +32,7 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
     if file is not None and file.is_file():
         with np.load(file, allow_pickle=False) as found:
             known, kept = {name: i for i, name in enumerate(found["ids"].tolist())}, found["vectors"]
-    missing = [each for each in questions if each.id not in known]
+    missing = list({each.id: each for each in questions if each.id not in known}.values())
     if missing:
         with repeatable(0):
             fresh = Encoder(settings.encoder, MAX_TOKENS).embed(
