@@ -327,7 +327,7 @@ def test_nonsense_is_survived_and_counted(
     done = run(task, store, folder, count=30)
     fates = sum((each.fates for each in done.rounds), Counter[str]())
     assert fates[reason] >= 20 and fates[KEPT] == len(store.questions()) < 30
-    assert "repeats itself" in done.why or "were asked for and only" in done.why
+    assert "repeats itself" in done.why or "were asked for, and there are only" in done.why
 
 
 @pytest.mark.parametrize("written", ["Sure! Here are five questions.", '{"1": 7', ""])
@@ -337,7 +337,7 @@ def test_a_writer_that_only_talks_is_not_asked_on(
     teacher.written = written
     with pytest.raises(TeacherError, match=r"none of the teacher's \d+ replies holds a message"):
         run(task, store, folder, count=30)
-    assert sum(teacher.asked.values()) < 20
+    assert sum(teacher.asked.values()) < 25
     teacher.written = None
     assert run(task, store, folder, count=30).kept >= 30
 
