@@ -57,7 +57,7 @@ class Work(Protocol[J]):
 
     def key(self, job: J) -> Key: ...
 
-    def keep(self, key: Key, reply: Reply, usage: Usage) -> tuple[Verdict | Written | None, bool]:
+    def keep(self, key: Key, reply: Reply) -> tuple[Verdict | Written | None, bool]:
         """What is stored of a reply, and whether it was of use."""
         ...
 
@@ -268,7 +268,7 @@ class _Run(Generic[J]):
 
     def _answered(self, job: J, reply: Reply, call_id: int, most: float) -> Settlement:
         usage = cost_of(self.teacher, reply, most)
-        kept, useful = self.does.keep(self.does.key(job), reply, usage)
+        kept, useful = self.does.keep(self.does.key(job), reply)
         count(self.progress, reply, usage, useful)
         if self.progress.done == NONSENSE and not self.progress.useful:
             self.error = self.error or nonsense(self.does, self.progress)

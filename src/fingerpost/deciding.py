@@ -10,7 +10,7 @@ from fingerpost.errors import TaskError
 from fingerpost.llm.chat import Reply
 from fingerpost.prompt import label_order, order_number, parse, prompt_fingerprint, render, schema
 from fingerpost.store import Store
-from fingerpost.types import Question, Split, Task, Usage, Verdict
+from fingerpost.types import Question, Split, Task, Verdict
 
 STEP = "label"
 SIDES: tuple[Split, ...] = ("train", "dev", "test")
@@ -99,7 +99,7 @@ class Deciding:
     def key(self, job: Job) -> Key:
         return [job.question.id, job.order, self._prompt]
 
-    def keep(self, key: Key, reply: Reply, usage: Usage) -> tuple[Verdict, bool]:
+    def keep(self, key: Key, reply: Reply) -> tuple[Verdict, bool]:
         question_id, order, prompt = key
         label = parse(self._task, reply.text)
         verdict = Verdict(
@@ -112,6 +112,5 @@ class Deciding:
             order=order,
             raw=reply.text if reply.text else reply.refusal,
             logprob=reply.logprob,
-            usage=usage,
         )
         return verdict, label is not None

@@ -13,7 +13,7 @@ from fingerpost.opinions import fits_none, known, shares
 from fingerpost.prompt.writing import DESCRIPTION_SCHEMA, describe, parse_description
 from fingerpost.store import Store
 from fingerpost.text import preview
-from fingerpost.types import Label, Task, TeacherSettings, Usage
+from fingerpost.types import Label, Task, TeacherSettings
 
 STEP = "define"
 OFTEN = 3  # a confusion seen so often is a misreading, not a slip
@@ -93,7 +93,7 @@ class Defining:
     def key(self, job: Misread) -> Key:
         return [job.label.name]
 
-    def keep(self, key: Key, reply: Reply, usage: Usage) -> tuple[None, bool]:  # noqa: ARG002 - as asking calls it
+    def keep(self, key: Key, reply: Reply) -> tuple[None, bool]:
         self.proposed[key[0]] = description = parse_description(reply.text)
         return None, description is not None
 

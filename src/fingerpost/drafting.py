@@ -31,7 +31,7 @@ from fingerpost.prompt.writing import (
 )
 from fingerpost.store import Draft, Store, Written
 from fingerpost.text import preview, question_id
-from fingerpost.types import Conversation, Message, Question, Task, Usage, Verdict
+from fingerpost.types import Conversation, Message, Question, Task, Verdict
 
 if TYPE_CHECKING:
     from fingerpost.consensus import Array
@@ -82,7 +82,7 @@ class Writing:
     def key(self, job: Draft) -> Key:
         return [job.id]
 
-    def keep(self, key: Key, reply: Reply, usage: Usage) -> tuple[Written, bool]:  # noqa: ARG002 - as asking calls it
+    def keep(self, key: Key, reply: Reply) -> tuple[Written, bool]:
         brief = self._briefs.get(key[0])
         useful = brief is not None and bool(
             read_beyond(reply.text) if brief.form == BEYOND else read_written(brief, reply.text)

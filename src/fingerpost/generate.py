@@ -23,7 +23,7 @@ from fingerpost.llm import prices
 from fingerpost.posting import Say, ask_or_post
 from fingerpost.prompt.writing import Brief, meaning, write, written_schema
 from fingerpost.store import Store
-from fingerpost.text import fingerprint
+from fingerpost.text import fingerprint, preview
 from fingerpost.types import Message, Question, Task, TeacherSettings, Usage
 
 REPLY_TOKENS = 600  # at most, of one call
@@ -32,6 +32,7 @@ MOST_ASKED = 4  # times the questions wanted: then too few are kept
 MOST = 2_000  # questions, where no count is given
 PATIENCE = 2  # rounds without progress
 GAIN, SHRINKS = 0.01, 0.02
+ERROR_WIDTH = 300  # characters of a question that the writer is shown
 UNSURE = 0.6  # a calibrated confidence below which the student is unsure
 
 J = TypeVar("J")
@@ -66,7 +67,7 @@ def errors_of(task: Task, store: Store, model: Path) -> list[Error]:
         ModelError: the folder is no model.
     """
     read_manifest(model)
-    texts = {each.id: each.messages[-1].content for each in store.questions("dev")}
+    texts = {each.id: preview(each.messages[-1].content, ERROR_WIDTH) for each in store.questions("dev")}
     poor = [each for each in dev_answers(model) if each.answer != each.label or each.confidence < UNSURE]
     names = set(task.names)
     return [
@@ -218,7 +219,7 @@ def _why(rounds: Sequence[Round], planned: int, tried: int, kept: int, wanted: i
     """
     if kept >= (count or MOST):
         return f"{kept:,} questions are kept" + ("" if count else ", the most without --count")
-    if tried >= MOST_ASKED * wanted:
+    if tried >= MOST_ASKED * max(wanted, 5 * PER_CALL):
         return f"{tried:,} questions were asked for, and there are only {kept:,}"
     if planned > PATIENCE and all(each.kept < 0.1 * each.asked for each in rounds[-PATIENCE:]):
         return "the writer repeats itself: of the last rounds hardly anything is kept"

@@ -243,7 +243,7 @@ def _settlements(
             if usage.prompt is None and not reply.rejected:
                 cost = store.ledger.reserved(call_id)
             usage = replace(usage, cost_usd=cost)
-            kept, useful = work.keep(key, reply, usage)
+            kept, useful = work.keep(key, reply)
             yield Settlement(call_id, "paid", usage, kept), reply, useful
     for unanswered in left:
         yield Settlement(int(unanswered), "unsent"), None, False
