@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,29 @@ def teacher() -> Iterator[Teacher]:
     server = Teacher().start()
     yield server
     server.stop()
+
+
+@contextmanager
+def teacher_process(folder: Path, delay_s: float) -> Iterator[Path]:
+    """A teacher in a process of its own and a project in `folder` that asks it; yields the log of what it answered."""
+    log = folder / "answered.log"
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("teacher.py")), str(delay_s), str(log)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout and server.stdin
+    try:
+        port = int(server.stdout.readline())
+        (folder / "task.toml").write_text(TASK.format(base_url=f"http://127.0.0.1:{port}/v1"))
+        yield log
+    finally:
+        server.stdin.close()
+        server.wait(10)
+        server.stdout.close()
+
+
+def lines_of(log: Path) -> int:
+    return len(log.read_bytes().splitlines()) if log.exists() else 0
 
 
 @pytest.fixture

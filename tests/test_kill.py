@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from conftest import TASK, write_questions
+from conftest import lines_of, teacher_process, write_questions
 
 from fingerpost.ingest import import_file
 from fingerpost.label import plan
@@ -24,15 +24,7 @@ COST = (40 * 1.0 + 60 * 0.5 + 5 * 4.0) / 1e6
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    log = tmp_path / "answered.log"
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("teacher.py")), "0.03", str(log)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert server.stdout and server.stdin
-    try:
-        port = int(server.stdout.readline())
-        (tmp_path / "task.toml").write_text(TASK.format(base_url=f"http://127.0.0.1:{port}/v1"))
+    with teacher_process(tmp_path, 0.03) as log:
         task = load_task(tmp_path / "task.toml")
         with Store(tmp_path / "fingerpost.db") as store:
             import_file(store, task, write_questions(tmp_path / "q.txt", QUESTIONS))
@@ -40,22 +32,18 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "fingerpost", "label", "--yes", "--budget", str(budget)]
         draw = random.Random(5)
         for _ in range(KILLS):
-            before = _lines(log)
+            before = lines_of(log)
             run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, env=os.environ)
-            while _lines(log) < before + draw.randint(1, 12) and run.poll() is None:
+            while lines_of(log) < before + draw.randint(1, 12) and run.poll() is None:
                 time.sleep(0.005)
             time.sleep(draw.random() * 0.05)
             run.send_signal(signal.SIGKILL)
             run.wait()
             with Store(tmp_path / "fingerpost.db") as store:
                 assert store.ledger.account().committed_usd <= budget
-                assert _lines(log) * COST <= store.ledger.account().committed_usd + CONCURRENCY * 1e-9
+                assert lines_of(log) * COST <= store.ledger.account().committed_usd + CONCURRENCY * 1e-9
         finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert finished.returncode == 0, finished.stderr
-    finally:
-        server.stdin.close()
-        server.wait(10)
-        server.stdout.close()
     answered = Counter(json.loads(line) for line in log.read_text().splitlines())
     assert len(answered) == QUESTIONS
     assert sum(answered.values()) - QUESTIONS <= KILLS * CONCURRENCY
@@ -65,7 +53,3 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         account = store.ledger.account()
         assert account.uncertain <= KILLS * CONCURRENCY
         assert sum(answered.values()) * COST <= account.committed_usd <= budget
-
-
-def _lines(log: Path) -> int:
-    return len(log.read_bytes().splitlines()) if log.exists() else 0
