@@ -53,7 +53,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """About what `count` questions take, and the most that they can cost in US dollars."""
+    """About what `count` questions take, and what they cost at most, in US dollars, with briefs of usual length."""
 
     calls: int
     about_usd: float
