@@ -175,11 +175,11 @@ class Teacher:
 
     def _write(self, text: str, wanted: dict[str, Any]) -> str:
         lines = {line.split(". ")[0]: line for line in text.splitlines() if line[:1].isdigit()}
-        texts = {}
+        first, texts = text.splitlines()[0], {}
         for key in wanted:
             self._texts += 1
             label = next(
-                (name for name, meaning in MEANS.items() if meaning in lines.get(key, "").split(";")[0]), "other"
+                (name for name, meaning in MEANS.items() if meaning in lines.get(key, first).split(";")[0]), "other"
             )
             said = f"{label} {words(self._texts)}"
             turns = wanted[key].get("properties")

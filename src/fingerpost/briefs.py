@@ -16,11 +16,13 @@ from fingerpost.prompt.styles import FAR, LENGTHS, LIKE_THEM, PERSONAS, SITUATIO
 from fingerpost.prompt.writing import Brief, Form, Item
 from fingerpost.types import Task
 
-PER_CALL, FOLLOW_UPS_PER_CALL = 5, 3
+PER_CALL: Mapping[Form, int] = {"messages": 5, "wordings": 6, "follow_ups": 3}
+FORMS: Mapping[Form, float] = {"messages": 0.62, "wordings": 0.32, "follow_ups": 0.06}
+"""Shares of the calls, and how many questions each asks for."""
 FALLBACK_SHARE = 2.0  # what belongs nowhere is wider than any label
-FOLLOW_UPS, BORDER, CLOSE = 0.08, 0.1, 0.5  # shares: of calls, of questions, of calls with near labels side by side
+BORDER, CLOSE = 0.1, 0.5  # shares: of questions, of calls with near labels side by side
 NEAR = 0.6  # of the out-of-scope questions; the others are far from what the assistant is for
-WITH_OPENING = 0.4  # without, messages are nearer to what is meant; with, they are less alike
+WITH_OPENING = 0.2  # without, messages are nearer to what is meant; with, they are less alike
 WITH_PERSONA, WITH_SITUATION, LIKE_USERS, BY_USERS = 0.2, 0.15, 0.5, 0.5
 SAMPLES = 4
 TRIES = 2.0  # questions asked for count 1 / TRIES as much as questions kept: no label is asked for in vain for ever
@@ -52,25 +54,42 @@ class Known:
     languages: Sequence[str] = ()
 
 
-def plan_round(task: Task, known: Known, calls: int, seed: str) -> list[Brief]:
-    """So many briefs, the labels in turn by what they lack; the same seed and knowledge give the same plan."""
+def plan_round(task: Task, known: Known, count: int, seed: str) -> list[Brief]:
+    """Briefs for `count` questions or a few more, the labels in turn by what they lack.
+
+    The same seed and knowledge give the same plan.
+    """
     draw = random.Random(f"{task.name}/{seed}")
     have = {name: max(known.kept.get(name, 0), known.asked.get(name, 0) / TRIES) for name in task.names}
-    found = []
-    for _ in range(calls):
-        form: Form = "follow_ups" if draw.random() < FOLLOW_UPS else "messages"
-        labels = _labels(task, known, have, FOLLOW_UPS_PER_CALL if form == "follow_ups" else PER_CALL, draw)
-        found.append(_brief(task, form, [_item(task, label, known, draw) for label in labels], known, draw))
+    found: list[Brief] = []
+    while sum(len(each.items) for each in found) < count:
+        form = draw.choices(list(FORMS), list(FORMS.values()))[0]
+        if form == "wordings":
+            found.append(_wordings(task, known, have, draw))
+        else:
+            labels = _labels(task, known, have, PER_CALL[form], draw)
+            found.append(_brief(task, form, [_item(task, label, known, draw) for label in labels], known, draw))
     return found
 
 
-def plan_errors(task: Task, errors: Sequence[Error], known: Known, calls: int, seed: str) -> list[Brief]:
-    """Briefs for questions like those that a student gets wrong, each of which comes up in turn."""
+def plan_errors(task: Task, errors: Sequence[Error], known: Known, count: int, seed: str) -> list[Brief]:
+    """Briefs for `count` questions like those that a student gets wrong, each of which comes up in turn."""
     draw = random.Random(f"{task.name}/errors/{seed}")
     order = draw.sample(list(errors), len(errors))
-    turn = [order[i % len(order)] for i in range(calls * PER_CALL)] if order else []
+    turn = [order[i % len(order)] for i in range(count)] if order else []
     items = [Item("error", each.label, about=each.text) for each in turn]
-    return [_brief(task, "messages", items[i : i + PER_CALL], known, draw) for i in range(0, len(items), PER_CALL)]
+    size = PER_CALL["messages"]
+    return [_brief(task, "messages", items[i : i + size], known, draw) for i in range(0, len(items), size)]
+
+
+def _wordings(task: Task, known: Known, have: dict[str, float], draw: random.Random) -> Brief:
+    """What one label means, in the words of several people; whose manner is left open where no user has shown his."""
+    label = _next([name for name in task.names if name != task.fallback], task, have, draw)
+    count = PER_CALL["wordings"]
+    have[label] += count / TRIES
+    samples = _samples(known, draw) if draw.random() < LIKE_USERS else ()
+    style = LIKE_THEM.told if samples else ""
+    return Brief("wordings", (Item("plain", label),) * count, style, "", _language(known, draw), samples)
 
 
 def _labels(task: Task, known: Known, have: dict[str, float], count: int, draw: random.Random) -> list[str]:
@@ -81,19 +100,23 @@ def _labels(task: Task, known: Known, have: dict[str, float], count: int, draw: 
         found.append(label)
         have[label] += 1 / TRIES
 
-    def next_label() -> str:
-        lacks = {name: have[name] / (FALLBACK_SHARE if name == task.fallback else 1.0) for name in task.names}
-        fresh = [name for name in task.names if name not in found] or task.names
-        least = min(lacks[name] for name in fresh)
-        return draw.choice([name for name in fresh if lacks[name] <= least])
+    def fresh() -> list[str]:
+        return [name for name in task.names if name not in found] or task.names
 
-    take(next_label())
+    take(_next(fresh(), task, have, draw))
     if draw.random() < CLOSE:
         for name in known.close.get(found[0], ())[: count - 1]:
             take(name)
     while len(found) < count:
-        take(next_label())
+        take(_next(fresh(), task, have, draw))
     return draw.sample(found, count)
+
+
+def _next(names: Sequence[str], task: Task, have: Mapping[str, float], draw: random.Random) -> str:
+    """Of these labels, one that lacks most."""
+    lacks = {name: have[name] / (FALLBACK_SHARE if name == task.fallback else 1.0) for name in names}
+    least = min(lacks.values())
+    return draw.choice([name for name in names if lacks[name] <= least])
 
 
 def _item(task: Task, label: str, known: Known, draw: random.Random) -> Item:
@@ -114,16 +137,24 @@ def _brief(task: Task, form: Form, items: Sequence[Item], known: Known, draw: ra
     openings = _openings(style, known, len(items), draw)
     persona = draw.choice(task.generate.personas or PERSONAS) if draw.random() < WITH_PERSONA else ""
     situation = draw.choice(SITUATIONS) if draw.random() < WITH_SITUATION else ""
-    samples = draw.sample(list(known.real), min(SAMPLES, len(known.real))) if style is LIKE_THEM else []
+    samples = _samples(known, draw) if style is LIKE_THEM else ()
     length = "" if samples else draw.choices([text for text, _ in LENGTHS], [weight for _, weight in LENGTHS])[0]
     return Brief(
         form,
         tuple(Item(each.kind, each.label, opening, each.about) for each, opening in zip(items, openings, strict=True)),
         style.told + length,
         ", ".join(each for each in (persona, situation) if each),
-        draw.choice(list(known.languages)) if known.languages else "",
-        tuple(samples),
+        _language(known, draw),
+        samples,
     )
+
+
+def _samples(known: Known, draw: random.Random) -> tuple[str, ...]:
+    return tuple(draw.sample(list(known.real), min(SAMPLES, len(known.real))))
+
+
+def _language(known: Known, draw: random.Random) -> str:
+    return draw.choice(list(known.languages)) if known.languages else ""
 
 
 def _style(known: Known, draw: random.Random) -> Style:

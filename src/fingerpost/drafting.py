@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fingerpost.asking import Chat, Key, Schema
-from fingerpost.briefs import PER_CALL, Error, Known, plan_errors, plan_round
+from fingerpost.briefs import Error, Known, plan_errors, plan_round
 from fingerpost.gap import Curve, Gap, learning_curve, synthetic_gap
 from fingerpost.gate import KEPT, Gate, fault, main_language
 from fingerpost.grouping import New, place
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 STEP, SOURCE, WRITER = "generate", "synthetic", "writer"
 BEYOND: Form = "beyond"
 TEMPERATURE = 1.0
-ROUND_CALLS = 24  # at least as many as there are labels
+ROUND = 120  # questions; more where that is less than LABEL_ROUND for each label
+LABEL_ROUND = 5
 SAMPLE_WORDS = 40  # longer messages of users are no samples
 
 Embed = Callable[[Sequence[Question]], "Array"]
@@ -208,12 +209,12 @@ class Desk:
             number = 1 + max((each.round for each in drafts), default=0)
             asked, kept = self.tally(errors)
             rate = max(0.2, kept / asked) if asked else 1.0
-            calls = min(math.ceil(lacking / (PER_CALL * rate)), max(ROUND_CALLS, len(self._task.labels)))
+            count = min(math.ceil(lacking / rate), max(ROUND, LABEL_ROUND * len(self._task.labels)))
             known = self._known(mine)
             briefs = (
-                plan_errors(self._task, errors, known, calls, f"{seed}/{number}")
+                plan_errors(self._task, errors, known, count, f"{seed}/{number}")
                 if errors
-                else plan_round(self._task, known, calls, f"{seed}/{number}")
+                else plan_round(self._task, known, count, f"{seed}/{number}")
             )
         # Alike in form, they stand together: so the prompt cache stays warm.
         self._store.plan_drafts(

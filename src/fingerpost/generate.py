@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 from fingerpost.artifact import dev_answers, read_manifest
 from fingerpost.asking import BYTES_A_TOKEN, Progress, Work, reached, size, teacher_of
-from fingerpost.briefs import PER_CALL, Error, Known, plan_round
+from fingerpost.briefs import Error, Known, plan_round
 from fingerpost.deciding import Deciding, Job, Wanted, open_jobs
 from fingerpost.drafting import WRITER, Desk, Embed, Round, Writing
 from fingerpost.errors import BudgetError, TaskError, TeacherError
@@ -26,9 +26,9 @@ from fingerpost.store import Store
 from fingerpost.text import fingerprint, preview
 from fingerpost.types import Message, Question, Task, TeacherSettings, Usage
 
-REPLY_TOKENS = 600  # at most, of one call
+REPLY_TOKENS, TEXT_TOKENS = 600, 30  # of one call at most, of one question about
 KEPT_OF_ASKED = 0.8  # for the estimate
-MOST_ASKED = 4  # times the questions wanted: then too few are kept
+MOST_ASKED, FEW = 4, 25  # times the questions wanted, and no fewer: then too few are kept
 MOST = 2_000  # questions, where no count is given
 PATIENCE = 2  # rounds without progress
 GAIN, SHRINKS = 0.01, 0.02
@@ -100,17 +100,17 @@ def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
         TeacherError: no price is known.
     """
     teacher, writers = teacher_of(task), writers_of(task)
-    brief = plan_round(task, Known(), 1, "estimate")[0]
-    calls = math.ceil(count / (PER_CALL * KEPT_OF_ASKED)) + 1
-    bytes_ = size(write(task, brief), written_schema(brief))
+    briefs = plan_round(task, Known(), math.ceil(count / KEPT_OF_ASKED), "estimate")
+    calls = len(briefs) + 1
+    texts = sum(len(brief.items) for brief in briefs) / len(briefs)
+    sizes = [size(write(task, brief), written_schema(brief)) for brief in briefs]
     ask = Deciding(task).request(Job(Question("", (Message("user", "x" * 80),), "", "", "train"), 0))
+    call = Usage(prompt=round(sum(sizes) / len(briefs) / BYTES_A_TOKEN), completion=round(TEXT_TOKENS * texts))
     about = at_most = 0.0
     for writer in writers:
         share = (writer.batch_price if batch else 1.0) * calls / len(writers)
-        tokens = round(bytes_ / BYTES_A_TOKEN)
-        about += share * prices.cost(writer, Usage(prompt=tokens, cached=0, completion=30 * PER_CALL))
-        most_calls = max(calls, MOST_ASKED * count / PER_CALL + 1)
-        at_most += share * most_calls / calls * prices.at_most(writer, 2 * bytes_)
+        about += share * prices.cost(writer, call)
+        at_most += share * MOST_ASKED * prices.at_most(writer, 2 * max(sizes))
     share = teacher.batch_price if batch else 1.0
     tokens = round(size(*ask) / BYTES_A_TOKEN)
     about += share * count * prices.cost(teacher, Usage(prompt=tokens, cached=0, completion=10))
@@ -219,7 +219,7 @@ def _why(rounds: Sequence[Round], planned: int, tried: int, kept: int, wanted: i
     """
     if kept >= (count or MOST):
         return f"{kept:,} questions are kept" + ("" if count else ", the most without --count")
-    if tried >= MOST_ASKED * max(wanted, 5 * PER_CALL):
+    if tried >= MOST_ASKED * max(wanted, FEW):
         return f"{tried:,} questions were asked for, and there are only {kept:,}"
     if planned > PATIENCE and all(each.kept < 0.1 * each.asked for each in rounds[-PATIENCE:]):
         return "the writer repeats itself: of the last rounds hardly anything is kept"

@@ -12,8 +12,9 @@ from fingerpost.prompt.deciding import chat
 from fingerpost.text import spoken
 from fingerpost.types import Conversation, Label, Message, Task
 
-Form: TypeAlias = Literal["messages", "follow_ups", "beyond"]
-"""Single messages; conversations whose last message counts; things that users may want and no label covers."""
+Form: TypeAlias = Literal["messages", "wordings", "follow_ups", "beyond"]
+"""Messages of several labels side by side; one label in ever other words; conversations whose last message counts;
+things that users may want and no label covers."""
 Kind: TypeAlias = Literal["plain", "border", "near", "far", "error"]
 """`border`: near another label, too; `near` and `far`: out of scope; `error`: like one that a student gets wrong."""
 Chat: TypeAlias = list[dict[str, str]]
@@ -42,10 +43,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What a writer is asked for in one call: a message for each item, of several labels side by side.
+    """What a writer is asked for in one call: a message for each item.
 
-    Side by side, what is meant for one label is kept apart from what is meant for the next. `samples` are messages of
-    users whose manner is to be met.
+    Several labels side by side are kept apart from each other; wordings of one label, asked for at once, are each other
+    than those before, and so find the words that its description does not have. `samples` are messages of users whose
+    manner is to be met.
     """
 
     form: Form
@@ -108,16 +110,22 @@ def meaning(label: Label) -> str:
 
 def _messages_wanted(task: Task, brief: Brief) -> str:
     by_name = {label.name: label for label in task.labels}
-    what = "conversations with" if brief.form == "follow_ups" else "messages to"
-    lines = [f"Write {len(brief.items)} {what} {_whom(task)}, one for each line."]
+    count = len(brief.items)
+    if brief.form == "wordings":
+        wanted = f"All {count} users want the same: {_wish(by_name, brief.items[0])}. {_OTHER_WORDS}"
+        lines = [f"Write {count} messages to {_whom(task)}. {wanted}"]
+    else:
+        what = "conversations with" if brief.form == "follow_ups" else "messages to"
+        lines = [f"Write {count} {what} {_whom(task)}, one for each line."]
     if brief.samples:
         lines += ["Its users write like this:", *(f"- {text}" for text in brief.samples)]
     if brief.persona:
         lines.append(f"Who writes: {brief.persona}.")
-    lines.append(f"How they write: {brief.style}.")
+    if brief.style:
+        lines.append(f"How they write: {brief.style}.")
     if brief.language:
         lines.append(f"All in {brief.language}.")
-    for number, item in enumerate(brief.items, 1):
+    for number, item in enumerate(brief.items if brief.form != "wordings" else (), 1):
         opening = f"{item.opening}: " if item.opening else ""
         lines.append(f"{number}. {opening}{_wish(by_name, item)}")
     return "\n".join(lines)
@@ -202,6 +210,7 @@ def _turns(examples: Sequence[tuple[str, dict[str, Any]]]) -> list[Message]:
 
 
 _NAME_OTHERS = f"Name {BEYOND} things that users may ask, but that are not among these, a few words each."
+_OTHER_WORDS = "Each says it in quite other words than the ones before."
 _EXAMPLES: dict[Form, tuple[tuple[str, dict[str, Any]], ...]] = {
     "messages": (
         (
@@ -227,6 +236,31 @@ _EXAMPLES: dict[Form, tuple[tuple[str, dict[str, Any]], ...]] = {
                 "2": "I would like to have two more weeks with my novel, please.",
                 "3": "We are coming with a school class, so what time do the doors open on Monday?",
                 "4": "Is there a way to settle my late fee when I come in tomorrow?",
+            },
+        ),
+    ),
+    "wordings": (
+        (
+            "Write 6 messages to a public library's assistant. All 6 users want the same: extend the loan of a book "
+            f"(renewal). {_OTHER_WORDS}",
+            {
+                "1": "can I keep the blue atlas one more week",
+                "2": "renew my novel please",
+                "3": "I won't have finished this by Friday, is there any way to move the due date",
+                "4": "two more weeks with my paperback?",
+                "5": "push back the return date of what I borrowed",
+                "6": "how do I hold on to a title for longer",
+            },
+        ),
+        (
+            f"Write 6 messages to a public library's assistant. All 6 users want the same: pay a fine. {_OTHER_WORDS}",
+            {
+                "1": "where can I settle what I owe",
+                "2": "take the late fee off my card",
+                "3": "I brought it back two days too late, how do I pay",
+                "4": "clear my overdue charge from March please",
+                "5": "is there a way to transfer Anna's penalty online",
+                "6": "I'd like to get rid of that debt on my account",
             },
         ),
     ),
