@@ -3,16 +3,17 @@
 Usage: generation.py DATA.csv LABELS.csv --gguf MODEL.gguf --folder FOLDER [--count 400] [--json OUT]
 
 DATA has columns split, text, gold and teacher (recorded answers of the same model); LABELS has label and description.
-Of DATA's questions none is shown to the writer. Compared at equal count, every question labelled by the same teacher:
+Of DATA's questions none is shown to the writer. Compared at equal count of questions to learn from, all labelled by the
+same teacher:
 
-ours        fingerpost generate
+ours        fingerpost generate; border cases are not learnt from
 naive       "give me 25 common questions", with the list of what the assistant can do, repeated
 naive each  the same for one label after the other
 real        questions of DATA's training rows, drawn at random, with their recorded answers; the mean of three draws
 
 Each is a project in FOLDER; what is there already is not made again. Two cores: about an hour in all. The students are
 those that `fingerpost train` makes. Accuracy is on DATA's test rows against gold; on `other` alone, too. Then the same at
-smaller counts: that many of each arm's questions are drawn at random, five times, and a linear head is fitted as `train`
+smaller counts: that many questions of each arm are drawn at random, five times, and a linear head is fitted as `train`
 does it, without the fine-tuning.
 """
 
@@ -30,14 +31,13 @@ from typing import Any
 import numpy as np
 import openai
 from numpy.typing import NDArray
+from unique import unique
 
 from fingerpost import load
 from fingerpost.cli.project import Project
 from fingerpost.examples import from_store
-from fingerpost.grouping import Alike
 from fingerpost.llm import gguf
 from fingerpost.metrics import exact_mcnemar, proportion
-from fingerpost.store import Store
 from fingerpost.students.encoder.network import Encoder, repeatable
 from fingerpost.students.encoder.noise import clean, fit_cleaned
 from fingerpost.students.encoder.training import MAX_TOKENS, rows_of
@@ -46,7 +46,6 @@ from fingerpost.text import normalise
 ABOUT = "an assistant about work"
 ASKED, ATTEMPTS, TEMPERATURE = 25, 200, 1.0
 DRAWS = 3
-NEAR = 0.95
 CURVE_DRAWS = 5
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -109,24 +108,12 @@ def fingerpost(*words: object) -> None:
     subprocess.run([sys.executable, "-m", "fingerpost", *map(str, words)], check=True)
 
 
-def copies(store: Store, embed: Any) -> dict[str, float]:
-    """The share of questions that are like no earlier one: by letters, and by cosine of embeddings below NEAR."""
-    questions = store.questions()
-    alike, unique = Alike(), 0
-    for question in questions:
-        unique += not alike.add(question.messages)
-    vectors = embed(questions)
-    near = (np.tril(vectors @ vectors.T, -1) >= NEAR).any(1)
-    return {"by_letters": unique / len(questions), "by_meaning": 1 - float(near.mean())}
-
-
 def at_counts(where: Path, counts: list[int], test: list[dict[str, str]]) -> dict[int, list[float]]:
     """Accuracy by count of questions, one for each draw."""
     opened = Project(where)
     task, found = opened.task, {}
     with opened.store() as store, repeatable(0):
         data = from_store(task, store, "consensus", opened.embed)
-        asked = [each.id for each in store.questions()]
         base = Encoder(task.student.encoder, MAX_TOKENS)
         examples = data.train + data.dev
         rows = rows_of(base, examples, task, task.student.history)
@@ -135,27 +122,15 @@ def at_counts(where: Path, counts: list[int], test: list[dict[str, str]]) -> dic
         for count in counts:
             accuracies = []
             for draw in range(CURVE_DRAWS):
-                chosen = set(random.Random(draw).sample(asked, min(count, len(asked))))
-                part = rows.take(np.array([i for i, each in enumerate(examples) if each.id in chosen]))
+                part = rows.take(np.random.default_rng(draw).permutation(len(examples))[:count])
                 answers = fit_cleaned(clean(part, 0)).logits(vectors).argmax(1)
                 accuracies.append(float((answers == gold).mean()))
             found[count] = accuracies
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
-    parser.add_argument("labels", type=Path)
-    parser.add_argument("--gguf", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=400)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    with given.labels.open(encoding="utf-8") as stream:
-        labels = {row["label"]: row["description"] for row in csv.DictReader(stream)}
-    with given.data.open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+def make_arms(given: argparse.Namespace, labels: dict[str, str], train: list[dict[str, str]]) -> dict[str, Path]:
+    """The projects by name, each with its questions, their labels and a student."""
     arms: dict[str, Path] = {}
 
     def arm(name: str) -> tuple[Path, bool]:
@@ -174,7 +149,6 @@ def main() -> None:
         if new:
             fingerpost("import", file, "-C", where, "--source", "synthetic")
             fingerpost("label", "-C", where)
-    train = [row for row in rows if row["split"] == "train"]
     for draw in range(DRAWS):
         where, new = arm(f"real-{draw}")
         if new:
@@ -184,39 +158,71 @@ def main() -> None:
                 writer.writeheader()
                 writer.writerows({"text": row["text"], "label": row["teacher"]} for row in chosen)
             fingerpost("import", where / "questions.csv", "-C", where, "--teacher", given.gguf.stem)
-    test = [row for row in rows if row["split"] == "test"]
-    right: dict[str, NDArray[np.bool_]] = {"teacher": np.array([row["teacher"] == row["gold"] for row in test])}
-    results: dict[str, dict[str, Any]] = {}
-    for name, where in arms.items():
+    for where in arms.values():
         if not (where / "models" / "student").exists():
             fingerpost("train", "-C", where)
+    return arms
+
+
+def measure(arms: dict[str, Path], test: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
+    """What each arm's student, and the teacher, gets right; the draws of real questions together."""
+    right: dict[str, NDArray[np.floating | np.bool_]] = {
+        "teacher": np.array([row["teacher"] == row["gold"] for row in test])
+    }
+    results: dict[str, dict[str, Any]] = {}
+    for name, where in arms.items():
         answers = load(where / "models" / "student").predict([row["text"] for row in test])
         right[name] = np.array([answer.label == row["gold"] for answer, row in zip(answers, test, strict=True)])
         opened = Project(where)
         with opened.store() as store:
-            results[name] = {"questions": len(store.questions()), "unique": copies(store, opened.embed)}
+            data = from_store(opened.task, store, "consensus", opened.embed)
+        results[name] = {"learnt": len(data.train) + len(data.dev), **unique(opened)}
     right["real"] = np.mean([right.pop(f"real-{draw}") for draw in range(DRAWS)], axis=0)
     results["real"] = results["real-0"]
     inside = np.array([row["gold"] != "other" for row in test])
     for name, found in right.items():
         mine = results.setdefault(name, {})
-        mine["accuracy"], mine["inside"], mine["other"] = found.mean(), found[inside].mean(), found[~inside].mean()
-        if name not in ("real", "teacher", "ours"):
-            mine["mcnemar"] = exact_mcnemar(right["ours"], found)
+        mine |= {"accuracy": found.mean(), "inside": found[inside].mean(), "other": found[~inside].mean()}
         if name != "real":
             interval = proportion(found)
             mine["interval"] = [interval.low, interval.high]
-        span = (
-            f"[{mine['interval'][0]:.3f}, {mine['interval'][1]:.3f}]" if name != "real" else f"(mean of {DRAWS} draws)"
-        )
-        unique = mine.get("unique", {})
-        print(
-            f"{name:11} n {mine.get('questions', 0):4}  accuracy {mine['accuracy']:.3f} {span:18}  in scope {mine['inside']:.3f}  "
-            f"other {mine['other']:.3f}  unique {unique.get('by_letters', 1):.3f} by letters, {unique.get('by_meaning', 1):.3f} by meaning"
-        )
-    for name in ("naive", "naive-each"):
-        only_ours, only_theirs, p = results[name]["mcnemar"]
-        print(f"ours against {name}: right alone on {only_ours} rows against {only_theirs}, p = {p:.2g}")
+        if name not in ("real", "teacher", "ours"):
+            mine["mcnemar"] = exact_mcnemar(right["ours"], found)
+    return results
+
+
+def show(name: str, mine: dict[str, Any]) -> None:
+    span = "[{:.3f}, {:.3f}]".format(*mine["interval"]) if "interval" in mine else f"(mean of {DRAWS} draws)"
+    line = (
+        f"{name:11} accuracy {mine['accuracy']:.3f} {span:18} in scope {mine['inside']:.3f}, other {mine['other']:.3f}"
+    )
+    if "questions" in mine:
+        line += f"; {mine['questions']} questions, {mine['learnt']} learnt from"
+        line += f", unique {mine['by_letters']:.3f} by letters, {mine['by_meaning']:.3f} by meaning"
+    print(line)
+    if "mcnemar" in mine:
+        only_ours, only_theirs, p = mine["mcnemar"]
+        print(f"            ours alone right on {only_ours} rows, {name} on {only_theirs}: p = {p:.2g}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("labels", type=Path)
+    parser.add_argument("--gguf", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    with given.labels.open(encoding="utf-8") as stream:
+        labels = {row["label"]: row["description"] for row in csv.DictReader(stream)}
+    with given.data.open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    test = [row for row in rows if row["split"] == "test"]
+    arms = make_arms(given, labels, [row for row in rows if row["split"] == "train"])
+    results = measure(arms, test)
+    for name in ("teacher", "ours", "naive", "naive-each", "real"):
+        show(name, results[name])
     counts = [count for count in (50, 100, 200, 400) if count <= given.count]
     print(f"linear head, mean of {CURVE_DRAWS} draws of n questions   " + "   ".join(f"{n:5}" for n in counts))
     for name, where in arms.items():

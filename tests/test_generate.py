@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from teacher import MEANS, Teacher, words
 
-from fingerpost.briefs import PER_CALL, Error, Known, plan_errors, plan_round
+from fingerpost.briefs import FORMS, PER_CALL, Error, Known, plan_errors, plan_round
 from fingerpost.errors import BudgetError, TeacherError
 from fingerpost.gap import learning_curve, synthetic_gap
 from fingerpost.gate import KEPT, REASONS, Gate, fault, main_language
@@ -85,9 +85,16 @@ def test_another_seed_plans_otherwise_and_what_lacks_comes_first() -> None:
         return Counter(item.label for brief in plan_round(SHOP, known, 50, "0") for item in brief.items)
 
     assert plan_round(SHOP, Known(), 50, "0") != plan_round(SHOP, Known(), 50, "1")
-    lacking = labels(Known(kept={"billing": 100, "other": 200}))
+    lacking = labels(
+        Known(trusted={(form, name): n for form in FORMS for name, n in (("billing", 100), ("other", 300))})
+    )
     assert lacking["delivery"] > 2 * max(lacking["billing"], lacking["other"])
-    in_vain = labels(Known(kept={"billing": 20, "other": 40}, asked={"delivery": 400}))
+    in_vain = labels(
+        Known(
+            trusted={(form, name): n for form in FORMS for name, n in (("billing", 20), ("other", 60))},
+            asked={(form, "delivery"): 400 for form in FORMS},
+        )
+    )
     assert in_vain["delivery"] < min(in_vain["billing"], in_vain["other"])
 
 

@@ -13,14 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fingerpost.prompt.styles import FAR, LENGTHS, LIKE_THEM, PERSONAS, SITUATIONS, STYLES, Style
-from fingerpost.prompt.writing import Brief, Form, Item
+from fingerpost.prompt.writing import Brief, Form, Item, telling
 from fingerpost.types import Task
 
 PER_CALL: Mapping[Form, int] = {"messages": 5, "wordings": 6, "follow_ups": 3}
 FORMS: Mapping[Form, float] = {"messages": 0.62, "wordings": 0.32, "follow_ups": 0.06}
 """Shares of the calls, and how many questions each asks for."""
-FALLBACK_SHARE = 2.0  # what belongs nowhere is wider than any label
+FALLBACK_SHARE = 4.0  # of messages; what belongs nowhere is wider than any label
 BORDER, CLOSE = 0.1, 0.5  # shares: of questions, of calls with near labels side by side
+NAMED = 0.3  # of labels whose name has other words than their description
 NEAR = 0.6  # of the out-of-scope questions; the others are far from what the assistant is for
 WITH_OPENING = 0.2  # without, messages are nearer to what is meant; with, they are less alike
 WITH_PERSONA, WITH_SITUATION, LIKE_USERS, BY_USERS = 0.2, 0.15, 0.5, 0.5
@@ -40,13 +41,13 @@ class Error:
 class Known:
     """What a plan goes by.
 
-    `kept` and `asked` count questions by label, those kept and those asked for; `close` are each label's nearest ones,
+    `trusted` and `asked` count questions by form and label, those to learn from and those asked for; `close` are each label's nearest ones,
     `beyond` things that no label covers; `real` are texts that users wrote; `styles` weigh the styles by what is told
     of them; `languages` are names of languages.
     """
 
-    kept: Mapping[str, int] = field(default_factory=dict)
-    asked: Mapping[str, int] = field(default_factory=dict)
+    trusted: Mapping[tuple[Form, str], int] = field(default_factory=dict)
+    asked: Mapping[tuple[Form, str], int] = field(default_factory=dict)
     close: Mapping[str, Sequence[str]] = field(default_factory=dict)
     beyond: Sequence[str] = ()
     real: Sequence[str] = ()
@@ -55,19 +56,25 @@ class Known:
 
 
 def plan_round(task: Task, known: Known, count: int, seed: str) -> list[Brief]:
-    """Briefs for `count` questions or a few more, the labels in turn by what they lack.
+    """Briefs for `count` questions or a few more, in each form the labels in turn by what they lack.
 
     The same seed and knowledge give the same plan.
     """
     draw = random.Random(f"{task.name}/{seed}")
-    have = {name: max(known.kept.get(name, 0), known.asked.get(name, 0) / TRIES) for name in task.names}
+    have: dict[Form, dict[str, float]] = {
+        form: {
+            name: max(known.trusted.get((form, name), 0), known.asked.get((form, name), 0) / TRIES)
+            for name in task.names
+        }
+        for form in FORMS
+    }
     found: list[Brief] = []
     while sum(len(each.items) for each in found) < count:
         form = draw.choices(list(FORMS), list(FORMS.values()))[0]
         if form == "wordings":
-            found.append(_wordings(task, known, have, draw))
+            found.append(_wordings(task, known, have[form], draw))
         else:
-            labels = _labels(task, known, have, PER_CALL[form], draw)
+            labels = _labels(task, known, have[form], PER_CALL[form], draw)
             found.append(_brief(task, form, [_item(task, label, known, draw) for label in labels], known, draw))
     return found
 
@@ -89,7 +96,7 @@ def _wordings(task: Task, known: Known, have: dict[str, float], draw: random.Ran
     have[label] += count / TRIES
     samples = _samples(known, draw) if draw.random() < LIKE_USERS else ()
     style = LIKE_THEM.told if samples else ""
-    return Brief("wordings", (Item("plain", label),) * count, style, "", _language(known, draw), samples)
+    return Brief("wordings", (_plain(task, label, draw),) * count, style, "", _language(known, draw), samples)
 
 
 def _labels(task: Task, known: Known, have: dict[str, float], count: int, draw: random.Random) -> list[str]:
@@ -128,7 +135,12 @@ def _item(task: Task, label: str, known: Known, draw: random.Random) -> Item:
     others = [name for name in known.close.get(label, ()) if name not in (task.fallback, label)]
     if others and draw.random() < BORDER:
         return Item("border", label, about=draw.choice(others))
-    return Item("plain", label)
+    return _plain(task, label, draw)
+
+
+def _plain(task: Task, label: str, draw: random.Random) -> Item:
+    named = any(each.name == label and telling(each) for each in task.labels) and draw.random() < NAMED
+    return Item("named" if named else "plain", label)
 
 
 def _brief(task: Task, form: Form, items: Sequence[Item], known: Known, draw: random.Random) -> Brief:

@@ -16,7 +16,7 @@ from fingerpost.gap import Curve, Gap, learning_curve, synthetic_gap
 from fingerpost.gate import KEPT, Gate, fault, main_language
 from fingerpost.grouping import New, place
 from fingerpost.llm.chat import Reply
-from fingerpost.opinions import known, shares
+from fingerpost.opinions import doubted, known, shares
 from fingerpost.prompt.styles import LANGUAGES
 from fingerpost.prompt.writing import (
     Brief,
@@ -65,6 +65,16 @@ class Round:
     @property
     def kept(self) -> int:
         return self.fates[KEPT]
+
+
+def trusted(task: Task, store: Store) -> set[str]:
+    """The ids of written questions that can be learnt from: the teacher, asked blind, or a person has confirmed them."""
+    name, found = task.teacher.model if task.teacher else None, set()
+    for key, verdicts in store.verdicts().items():
+        named = known(verdicts, task.names)
+        if any(each.kind == WRITER for each in named) and shares(named, teacher=name) and not doubted(named, name):
+            found.add(key)
+    return found
 
 
 class Writing:
@@ -124,7 +134,7 @@ class Desk:
         return set(self._meant())
 
     def tally(self, errors: Sequence[Error]) -> tuple[int, int]:
-        """How many questions were asked for and how many are kept; with errors, of those that are like these."""
+        """How many questions were asked for and how many are trusted; with errors, of those that are like these."""
         like = {each.text for each in errors}
         mine = {
             (draft.id, number)
@@ -132,8 +142,9 @@ class Desk:
             for number, item in enumerate(Brief.of_json(draft.brief).items)
             if not errors or (item.kind == "error" and item.about in like)
         }
-        kept = sum((int(each.prompt or 0), each.order) in mine for each in self._meant().values())
-        return len(mine), kept
+        meant = self._meant()
+        good = [meant[key] for key in trusted(self._task, self._store)]
+        return len(mine), sum((int(each.prompt or 0), each.order) in mine for each in good)
 
     def judge(self) -> None:
         """Sift what was answered since the last time, in one transaction."""
@@ -207,8 +218,8 @@ class Desk:
             briefs, number = [Brief(BEYOND, ()) for _ in self._writers], 0
         else:
             number = 1 + max((each.round for each in drafts), default=0)
-            asked, kept = self.tally(errors)
-            rate = max(0.2, kept / asked) if asked else 1.0
+            asked, good = self.tally(errors)
+            rate = max(0.2, good / asked) if asked else 1.0
             count = min(math.ceil(lacking / rate), max(ROUND, LABEL_ROUND * len(self._task.labels)))
             known = self._known(mine)
             briefs = (
@@ -223,15 +234,16 @@ class Desk:
         )
 
     def _known(self, mine: Sequence[tuple[Draft, Brief]]) -> Known:
-        meant, blind = self._meant(), self._blind()
-        kept = Counter(str(each.label) for key, each in meant.items() if blind.get(key) == each.label)
-        asked = Counter(item.label for _, brief in mine for item in brief.items)
+        meant, form_of = self._meant(), {draft.id: brief.form for draft, brief in mine}
+        good = [meant[key] for key in trusted(self._task, self._store)]
+        usable = Counter((form_of.get(int(each.prompt or 0), "messages"), str(each.label)) for each in good)
+        asked = Counter((brief.form, item.label) for _, brief in mine for item in brief.items)
         beyond = [each for draft, brief in mine if brief.form == BEYOND for each in read_beyond(draft.raw)]
         languages = [LANGUAGES[each] for each in self._task.generate.languages]
         if not languages and self._language() not in ("", "en"):
             languages = [LANGUAGES[self._language()]]
         return Known(
-            kept=kept,
+            trusted=usable,
             asked=asked,
             close=self._close(),
             beyond=beyond,

@@ -27,8 +27,8 @@ from fingerpost.text import fingerprint, preview
 from fingerpost.types import Message, Question, Task, TeacherSettings, Usage
 
 REPLY_TOKENS, TEXT_TOKENS = 600, 30  # of one call at most, of one question about
-KEPT_OF_ASKED = 0.8  # for the estimate
-MOST_ASKED, FEW = 4, 25  # times the questions wanted, and no fewer: then too few are kept
+TRUSTED_OF_ASKED = 0.7  # for the estimate
+MOST_ASKED, FEW = 4, 25  # times the questions wanted, and no fewer: then too few are trusted
 MOST = 2_000  # questions, where no count is given
 PATIENCE = 2  # rounds without progress
 GAIN, SHRINKS = 0.01, 0.02
@@ -100,7 +100,7 @@ def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
         TeacherError: no price is known.
     """
     teacher, writers = teacher_of(task), writers_of(task)
-    briefs = plan_round(task, Known(), math.ceil(count / KEPT_OF_ASKED), "estimate")
+    briefs = plan_round(task, Known(), math.ceil(count / TRUSTED_OF_ASKED), "estimate")
     calls = len(briefs) + 1
     texts = sum(len(brief.items) for brief in briefs) / len(briefs)
     sizes = [size(write(task, brief), written_schema(brief)) for brief in briefs]
@@ -113,7 +113,7 @@ def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
         at_most += share * MOST_ASKED * prices.at_most(writer, 2 * max(sizes))
     share = teacher.batch_price if batch else 1.0
     tokens = round(size(*ask) / BYTES_A_TOKEN)
-    about += share * count * prices.cost(teacher, Usage(prompt=tokens, cached=0, completion=10))
+    about += share * count / TRUSTED_OF_ASKED * prices.cost(teacher, Usage(prompt=tokens, cached=0, completion=10))
     at_most += share * MOST_ASKED * count * prices.at_most(teacher, size(*ask) + 600)
     return Estimate(calls, about, at_most)
 
@@ -140,7 +140,7 @@ def generate(
     on_round: Callable[[Round], None] = lambda _: None,
     show: Say = lambda _: None,
 ) -> Generated:
-    """Go on until the project has `count` written questions in all; without it, until more bring nothing.
+    """Go on until `count` written questions of the project can be learnt from; without it, until more bring nothing.
 
     With `errors`, `count` more like these are written. `embed` gives unit vectors of questions, (questions, width).
     What is planned, answered and judged is stored at once: started again, it goes on where it was.
@@ -154,7 +154,7 @@ def generate(
     mark = fingerprint([task.name, task.generate.about, *(f"{each.name}: {meaning(each)}" for each in task.labels)])
     desk = Desk(task, store, embed, mark, teacher.model, [each.model for each in writers])
     result, spent, planned = Generated(), False, 0
-    before: tuple[int, int] | None = None  # questions asked for and kept before this run
+    before: tuple[int, int] | None = None  # questions asked for and trusted before this run
     with ExitStack() as stack:
         served: dict[str, TeacherSettings] = {}
 
@@ -201,26 +201,26 @@ def generate(
             result.rounds = desk.rounds()
             for each in result.rounds[told:]:
                 on_round(each)
-            asked, kept = desk.tally(errors)
-            before = before or (asked, kept)
+            asked, good = desk.tally(errors)
+            before = before or (asked, good)
             tried = asked - before[0] if planned else 0
-            result.why = result.stopped or _why(result.rounds, planned, tried, kept, (count or MOST) - before[1], count)
+            result.why = result.stopped or _why(result.rounds, planned, tried, good, (count or MOST) - before[1], count)
             if result.why:
                 return result
             if not any(desk.open_drafts(each.model) for each in writers):
-                desk.plan((count or MOST) - kept, errors, seed)
+                desk.plan((count or MOST) - good, errors, seed)
                 planned += 1
 
 
-def _why(rounds: Sequence[Round], planned: int, tried: int, kept: int, wanted: int, count: int | None) -> str:
+def _why(rounds: Sequence[Round], planned: int, tried: int, good: int, wanted: int, count: int | None) -> str:
     """Why no further round is needed; empty where one is.
 
     `planned` rounds, `tried` questions and `wanted` ones are those of this run: an earlier failure is no reason.
     """
-    if kept >= (count or MOST):
-        return f"{kept:,} questions are kept" + ("" if count else ", the most without --count")
+    if good >= (count or MOST):
+        return f"{good:,} questions are trusted" + ("" if count else ", the most without --count")
     if tried >= MOST_ASKED * max(wanted, FEW):
-        return f"{tried:,} questions were asked for, and there are only {kept:,}"
+        return f"{tried:,} questions were asked for, and only {good:,} are trusted"
     if planned > PATIENCE and all(each.kept < 0.1 * each.asked for each in rounds[-PATIENCE:]):
         return "the writer repeats itself: of the last rounds hardly anything is kept"
     if count is not None or len(rounds) <= PATIENCE:

@@ -25,7 +25,7 @@ def generate(
     count: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Until the project has so many written questions; without it, until more bring nothing."
+            min=1, help="Until so many written questions can be learnt from; without it, until more bring nothing."
         ),
     ] = None,
     from_errors: Annotated[
@@ -40,14 +40,14 @@ def generate(
 ) -> None:
     """Have the teacher write questions, from the labels and their descriptions alone or in the manner of your users."""
     from fingerpost import generate as step
-    from fingerpost.drafting import WRITER
+    from fingerpost.drafting import trusted
     from fingerpost.lock import locked
 
     project = Project(folder)
     with project.store() as store, locked(folder / ".generate.lock", "another 'fingerpost generate' works here"):
         errors = _errors(project, store, model or project.models / STUDENT) if from_errors else []
         wanted = count or (len(errors) if errors else None)
-        there = 0 if errors else sum(n for kind, _, n, *_ in store.verdict_counts() if kind == WRITER)
+        there = 0 if errors else len(trusted(project.task, store))
         lacking = max(0, (wanted or step.MOST) - there) + step.open_questions(project.task, store)
         if lacking:
             planned = step.estimate(project.task, lacking, batch=batch)
@@ -118,7 +118,8 @@ def _tell(done: Generated, budget: float | None) -> None:
         fates.update(each.fates)
     rejected = [(n, reason) for reason, n in fates.most_common() if reason != KEPT]
     border, none = sum(each.border for each in done.rounds), sum(each.unanswered for each in done.rounds)
-    print(f"{fates[KEPT]:,} questions kept, {sum(n for n, _ in rejected):,} not:")
+    confirmed = sum(each.confirmed for each in done.rounds)
+    print(f"{fates[KEPT]:,} questions kept, {confirmed:,} of them confirmed; {sum(n for n, _ in rejected):,} not kept:")
     for n, reason in rejected:
         print(f"  {n:6,}  {reason}: {REASONS[reason]}")
     if border:

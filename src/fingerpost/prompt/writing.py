@@ -15,8 +15,9 @@ from fingerpost.types import Conversation, Label, Message, Task
 Form: TypeAlias = Literal["messages", "wordings", "follow_ups", "beyond"]
 """Messages of several labels side by side; one label in ever other words; conversations whose last message counts;
 things that users may want and no label covers."""
-Kind: TypeAlias = Literal["plain", "border", "near", "far", "error"]
-"""`border`: near another label, too; `near` and `far`: out of scope; `error`: like one that a student gets wrong."""
+Kind: TypeAlias = Literal["plain", "named", "border", "near", "far", "error"]
+"""`named`: by the label's name alone; `border`: near another label, too; `near` and `far`: out of scope; `error`: like
+one that a student gets wrong."""
 Chat: TypeAlias = list[dict[str, str]]
 
 BEYOND = 10  # things that are asked for at once
@@ -108,6 +109,11 @@ def meaning(label: Label) -> str:
     return label.description.strip().rstrip(".") or spoken(label.name)
 
 
+def telling(label: Label) -> bool:
+    """Whether the name has words that the description does not have: users may have them."""
+    return bool(set(spoken(label.name).split()) - set(spoken(meaning(label)).split()))
+
+
 def _messages_wanted(task: Task, brief: Brief) -> str:
     by_name = {label.name: label for label in task.labels}
     count = len(brief.items)
@@ -139,9 +145,9 @@ def _wish(by_name: dict[str, Label], item: Item) -> str:
     if item.kind in ("near", "far"):
         return f"something else: {item.about}"
     label = by_name[item.label]
-    # The name, too, where it says more than the description: it may hold a word that users have.
-    more = set(spoken(label.name).split()) - set(spoken(meaning(label)).split())
-    wish = meaning(label) + (f" ({spoken(label.name)})" if more else "")
+    if item.kind == "named":
+        return spoken(label.name)
+    wish = meaning(label) + (f" ({spoken(label.name)})" if telling(label) else "")
     if item.kind == "border":
         return f"{wish}; at first sight it looks as if it meant: {meaning(by_name[item.about])}"
     return f"{wish}; the same as '{item.about}', in other words" if item.kind == "error" else wish
