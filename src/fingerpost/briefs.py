@@ -26,7 +26,7 @@ NEAR = 0.6  # of the out-of-scope questions; the others are far from what the as
 WITH_OPENING = 0.2  # without, messages are nearer to what is meant; with, they are less alike
 WITH_PERSONA, WITH_SITUATION, LIKE_USERS, BY_USERS = 0.2, 0.15, 0.5, 0.5
 SAMPLES = 4
-TRIES = 2.0  # questions asked for count 1 / TRIES as much as questions kept: no label is asked for in vain for ever
+TRIES = 3.0  # questions asked for count 1 / TRIES as much as trusted ones: no label is asked for in vain for ever
 
 
 @dataclass(frozen=True, slots=True)

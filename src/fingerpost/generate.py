@@ -153,52 +153,16 @@ def generate(
     teacher, writers = teacher_of(task), writers_of(task)
     mark = fingerprint([task.name, task.generate.about, *(f"{each.name}: {meaning(each)}" for each in task.labels)])
     desk = Desk(task, store, embed, mark, teacher.model, [each.model for each in writers])
-    result, spent, planned = Generated(), False, 0
+    result, planned = Generated(), 0
     before: tuple[int, int] | None = None  # questions asked for and trusted before this run
     with ExitStack() as stack:
-        served: dict[str, TeacherSettings] = {}
-
-        def ready(settings: TeacherSettings) -> TeacherSettings:
-            key = str((settings.model, settings.base_url, settings.gguf))
-            if key not in served:
-                served[key] = stack.enter_context(reached(settings, folder))
-            return settings.model_copy(
-                update={"base_url": served[key].base_url, "concurrency": served[key].concurrency}
-            )
-
-        def ask(what: str, work: Work[J], jobs: Sequence[J], settings: TeacherSettings) -> None:
-            nonlocal spent
-            if result.stopped or not (jobs or batch):
-                return
-            try:
-                done = ask_or_post(
-                    work,
-                    jobs,
-                    store,
-                    ready(settings),
-                    folder,
-                    batch=batch,
-                    budget_usd=budget_usd,
-                    on_progress=lambda progress: on_progress(what, progress),
-                    show=show,
-                )
-            except BudgetError:
-                if not spent:
-                    raise
-                result.stopped = "budget"
-                return
-            spent = spent or done.done > 0
-            if jobs and not done.done and not done.stopped:
-                raise TeacherError(f"none of {len(jobs):,} requests for {what} was answered; run the command again")
-            result.stopped = done.stopped
-
+        models = _Models(store, folder, stack, batch, budget_usd, on_progress, show)
         while True:
             for writer in writers:
-                ask("writing", Writing(task, desk.drafts()), desk.open_drafts(writer.model), writer)
+                models.ask("writing", Writing(task, desk.drafts()), desk.open_drafts(writer.model), writer)
             desk.judge()
-            ask("labelling", Deciding(task), open_jobs(task, store, Wanted(only=desk.written())), teacher)
-            told = len(result.rounds)
-            result.rounds = desk.rounds()
+            models.ask("labelling", Deciding(task), open_jobs(task, store, Wanted(only=desk.written())), teacher)
+            told, result.rounds, result.stopped = len(result.rounds), desk.rounds(), models.stopped
             for each in result.rounds[told:]:
                 on_round(each)
             asked, good = desk.tally(errors)
@@ -210,6 +174,60 @@ def generate(
             if not any(desk.open_drafts(each.model) for each in writers):
                 desk.plan((count or MOST) - good, errors, seed)
                 planned += 1
+
+
+@dataclass(slots=True)
+class _Models:
+    """The models of one run: each is served once, and asked until the budget or the user says stop."""
+
+    store: Store
+    folder: Path
+    stack: ExitStack
+    batch: bool
+    budget_usd: float | None
+    on_progress: Callable[[str, Progress], None]
+    show: Say
+    stopped: Literal["", "budget", "interrupted"] = ""
+    spent: bool = False
+    served: dict[str, TeacherSettings] = field(default_factory=dict)
+
+    def ask(self, what: str, work: Work[J], jobs: Sequence[J], settings: TeacherSettings) -> None:
+        """Ask all of these, if nothing has said stop.
+
+        Raises:
+            TeacherError: none was answered.
+            BudgetError: not even the first request of the run fits into the budget.
+        """
+        if self.stopped or not (jobs or self.batch):
+            return
+        try:
+            done = ask_or_post(
+                work,
+                jobs,
+                self.store,
+                self._ready(settings),
+                self.folder,
+                batch=self.batch,
+                budget_usd=self.budget_usd,
+                on_progress=lambda progress: self.on_progress(what, progress),
+                show=self.show,
+            )
+        except BudgetError:
+            if not self.spent:
+                raise
+            self.stopped = "budget"
+            return
+        self.spent = self.spent or done.done > 0
+        if jobs and not done.done and not done.stopped:
+            raise TeacherError(f"none of {len(jobs):,} requests for {what} was answered; run the command again")
+        self.stopped = done.stopped
+
+    def _ready(self, settings: TeacherSettings) -> TeacherSettings:
+        key = str((settings.model, settings.base_url, settings.gguf))
+        if key not in self.served:
+            self.served[key] = self.stack.enter_context(reached(settings, self.folder))
+        there = self.served[key]
+        return settings.model_copy(update={"base_url": there.base_url, "concurrency": there.concurrency})
 
 
 def _why(rounds: Sequence[Round], planned: int, tried: int, good: int, wanted: int, count: int | None) -> str:
