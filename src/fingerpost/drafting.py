@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ BEYOND: Form = "beyond"
 TEMPERATURE = 1.0
 ROUND = 120  # questions; more where that is less than LABEL_ROUND for each label
 LABEL_ROUND = 5
+VAIN = 3  # questions about a subject, none of them trusted
 SAMPLE_WORDS = 40  # longer messages of users are no samples
 
 Embed = Callable[[Sequence[Question]], "Array"]
@@ -227,6 +228,8 @@ class Desk:
                 if errors
                 else plan_round(self._task, known, count, f"{seed}/{number}")
             )
+            if self._task.fallback and not errors:
+                briefs = [*briefs, Brief(BEYOND, ())]  # for the round after it
         # Alike in form, they stand together: so the prompt cache stays warm.
         self._store.plan_drafts(
             Draft(0, number, brief.as_json(), self._mark, self._writers[i % len(self._writers)])
@@ -238,7 +241,7 @@ class Desk:
         good = [meant[key] for key in trusted(self._task, self._store)]
         usable = Counter((form_of.get(int(each.prompt or 0), "messages"), str(each.label)) for each in good)
         asked = Counter((brief.form, item.label) for _, brief in mine for item in brief.items)
-        beyond = [each for draft, brief in mine if brief.form == BEYOND for each in read_beyond(draft.raw)]
+        beyond = self._beyond(mine, {(int(each.prompt or 0), each.order) for each in good})
         languages = [LANGUAGES[each] for each in self._task.generate.languages]
         if not languages and self._language() not in ("", "en"):
             languages = [LANGUAGES[self._language()]]
@@ -251,6 +254,18 @@ class Desk:
             styles=self._style_weights(mine),
             languages=languages,
         )
+
+    def _beyond(self, mine: Sequence[tuple[Draft, Brief]], good: Container[tuple[int, int | None]]) -> list[str]:
+        """What the writer says is beyond the labels, less what seems not to be: nothing about it is ever confirmed."""
+        vain: Counter[str] = Counter()
+        fine: set[str] = set()
+        for draft, brief in mine:
+            for number, item in enumerate(brief.items):
+                if item.kind == "near":
+                    vain[item.about] += 1
+                    fine |= {item.about} if (draft.id, number) in good else set()
+        named = [each for draft, brief in mine if brief.form == BEYOND for each in read_beyond(draft.raw)]
+        return [each for each in dict.fromkeys(named) if each in fine or vain[each] < VAIN]
 
     # --- what is there
 

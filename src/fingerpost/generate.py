@@ -236,9 +236,9 @@ def _why(rounds: Sequence[Round], planned: int, tried: int, good: int, wanted: i
     `planned` rounds, `tried` questions and `wanted` ones are those of this run: an earlier failure is no reason.
     """
     if good >= (count or MOST):
-        return f"{good:,} questions are trusted" + ("" if count else ", the most without --count")
+        return f"there are {good:,} questions to learn from" + ("" if count else ", the most without --count")
     if tried >= MOST_ASKED * max(wanted, FEW):
-        return f"{tried:,} questions were asked for, and only {good:,} are trusted"
+        return f"{tried:,} questions were asked for, and there are only {good:,} to learn from"
     if planned > PATIENCE and all(each.kept < 0.1 * each.asked for each in rounds[-PATIENCE:]):
         return "the writer repeats itself: of the last rounds hardly anything is kept"
     if count is not None or len(rounds) <= PATIENCE:
