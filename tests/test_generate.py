@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from teacher import MEANS, Teacher, words
 
 from fingerpost.briefs import FORMS, PER_CALL, Error, Known, plan_errors, plan_round
+from fingerpost.drafting import VAIN
 from fingerpost.errors import BudgetError, TeacherError
 from fingerpost.gap import learning_curve, synthetic_gap
 from fingerpost.gate import KEPT, REASONS, Gate, fault, main_language
@@ -321,6 +322,20 @@ def test_what_the_teacher_does_not_confirm_is_no_training_row_until_a_person_has
     decided = next(q.id for q in store.questions("train") if q.id in border)
     store.add_verdicts([Verdict(decided, "person", "me", "billing")])
     assert decided in {each.id for each in from_store(task, store, "best", embed).train}
+
+
+def test_subjects_of_which_nothing_is_confirmed_are_dropped_and_new_ones_come(
+    store: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    teacher.reply = '{"action": "billing"}'
+    run(task, store, folder, count=200)
+    plans = [(each.round, Brief.of_json(each.brief)) for each in store.drafts()]
+    near = [(number, item.about) for number, brief in plans for item in brief.items if item.kind == "near"]
+    last = max(number for number, _ in plans)
+    assert last > 3 and len({number for number, brief in plans if brief.form == "beyond"}) == last + 1
+    for number, about in near:
+        assert sum(before < number and subject == about for before, subject in near) < VAIN
+    assert {about for number, about in near if number == last} - {about for number, about in near if number == 1}
 
 
 @pytest.mark.parametrize(
