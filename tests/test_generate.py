@@ -29,7 +29,7 @@ from fingerpost.ingest import import_file
 from fingerpost.prompt.writing import Brief, Item, read_beyond, read_written, surplus, write, written_schema
 from fingerpost.store import Store
 from fingerpost.task import task_of_labels
-from fingerpost.text import question_id, share
+from fingerpost.text import question_id, share, spoken
 from fingerpost.types import Conversation, Label, Message, Question, StudentSettings, Task, Verdict
 
 SHOP = Task(
@@ -109,6 +109,24 @@ def test_near_labels_stand_side_by_side_and_some_questions_on_their_border() -> 
     border = [item for brief in plan for item in brief.items if item.kind == "border"]
     assert border and all(item.about == known.close[item.label][0] for item in border)
     assert any("it looks as if it meant" in write(task, brief)[-1]["content"] for brief in plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "named"),
+    [
+        ("pto_request", "ask to take days off", True),
+        ("17", "ask to take days off", False),
+        ("take days off", "", False),
+    ],
+)
+def test_a_label_is_asked_for_by_its_name_alone_where_that_says_more(name: str, description: str, named: bool) -> None:
+    labels = (Label(name=name, description=description), Label(name="x", description="x"))
+    task = task_of_labels("t", [name, "x"]).model_copy(update={"labels": labels})
+    plan = plan_round(task, Known(), 200, "0")
+    wanted = [write(task, brief)[-1]["content"] for brief in plan]
+    assert any(item.kind == "named" for brief in plan for item in brief.items) == named
+    assert named == any(f"All 6 users want the same: {spoken(name)}. " in each for each in wanted) or not description
+    assert all(f"({name})" not in each for each in wanted)
 
 
 def test_real_questions_set_the_manner_and_errors_come_up_in_turn() -> None:

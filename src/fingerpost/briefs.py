@@ -18,7 +18,7 @@ from fingerpost.types import Task
 
 PER_CALL: Mapping[Form, int] = {"messages": 5, "wordings": 6, "follow_ups": 3}
 FORMS: Mapping[Form, float] = {"messages": 0.62, "wordings": 0.32, "follow_ups": 0.06}
-"""Shares of the calls, and how many questions each asks for."""
+"""By form: how many questions a call asks for, and the share of the calls."""
 FALLBACK_SHARE = 4.0  # of messages; what belongs nowhere is wider than any label
 BORDER, CLOSE = 0.1, 0.5  # shares: of questions, of calls with near labels side by side
 NAMED = 0.3  # of labels whose name has other words than their description
@@ -41,9 +41,9 @@ class Error:
 class Known:
     """What a plan goes by.
 
-    `trusted` and `asked` count questions by form and label, those to learn from and those asked for; `close` are each label's nearest ones,
-    `beyond` things that no label covers; `real` are texts that users wrote; `styles` weigh the styles by what is told
-    of them; `languages` are names of languages.
+    `trusted` and `asked` count questions by form and label, those to learn from and those asked for; `close` are each
+    label's nearest ones, `beyond` things that no label covers; `real` are texts that users wrote; `styles` weigh the
+    styles by what is told of them; `languages` are names of languages.
     """
 
     trusted: Mapping[tuple[Form, str], int] = field(default_factory=dict)

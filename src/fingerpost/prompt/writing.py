@@ -46,8 +46,8 @@ class Item:
 class Brief:
     """What a writer is asked for in one call: a message for each item.
 
-    Several labels side by side are kept apart from each other; wordings of one label, asked for at once, are each other
-    than those before, and so find the words that its description does not have. `samples` are messages of users whose
+    Several labels side by side are kept apart from each other. Wordings of one label, asked for at once, differ from
+    those before them, and so find words that its description does not have. `samples` are messages of users whose
     manner is to be met.
     """
 
@@ -110,8 +110,9 @@ def meaning(label: Label) -> str:
 
 
 def telling(label: Label) -> bool:
-    """Whether the name has words that the description does not have: users may have them."""
-    return bool(set(spoken(label.name).split()) - set(spoken(meaning(label)).split()))
+    """Whether the name has words that the description does not have: users may have them. A number is no word."""
+    more = set(spoken(label.name).split()) - set(spoken(meaning(label)).split())
+    return any(re.search(r"[^\W\d_]", word) for word in more)
 
 
 def _messages_wanted(task: Task, brief: Brief) -> str:
