@@ -501,7 +501,7 @@ def test_the_command_tells_what_it_does(folder: Path, cli: Any) -> None:
     assert refused.returncode == 2 and "add --yes" in refused.stderr and "at most $" in refused.stdout
     done = cli("generate", "--count", "20", "--yes")
     assert done.returncode == 0, done.stderr
-    assert "round 1: " in done.stdout and "confirmed blind" in done.stdout and "ended: 2" in done.stdout
+    assert "round 1: " in done.stdout and "confirmed blind" in done.stdout and "ended: there are 2" in done.stdout
     status = cli("status").stdout
     assert "written by test-model: 2" in status and "next: fingerpost train" in status
     missing = cli("generate", "--from-errors", "--yes")
