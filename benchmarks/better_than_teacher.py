@@ -30,18 +30,19 @@ from typing import Any
 
 import numpy as np
 
-from fingerpost.consensus import Array, Rows
-from fingerpost.evidence import Evidence, agree, ground
-from fingerpost.examples import REVIEWED_WEIGHT
-from fingerpost.queue import choose
-from fingerpost.students.encoder.head import Head
+from fingerpost.consensus.evidence import Evidence, agree, ground
+from fingerpost.consensus.model import Array, Rows
+from fingerpost.consensus.selection import choose
+from fingerpost.core.types import Label
+from fingerpost.students.denoise import Cleaned, clean, fit_cleaned
+from fingerpost.students.denoise import Rows as Examples
+from fingerpost.students.encoder.finetune import LABEL_SMOOTHING, network_of, predict_logits, tune
 from fingerpost.students.encoder.network import Encoder, repeatable
-from fingerpost.students.encoder.noise import Cleaned, clean, fit_cleaned
-from fingerpost.students.encoder.noise import Rows as Examples
 from fingerpost.students.encoder.source import DEFAULT
-from fingerpost.students.encoder.training import LABEL_SMOOTHING, MAX_TOKENS, network_of
-from fingerpost.students.encoder.tune import predict_logits, tune
-from fingerpost.types import Label, Task
+from fingerpost.students.encoder.train import MAX_TOKENS
+from fingerpost.students.linear import Head
+from fingerpost.task.settings import Task
+from fingerpost.training.dataset import REVIEWED_WEIGHT
 
 BATCH = 25
 METHODS = ("random", "queue", "cleanlab", "consensus")

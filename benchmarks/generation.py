@@ -34,14 +34,14 @@ from numpy.typing import NDArray
 from unique import unique
 
 from fingerpost import load
-from fingerpost.cli.project import Project
-from fingerpost.examples import from_store
+from fingerpost.core.text import normalise
+from fingerpost.evaluation.metrics import exact_mcnemar, proportion
 from fingerpost.llm import gguf
-from fingerpost.metrics import exact_mcnemar, proportion
+from fingerpost.project import Project
+from fingerpost.students.denoise import clean, fit_cleaned
 from fingerpost.students.encoder.network import Encoder, repeatable
-from fingerpost.students.encoder.noise import clean, fit_cleaned
-from fingerpost.students.encoder.training import MAX_TOKENS, rows_of
-from fingerpost.text import normalise
+from fingerpost.students.encoder.train import MAX_TOKENS, rows_of
+from fingerpost.training.dataset import from_store
 
 ABOUT = "an assistant about work"
 ASKED, ATTEMPTS, TEMPERATURE = 25, 200, 1.0

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import openai
 
-from fingerpost.ingest import import_file
-from fingerpost.label import label, plan
-from fingerpost.store import Store
-from fingerpost.types import Label, Task, TeacherSettings
+from fingerpost.core.types import Label
+from fingerpost.data.importer import import_file
+from fingerpost.labelling.label import label, plan
+from fingerpost.store.project import Store
+from fingerpost.task.settings import Task, TeacherSettings
 
 DELAY_S, CONCURRENCY = 0.3, 32
 SERVER = Path(__file__).parent.parent / "tests" / "teacher.py"

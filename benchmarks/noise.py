@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerpost.students.encoder.head import neighbour_votes, out_of_fold
+from fingerpost.core.text import share
+from fingerpost.core.types import Label
+from fingerpost.students.denoise import Rows, clean, fit_cleaned
+from fingerpost.students.encoder.finetune import LABEL_SMOOTHING, Epoch, network_of, predict_logits, tune
 from fingerpost.students.encoder.network import Encoder, repeatable
-from fingerpost.students.encoder.noise import Rows, clean, fit_cleaned
 from fingerpost.students.encoder.source import DEFAULT
-from fingerpost.students.encoder.training import LABEL_SMOOTHING, MAX_TOKENS, network_of
-from fingerpost.students.encoder.tune import Epoch, predict_logits, tune
-from fingerpost.text import share
-from fingerpost.types import Label, Task
+from fingerpost.students.encoder.train import MAX_TOKENS
+from fingerpost.students.linear import neighbour_votes, out_of_fold
+from fingerpost.task.settings import Task
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0)
 

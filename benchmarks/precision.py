@@ -23,11 +23,12 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from tokenizers import Tokenizer
 
 from fingerpost.students.encoder.export import export_graph, quantise
-from fingerpost.students.encoder.head import Head
+from fingerpost.students.encoder.finetune import network_of
 from fingerpost.students.encoder.network import SCALE, Encoder, repeatable
 from fingerpost.students.encoder.predict import limited, open_session, softmax
-from fingerpost.students.encoder.training import MAX_TOKENS, network_of
-from fingerpost.task import load_task
+from fingerpost.students.encoder.train import MAX_TOKENS
+from fingerpost.students.linear import Head
+from fingerpost.task.loader import load_task
 
 BATCH = 8
 

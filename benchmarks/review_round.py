@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fingerpost.evidence import Evidence, agree, ground
-from fingerpost.queue import choose
+from fingerpost.consensus.evidence import Evidence, agree, ground
+from fingerpost.consensus.selection import choose
 
 WIDTH, BATCH = 384, 25
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fingerpost.cli.project import Project
-from fingerpost.grouping import Alike
+from fingerpost.data.duplicates import Alike
+from fingerpost.project import Project
 
 NEAR = 0.95
 

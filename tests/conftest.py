@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 from teacher import LABELS, Teacher
 
-from fingerpost.store import Store
-from fingerpost.task import load_task
-from fingerpost.types import Manifest, Task
+from fingerpost.store.project import Store
+from fingerpost.students.folder import Manifest
+from fingerpost.task.loader import load_task
+from fingerpost.task.settings import Task
 
 if TYPE_CHECKING:
     from serving import Serving
@@ -161,8 +162,9 @@ def write_labelled(file: Path, test: bool = True) -> Path:
 @pytest.fixture(scope="session")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder, trained once for all tests that only read it."""
-    from fingerpost.intake import Columns
-    from fingerpost.train import from_file, train
+    from fingerpost.data.rows import Columns
+    from fingerpost.training.dataset import from_file
+    from fingerpost.training.train import train
 
     folder = tmp_path_factory.mktemp("student")
     data = from_file(write_labelled(folder / "data.csv"), Columns())

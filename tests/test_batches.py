@@ -13,12 +13,12 @@ from conftest import question_text, write_questions
 from serving import Serving
 from teacher import Teacher
 
-from fingerpost.deciding import STEP, Wanted
-from fingerpost.errors import BudgetError, TeacherError
-from fingerpost.ingest import import_file
-from fingerpost.label import label, plan
-from fingerpost.store import Store
-from fingerpost.types import Task
+from fingerpost.core.errors import BudgetError, TeacherError
+from fingerpost.data.importer import import_file
+from fingerpost.labelling.label import label, plan
+from fingerpost.labelling.requests import STEP, Wanted
+from fingerpost.store.project import Store
+from fingerpost.task.settings import Task
 
 COST = (40 * 1.0 + 60 * 0.5 + 5 * 4.0) / 2e6  # of one answer of the test teacher, in a batch
 

@@ -14,13 +14,13 @@ from conftest import TASK, TEXTS
 from serving import Serving, wait
 from teacher import Teacher
 
-from fingerpost.ingest import import_file, import_log
-from fingerpost.intake import Columns
-from fingerpost.server.cascade import FAILURES, MOST_OPEN_S, OPEN_S, Attempt, Breaker
-from fingerpost.store import Store
-from fingerpost.store.served import ServerStore
-from fingerpost.task import load_task
-from fingerpost.types import Verdict
+from fingerpost.core.types import Verdict
+from fingerpost.data.importer import import_file, import_log
+from fingerpost.data.rows import Columns
+from fingerpost.server.inference.breaker import FAILURES, MOST_OPEN_S, OPEN_S, Attempt, Breaker
+from fingerpost.store.project import Store
+from fingerpost.store.server import ServerStore
+from fingerpost.task.loader import load_task
 
 UNSURE = "zzz qqq billing xxx"
 
@@ -223,7 +223,7 @@ def test_the_teachers_answers_are_imported_as_verdicts(
 
 def project_with_dev(folder: Path, student: Path, right: float) -> None:
     """A project whose model has said of 300 dev questions what the teacher and a person said, as often as `right`."""
-    from fingerpost.artifact import DEV_ANSWERS, MANIFEST, DevAnswer, sha256, write_dev_answers
+    from fingerpost.students.folder import DEV_ANSWERS, MANIFEST, DevAnswer, sha256, write_dev_answers
 
     model = folder / "model"
     shutil.copytree(student, model)

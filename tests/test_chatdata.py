@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.chatdata import (
+from fingerpost.core.errors import InputError
+from fingerpost.core.types import Message
+from fingerpost.data.chat import as_classification, examples_of, read_chat
+from fingerpost.task.reply_format import (
+    Frame,
     NoClassification,
-    as_classification,
-    examples_of,
+    ReplyForm,
     find_form,
     find_frame,
     label_in,
     labels_of,
-    read_chat,
     render,
     value_in,
 )
-from fingerpost.errors import InputError
-from fingerpost.types import Frame, Message, ReplyForm
 
 NAMES = ["get_payslip", "get_policy", "other"]
 
@@ -181,7 +181,7 @@ def test_validation_rows_that_do_not_fit_are_counted(tmp_path: Path) -> None:
 def test_a_teachers_reply_is_read_in_other_forms_too() -> None:
     replies = ["<l>a</l>", "<l>b</l>"] * 6
     form, _, _ = find_form(replies)
-    from fingerpost.task import task_of_labels
+    from fingerpost.task.loader import task_of_labels
 
     task = task_of_labels("t", ["a", "b"])
     assert label_in(form, task, "<l>b</l>") == "b"

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fingerpost.consensus import Array, consensus, metric, pooled
-from fingerpost.evidence import Evidence, agree, ground
-from fingerpost.queue import choose
+from fingerpost.consensus.evidence import Evidence, agree, ground
+from fingerpost.consensus.model import Array, consensus, metric, pooled
+from fingerpost.consensus.selection import choose
 
 LABELS, EACH, WIDTH = 6, 40, 24
 NONE = np.array([], dtype=np.int64)
@@ -151,7 +151,7 @@ def test_the_queue_asks_where_the_label_is_doubtful() -> None:
 
 
 def test_many_reviews_are_thinned_and_still_all_stand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fingerpost.consensus.ANCHORS", 30)
+    monkeypatch.setattr("fingerpost.consensus.model.ANCHORS", 30)
     vectors, gold = world(9)
     case = evidence(vectors, np.where(gold == 2, 5, gold), gold, np.arange(0, 240, 2))
     on = ground(case)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from fingerpost.cutoff import at_least, choose_cutoff
+from fingerpost.students.cutoff import at_least, choose_cutoff
 
 
 @pytest.mark.parametrize(("right", "n"), [(1, 1), (9, 10), (50, 50), (290, 300), (3, 17)])

@@ -12,14 +12,16 @@ import pytest
 from conftest import TEXTS, write_labelled
 
 import fingerpost
-from fingerpost.artifact import dev_answers, read_manifest
-from fingerpost.errors import InputError, ModelError
-from fingerpost.intake import Columns
+from fingerpost.core.errors import InputError, ModelError
+from fingerpost.core.types import Example, Label, Message
+from fingerpost.data.rows import Columns
+from fingerpost.students.denoise import Rows, clean
 from fingerpost.students.encoder import training as fitting
-from fingerpost.students.encoder.head import Head, fit_head, neighbour_votes
-from fingerpost.students.encoder.noise import Rows, clean
-from fingerpost.train import from_file, train
-from fingerpost.types import Example, Label, Message, Task
+from fingerpost.students.folder import dev_answers, read_manifest
+from fingerpost.students.linear import Head, fit_head, neighbour_votes
+from fingerpost.task.settings import Task
+from fingerpost.training.dataset import from_file
+from fingerpost.training.train import train
 
 
 def test_a_trained_student_predicts_with_calibrated_scores(student: Path) -> None:

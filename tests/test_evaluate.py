@@ -10,24 +10,18 @@ import pytest
 from conftest import TEXTS, write_labelled
 
 import fingerpost
-from fingerpost.compare import TestRow
-from fingerpost.errors import InputError
-from fingerpost.evaluate import (
-    Contestant,
-    Recorded,
-    evaluate,
-    learning_curve,
-    rows_from_file,
-    rows_from_store,
-    teachers_from_store,
-)
-from fingerpost.ingest import import_file
-from fingerpost.intake import Columns
-from fingerpost.report import page, tables
-from fingerpost.store import Store
-from fingerpost.text import question_id
-from fingerpost.train import from_file
-from fingerpost.types import Message, Prediction, Report, Task, Usage, Verdict
+from fingerpost.core.errors import InputError
+from fingerpost.core.text import question_id
+from fingerpost.core.types import Message, Prediction, Usage, Verdict
+from fingerpost.data.importer import import_file
+from fingerpost.data.rows import Columns
+from fingerpost.evaluation.evaluate import Contestant, Recorded, evaluate, learning_curve, teachers_from_store
+from fingerpost.evaluation.report import page, tables
+from fingerpost.evaluation.results import Report
+from fingerpost.evaluation.rows import TestRow, rows_from_file, rows_from_store
+from fingerpost.store.project import Store
+from fingerpost.task.settings import Task
+from fingerpost.training.dataset import from_file
 
 LABELS = ["billing", "delivery", "other"]
 

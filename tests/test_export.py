@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from fingerpost.errors import InputError
-from fingerpost.export import count_tokens, export
-from fingerpost.ingest import import_file
-from fingerpost.intake import Columns
-from fingerpost.store import Store
-from fingerpost.types import Label, Task
+from fingerpost.core.errors import InputError
+from fingerpost.core.types import Label
+from fingerpost.data.importer import import_file
+from fingerpost.data.rows import Columns
+from fingerpost.store.project import Store
+from fingerpost.task.settings import Task
+from fingerpost.training.export import count_tokens, export
 
 
 @pytest.fixture

@@ -19,18 +19,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from teacher import MEANS, Teacher, words
 
-from fingerpost.briefs import FORMS, PER_CALL, Error, Known, plan_errors, plan_round
-from fingerpost.drafting import VAIN
-from fingerpost.errors import BudgetError, TeacherError
-from fingerpost.gap import learning_curve, synthetic_gap
-from fingerpost.gate import KEPT, REASONS, Gate, fault, main_language
-from fingerpost.generate import Generated, errors_of, generate
-from fingerpost.ingest import import_file
-from fingerpost.prompt.writing import Brief, Item, read_beyond, read_written, surplus, write, written_schema
-from fingerpost.store import Store
-from fingerpost.task import task_of_labels
-from fingerpost.text import question_id, share, spoken
-from fingerpost.types import Conversation, Label, Message, Question, StudentSettings, Task, Verdict
+from fingerpost.core.errors import BudgetError, TeacherError
+from fingerpost.core.text import question_id, share, spoken
+from fingerpost.core.types import Conversation, Label, Message, Question, Verdict
+from fingerpost.data.importer import import_file
+from fingerpost.generation.brief import Brief, Item
+from fingerpost.generation.filters import KEPT, REASONS, Gate, fault, main_language
+from fingerpost.generation.generate import Generated, errors_of, generate
+from fingerpost.generation.plan import FORMS, PER_CALL, Error, Known, plan_errors, plan_round
+from fingerpost.generation.prompts import read_beyond, read_written, surplus, write, written_schema
+from fingerpost.generation.quality import learning_curve, synthetic_gap
+from fingerpost.generation.rounds import VAIN
+from fingerpost.store.project import Store
+from fingerpost.task.loader import task_of_labels
+from fingerpost.task.settings import StudentSettings, Task
 
 SHOP = Task(
     name="shop",
@@ -327,7 +329,7 @@ def _properties(body: dict[str, Any]) -> dict[str, Any]:
 def test_what_the_teacher_does_not_confirm_is_no_training_row_until_a_person_has_decided(
     store: Store, task: Task, folder: Path, teacher: Teacher
 ) -> None:
-    from fingerpost.examples import from_store
+    from fingerpost.training.dataset import from_store
 
     teacher.reply = '{"action": "other"}'
     done = run(task, store, folder, count=40)
@@ -480,7 +482,7 @@ def test_in_batches_at_half_the_price(store: Store, task: Task, folder: Path, te
 def test_more_like_the_dev_questions_that_a_student_gets_wrong(
     store: Store, task: Task, folder: Path, teacher: Teacher, student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fingerpost.generate.UNSURE", 1.01)
+    monkeypatch.setattr("fingerpost.generation.generate.UNSURE", 1.01)
     import_file(store, task, write_labelled(folder / "data.csv"))
     errors = errors_of(task, store, student)
     dev = {each.messages[0].content for each in store.questions("dev")}

@@ -9,12 +9,12 @@ import psutil
 import pytest
 from conftest import write_questions
 
-from fingerpost.errors import TeacherError
-from fingerpost.ingest import import_file
-from fingerpost.label import label, plan
+from fingerpost.core.errors import TeacherError
+from fingerpost.data.importer import import_file
+from fingerpost.labelling.label import label, plan
 from fingerpost.llm.gguf import serving
-from fingerpost.store import Store
-from fingerpost.types import Task
+from fingerpost.store.project import Store
+from fingerpost.task.settings import Task
 
 
 def test_a_file_that_is_no_model_is_refused_and_nothing_is_left_running(tmp_path: Path) -> None:

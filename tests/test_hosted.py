@@ -20,12 +20,12 @@ from conftest import write_labelled
 from serving import Serving, chat_lines, finished, upload, wait
 
 import fingerpost
-from fingerpost.artifact import read_manifest
-from fingerpost.errors import InputError, ModelError
+from fingerpost.core.errors import InputError, ModelError
+from fingerpost.core.types import Example, Message
 from fingerpost.students import hosted
-from fingerpost.task import task_of_labels
-from fingerpost.train import from_file
-from fingerpost.types import Example, Message
+from fingerpost.students.folder import read_manifest
+from fingerpost.task.loader import task_of_labels
+from fingerpost.training.dataset import from_file
 
 CLI = [sys.executable, "-m", "fingerpost"]
 
@@ -70,8 +70,8 @@ def test_a_crash_costs_no_second_job_and_the_model_predicts(server: Serving, tmp
 
 @pytest.mark.slow
 def test_a_hosted_model_is_measured_like_any_other(server: Serving, tuned: str, tmp_path: Path) -> None:
-    from fingerpost.artifact import write_manifest
-    from fingerpost.types import Label, Manifest
+    from fingerpost.core.types import Label
+    from fingerpost.students.folder import Manifest, write_manifest
 
     (tmp_path / "hosted").mkdir()
     where = {"model": tuned, "base_url": server.url, "key_env": "NO_KEY", "job": "j"}
@@ -176,7 +176,7 @@ def test_the_end_of_a_job_is_told_and_signed(tmp_path: Path) -> None:
 def test_what_is_uploaded_is_what_export_writes(
     tmp_path: Path, cli: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    from fingerpost.intake import Columns
+    from fingerpost.data.rows import Columns
 
     data = from_file(write_labelled(tmp_path / "data.csv"), Columns())
     line = json.loads(hosted.lines_of(data.task, data.train)[0])
@@ -185,8 +185,8 @@ def test_what_is_uploaded_is_what_export_writes(
 
 
 def test_a_strangers_model_folder_gets_no_key(tmp_path: Path, server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fingerpost.artifact import write_manifest
-    from fingerpost.types import Label, Manifest
+    from fingerpost.core.types import Label
+    from fingerpost.students.folder import Manifest, write_manifest
 
     (tmp_path / "model").mkdir()
     where = {"model": "ft:x", "base_url": "https://example.org/v1", "key_env": "SECRET", "job": "j"}

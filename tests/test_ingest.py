@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.grouping import New, place
-from fingerpost.ingest import import_file
-from fingerpost.intake import Columns
-from fingerpost.store import Store
-from fingerpost.text import question_id
-from fingerpost.types import Message, Question, Split, SplitSettings, Task
+from fingerpost.core.text import question_id
+from fingerpost.core.types import Message, Question, Split
+from fingerpost.data.importer import import_file
+from fingerpost.data.rows import Columns
+from fingerpost.data.splits import New, place
+from fingerpost.store.project import Store
+from fingerpost.task.settings import SplitSettings, Task
 
 
 def new(text: str, wanted: Split | None = None) -> New:

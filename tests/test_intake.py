@@ -7,9 +7,12 @@ from typing import Any
 import polars
 import pytest
 
-from fingerpost.errors import InputError
-from fingerpost.intake import Columns, Item, Rejected, columns, read_items, read_rows, writing
-from fingerpost.types import Label, Message, Task
+from fingerpost.core.errors import InputError
+from fingerpost.core.types import Label, Message
+from fingerpost.data.files import columns, read_rows
+from fingerpost.data.rows import Columns, Item, Rejected, read_items
+from fingerpost.data.writers import writing
+from fingerpost.task.settings import Task
 
 TASK = Task(name="t", labels=(Label(name="a", code=1), Label(name="b")))
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from conftest import lines_of, teacher_process, write_questions
 
-from fingerpost.ingest import import_file
-from fingerpost.label import plan
-from fingerpost.store import Store
-from fingerpost.task import load_task
+from fingerpost.data.importer import import_file
+from fingerpost.labelling.label import plan
+from fingerpost.store.project import Store
+from fingerpost.task.loader import load_task
 
 KILLS, QUESTIONS, CONCURRENCY = 20, 600, 4
 COST = (40 * 1.0 + 60 * 0.5 + 5 * 4.0) / 1e6

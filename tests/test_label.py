@@ -10,14 +10,14 @@ import pytest
 from conftest import question_text, write_questions
 from teacher import USAGE, Teacher
 
-from fingerpost.bias import position_bias
-from fingerpost.deciding import Wanted
-from fingerpost.errors import BudgetError, TaskError, TeacherError
-from fingerpost.ingest import import_file
-from fingerpost.label import Plan, label, plan
-from fingerpost.prompt import label_order
-from fingerpost.store import Store
-from fingerpost.types import Task
+from fingerpost.core.errors import BudgetError, TaskError, TeacherError
+from fingerpost.data.importer import import_file
+from fingerpost.labelling.label import Plan, label, plan
+from fingerpost.labelling.position_bias import position_bias
+from fingerpost.labelling.requests import Wanted
+from fingerpost.store.project import Store
+from fingerpost.task.prompt import label_order
+from fingerpost.task.settings import Task
 
 COST = (40 * 1.0 + 60 * 0.5 + 5 * 4.0) / 1e6  # of one answer of the test teacher
 
@@ -80,7 +80,7 @@ def test_votes_ask_in_different_orders_and_measure_position_bias(
 
 
 def test_a_teacher_that_always_takes_the_first_label_is_found_out(task: Task) -> None:
-    from fingerpost.types import Verdict
+    from fingerpost.core.types import Verdict
 
     verdicts = [
         Verdict(f"q{i}", "teacher", "m", label_order(task, order, 3)[0], prompt="p", order=order)
@@ -127,7 +127,7 @@ def test_a_rate_limit_holds_all_requests_back_for_as_long_as_it_says(
 def test_requests_a_minute_are_respected(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
     import asyncio
 
-    from fingerpost.llm.chat import ChatModel
+    from fingerpost.llm.client import ChatModel
 
     limited = with_teacher(task, requests_per_minute=5, concurrency=8).teacher
     assert limited is not None

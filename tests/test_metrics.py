@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from fingerpost import metrics
+from fingerpost.evaluation import metrics
 
 
 def flags(right: int, wrong: int) -> np.ndarray:

@@ -7,17 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.prompt import (
-    label_order,
-    order_number,
-    parse,
-    prompt_fingerprint,
-    render,
-    reply,
-    resolve,
-    system_prompt,
-)
-from fingerpost.types import Label, Message, Task
+from fingerpost.core.types import Label, Message
+from fingerpost.task.prompt import label_order, order_number, prompt_fingerprint, render, reply, system_prompt
+from fingerpost.task.replies import parse, resolve
+from fingerpost.task.settings import Task
 
 TASK = Task(
     name="hr",

@@ -18,18 +18,22 @@ from hypothesis import strategies as st
 from teacher import Teacher
 
 from fingerpost.cli.review import _numbers
-from fingerpost.consensus import Array
-from fingerpost.errors import InputError
-from fingerpost.evaluate import label_quality
-from fingerpost.examples import fingerprint_of, from_store
-from fingerpost.export import export
-from fingerpost.opinions import WITHDRAWN, current, shares
-from fingerpost.review import Review, Sample, strokes, take_back
-from fingerpost.store import Store
+from fingerpost.consensus.history import strokes, take_back
+from fingerpost.consensus.model import Array
+from fingerpost.consensus.review import Review
+from fingerpost.consensus.session import Sample
+from fingerpost.core.errors import InputError
+from fingerpost.core.text import question_id
+from fingerpost.core.types import Message, Question, Verdict
+from fingerpost.core.verdicts import WITHDRAWN, current, shares
+from fingerpost.data.splits import split_of
+from fingerpost.evaluation.evaluate import label_quality
+from fingerpost.store.project import Store
 from fingerpost.students.encoder.vectors import vectors_of
-from fingerpost.task import load_task
-from fingerpost.text import question_id, split_of
-from fingerpost.types import Message, Question, SplitSettings, StudentSettings, Task, Verdict
+from fingerpost.task.loader import load_task
+from fingerpost.task.settings import SplitSettings, StudentSettings, Task
+from fingerpost.training.dataset import fingerprint_of, from_store
+from fingerpost.training.export import export
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 Vectors = Callable[[Sequence[Question]], Array]

@@ -18,7 +18,7 @@ import pytest
 from conftest import TEXTS, write_labelled
 from serving import Serving, chat_lines, finished, messages_of, upload, wait
 
-from fingerpost.store import Store
+from fingerpost.store.project import Store
 
 
 def test_a_job_from_files_to_model(server: Serving, tuned: str) -> None:
@@ -444,7 +444,7 @@ def test_the_log_is_the_next_import(
 
 
 def test_without_a_log_nothing_is_kept(tmp_path: Path, student: Path) -> None:
-    from fingerpost.store.served import ServerStore
+    from fingerpost.store.server import ServerStore
 
     with Serving(tmp_path, f"student={student}", "--no-log-requests") as server:
         assert server.ask("my invoice is wrong").status_code == 200
@@ -454,8 +454,9 @@ def test_without_a_log_nothing_is_kept(tmp_path: Path, student: Path) -> None:
 
 
 def test_a_model_is_swapped_without_a_lost_request(tmp_path: Path, student: Path) -> None:
-    from fingerpost.intake import Columns
-    from fingerpost.train import from_file, train
+    from fingerpost.data.rows import Columns
+    from fingerpost.training.dataset import from_file
+    from fingerpost.training.train import train
 
     model = tmp_path / "model"
     data = from_file(write_labelled(tmp_path / "data.csv"), Columns())

@@ -22,7 +22,7 @@ import psutil
 import pytest
 from serving import Serving, chat_lines, finished, messages_of, upload, wait
 
-from fingerpost.store.served import JOBS, ServerStore
+from fingerpost.store.server import JOBS, ServerStore
 
 
 def worker_of(server: Serving) -> psutil.Process | None:

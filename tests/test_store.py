@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fingerpost.errors import InputError
-from fingerpost.store import Call, Settlement, Store
-from fingerpost.types import Message, Question, Usage, Verdict
+from fingerpost.core.errors import InputError
+from fingerpost.core.types import Message, Question, Usage, Verdict
+from fingerpost.store.ledger import Call, Settlement
+from fingerpost.store.project import Store
 
 
 def question(name: str, split: str = "train") -> Question:
@@ -132,7 +133,7 @@ def test_the_committed_sum_never_exceeds_the_budget(
 
 
 def test_what_the_server_keeps_is_bounded_and_forgotten(tmp_path: Path) -> None:
-    from fingerpost.store.served import JOBS, ServerStore, new_id
+    from fingerpost.store.server import JOBS, ServerStore, new_id
 
     served = ServerStore(tmp_path / "served.db")
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fingerpost.errors import TaskError
-from fingerpost.task import load_task, render_task, task_of_labels
+from fingerpost.core.errors import TaskError
+from fingerpost.task.loader import load_task, task_of_labels
+from fingerpost.task.template import render_task
 
 GOOD = """\
 name = "shop"

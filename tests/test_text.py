@@ -3,8 +3,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.text import encoder_input, fold, normalise, preview, question_id, shingles, split_of, spoken
-from fingerpost.types import Message, SplitSettings
+from fingerpost.core.text import encoder_input, fold, normalise, preview, question_id, shingles, spoken
+from fingerpost.core.types import Message
+from fingerpost.data.splits import split_of
+from fingerpost.task.settings import SplitSettings
 
 
 @given(st.text())

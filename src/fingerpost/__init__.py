@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from fingerpost.errors import FingerpostError
-    from fingerpost.students import load
-    from fingerpost.types import Message, Prediction, Predictor
+from fingerpost.core.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from fingerpost.core.errors import FingerpostError
+    from fingerpost.core.types import Message, Prediction, Predictor
+    from fingerpost.students import load
+
+
 __all__ = ["FingerpostError", "Message", "Prediction", "Predictor", "__version__", "load"]
 
 _HOMES = {
-    "FingerpostError": "fingerpost.errors",
-    "Message": "fingerpost.types",
-    "Prediction": "fingerpost.types",
-    "Predictor": "fingerpost.types",
+    "FingerpostError": "fingerpost.core.errors",
+    "Message": "fingerpost.core.types",
+    "Prediction": "fingerpost.core.types",
+    "Predictor": "fingerpost.core.types",
     "load": "fingerpost.students",
 }
 

@@ -6,9 +6,25 @@ import sys
 
 import typer
 
-from fingerpost import __version__
-from fingerpost.cli import costs, define, generate, label, learn, path, predict, questions, review, serve
-from fingerpost.errors import FingerpostError
+from fingerpost.cli import (
+    costs,
+    define,
+    evaluate,
+    export,
+    generate,
+    import_,
+    init,
+    keys,
+    label,
+    predict,
+    review,
+    run,
+    serve,
+    status,
+    train,
+)
+from fingerpost.core.errors import FingerpostError
+from fingerpost.core.version import __version__
 
 app = typer.Typer(
     name="fingerpost",
@@ -21,23 +37,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    questions.init,
-    questions.import_,
+    init.init,
+    import_.import_,
     generate.generate,
     label.label,
     review.review,
     define.define,
-    learn.train,
-    learn.evaluate,
+    train.train,
+    evaluate.evaluate,
     predict.predict,
-    questions.export,
+    export.export,
     serve.serve,
-    path.run,
-    path.status,
+    run.run,
+    status.status,
     costs.costs,
 ):
     app.command(command.__name__.rstrip("_"))(command)
-app.add_typer(serve.keys, name="keys")
+app.add_typer(keys.keys, name="keys")
 
 
 def _version(asked: bool) -> None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.project import Project, console
+from fingerpost.cli.console import console
+from fingerpost.project import Project
 
 if TYPE_CHECKING:
     from fingerpost.store.ledger import Line
-    from fingerpost.types import Task
+    from fingerpost.task.settings import Task
 
 
 WIDE = 160  # characters, for a file or another program
@@ -62,9 +63,9 @@ def costs(folder: Annotated[Path, typer.Argument(help="The project's folder.")] 
 
 def naively(task: Task, line: Line) -> float | None:
     """The cost of the same calls in US dollars, had nothing been cached or batched; None where no price is known."""
-    from fingerpost.errors import TeacherError
+    from fingerpost.core.errors import TeacherError
+    from fingerpost.core.types import Usage
     from fingerpost.llm.prices import cost
-    from fingerpost.types import Usage
 
     known = [each for each in (task.teacher, *task.generate.writers) if each is not None and each.model == line.model]
     if not known:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.project import Budget, Folder, Project, Yes, price_agreed
+from fingerpost.cli.console import price_agreed
+from fingerpost.cli.options import Budget, Folder, Yes
+from fingerpost.project import Project
 
 if TYPE_CHECKING:
-    from fingerpost.define import Misread, Proposal
-    from fingerpost.store import Store
+    from fingerpost.labelling.descriptions import Misread, Proposal
+    from fingerpost.store.project import Store
 
 
 def define(
@@ -23,8 +25,9 @@ def define(
     write: Annotated[bool, typer.Option("--write", help="Write all proposals into task.toml, unasked.")] = False,
 ) -> None:
     """Have the teacher describe better the labels that reviews show it misreads."""
-    from fingerpost import define as step
-    from fingerpost.task import TASK_FILE, redescribe
+    from fingerpost.labelling import descriptions as step
+    from fingerpost.task.loader import TASK_FILE
+    from fingerpost.task.template import redescribe
 
     project = Project(folder)
     with project.store() as store:
@@ -57,7 +60,7 @@ def _tell(found: list[Misread]) -> None:
 
 def _choose(file: Path, proposals: list[Proposal], write: bool) -> dict[str, str]:
     """The proposals that are taken; each is shown as the difference that it makes to task.toml."""
-    from fingerpost.task import redescribe
+    from fingerpost.task.template import redescribe
 
     before = file.read_text(encoding="utf-8").splitlines()
     chosen: dict[str, str] = {}
@@ -74,8 +77,8 @@ def _choose(file: Path, proposals: list[Proposal], write: bool) -> dict[str, str
 
 
 def _tell_cost(project: Project, store: Store) -> None:
-    from fingerpost.deciding import Wanted
-    from fingerpost.label import plan
+    from fingerpost.labelling.label import plan
+    from fingerpost.labelling.requests import Wanted
 
     planned = plan(project.task, store, Wanted(again=True))
     print(

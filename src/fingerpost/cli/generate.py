@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.learn import STUDENT
-from fingerpost.cli.project import Budget, Folder, Project, Yes, console, price_agreed, show_step
+from fingerpost.cli.console import console, price_agreed, show_step
+from fingerpost.cli.options import Budget, Folder, Yes
+from fingerpost.cli.train import STUDENT
+from fingerpost.project import Project
 
 if TYPE_CHECKING:
-    from fingerpost.briefs import Error
-    from fingerpost.drafting import Round
-    from fingerpost.generate import Generated
-    from fingerpost.store import Store
+    from fingerpost.generation.generate import Generated
+    from fingerpost.generation.plan import Error
+    from fingerpost.generation.rounds import Round
+    from fingerpost.store.project import Store
 
 
 def generate(
@@ -39,9 +41,9 @@ def generate(
     batch: Annotated[bool, typer.Option("--batch", help="As batches: half the price, within a day.")] = False,
 ) -> None:
     """Have the teacher write questions, from the labels and their descriptions alone or in the manner of your users."""
-    from fingerpost import generate as step
-    from fingerpost.drafting import trusted
-    from fingerpost.lock import locked
+    from fingerpost.core.utils import locked
+    from fingerpost.generation import generate as step
+    from fingerpost.generation.rounds import trusted
 
     project = Project(folder)
     with project.store() as store, locked(folder / ".generate.lock", "another 'fingerpost generate' works here"):
@@ -70,8 +72,8 @@ def _run(
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    from fingerpost import generate as step
-    from fingerpost.asking import Progress
+    from fingerpost.generation import generate as step
+    from fingerpost.llm.requests import Progress
 
     out = console()
     with Bar(
@@ -111,7 +113,7 @@ def _line(each: Round) -> str:
 
 
 def _tell(done: Generated, budget: float | None) -> None:
-    from fingerpost.gate import KEPT, REASONS
+    from fingerpost.generation.filters import KEPT, REASONS
 
     fates: Counter[str] = Counter()
     for each in done.rounds:
@@ -137,8 +139,8 @@ def _tell(done: Generated, budget: float | None) -> None:
 
 
 def _errors(project: Project, store: Store, model: Path) -> list[Error]:
-    from fingerpost.errors import InputError
-    from fingerpost.generate import errors_of
+    from fingerpost.core.errors import InputError
+    from fingerpost.generation.generate import errors_of
 
     found = errors_of(project.task, store, model)
     if not found:

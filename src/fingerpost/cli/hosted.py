@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fingerpost.cli.project import show_step
+from fingerpost.cli.console import show_step
 
 if TYPE_CHECKING:
-    from fingerpost.examples import TrainingSet
+    from fingerpost.training.dataset import TrainingSet
 
 EPOCHS = 3  # what the estimate reckons with where the provider decides
 
@@ -36,10 +36,10 @@ def train_hosted(data: TrainingSet, folder: Path, hosting: Hosting, epochs: int 
     Raises:
         InputError: no price is known, or no consent could be asked for.
     """
-    from fingerpost.errors import InputError
-    from fingerpost.export import count_tokens
-    from fingerpost.llm.prices import is_loopback
+    from fingerpost.core.errors import InputError
+    from fingerpost.core.utils import is_loopback
     from fingerpost.students import hosted
+    from fingerpost.training.export import count_tokens
 
     local = is_loopback(hosting.base_url)
     if hosting.price is None and not local:
@@ -82,9 +82,9 @@ def agree_to_ask(folders: Sequence[Path], rows: int, yes: bool) -> None:
     Raises:
         InputError: no consent could be asked for.
     """
-    from fingerpost.artifact import read_manifest
-    from fingerpost.errors import InputError
-    from fingerpost.llm.prices import is_loopback
+    from fingerpost.core.errors import InputError
+    from fingerpost.core.utils import is_loopback
+    from fingerpost.students.folder import read_manifest
 
     asked = [found.hosted for each in folders if (found := read_manifest(each)).hosted]
     paid = [each["model"] for each in asked if not is_loopback(each["base_url"])]

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.project import Budget, Folder, Project, Yes, console, price_agreed, require_folders, show_step
+from fingerpost.cli.console import console, price_agreed, require_folders, show_step
+from fingerpost.cli.options import Budget, Folder, Yes
+from fingerpost.project import Project
 
 if TYPE_CHECKING:
-    from fingerpost.asking import Progress
-    from fingerpost.deciding import Wanted
-    from fingerpost.label import Plan
-    from fingerpost.store import Store
-    from fingerpost.types import Task
+    from fingerpost.labelling.label import Plan
+    from fingerpost.labelling.requests import Wanted
+    from fingerpost.llm.requests import Progress
+    from fingerpost.store.project import Store
+    from fingerpost.task.settings import Task
 
 
 def label(
@@ -31,9 +33,9 @@ def label(
     batch: Annotated[bool, typer.Option("--batch", help="As a batch: half the price, within a day.")] = False,
 ) -> None:
     """Have the teacher label what has no label yet."""
-    from fingerpost.cli.questions import splits_of
-    from fingerpost.deciding import SIDES, Wanted
-    from fingerpost.errors import InputError
+    from fingerpost.cli.options import splits_of
+    from fingerpost.core.errors import InputError
+    from fingerpost.labelling.requests import SIDES, Wanted
 
     require_folders(record)
     if record and batch:
@@ -52,9 +54,9 @@ def label_project(
     batch: bool = False,
 ) -> None:
     """Plan, ask whether to go on, label, and say what came of it."""
-    from fingerpost import label as step
-    from fingerpost.asking import teacher_of
-    from fingerpost.deciding import STEP
+    from fingerpost.labelling import label as step
+    from fingerpost.labelling.requests import STEP
+    from fingerpost.llm.requests import teacher_of
 
     task = project.task
     with project.store() as store:
@@ -81,7 +83,7 @@ def _show_progress(
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    from fingerpost import label as step
+    from fingerpost.labelling import label as step
 
     with Bar(
         TextColumn("labelling"),
@@ -134,9 +136,9 @@ def _tell(done: Progress, budget: float | None) -> None:
 
 
 def _tell_bias(task: Task, store: Store) -> None:
-    from fingerpost.asking import teacher_of
-    from fingerpost.bias import position_bias
-    from fingerpost.deciding import order_count
+    from fingerpost.labelling.position_bias import position_bias
+    from fingerpost.labelling.requests import order_count
+    from fingerpost.llm.requests import teacher_of
 
     name = teacher_of(task).model
     verdicts = [

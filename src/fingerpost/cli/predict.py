@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fingerpost.cli.project import show_rejected
+from fingerpost.cli.console import show_rejected
 
 if TYPE_CHECKING:
-    from fingerpost.types import Prediction
+    from fingerpost.core.types import Prediction
 
 PREDICT_BATCH = 1_024
 
@@ -23,8 +23,8 @@ def predict(
     threads: Annotated[int, typer.Option(min=1, help="Threads to compute with.")] = 2,
 ) -> None:
     """Predict labels of texts, or of a whole file."""
-    from fingerpost.errors import InputError
-    from fingerpost.intake import MAX_CHARACTERS
+    from fingerpost.core.errors import InputError
+    from fingerpost.data.rows import MAX_CHARACTERS
     from fingerpost.students import load
 
     router = load(model, threads)
@@ -54,9 +54,10 @@ def _is_file(path: Path) -> bool:
 
 def _predict_file(router: Any, file: Path, output: Path | None, text: str | None) -> None:
     """Stream a file through the model; a row that cannot be read is left out, and listed."""
-    from fingerpost.chunks import chunks
-    from fingerpost.errors import InputError
-    from fingerpost.intake import Columns, Rejected, read_items, writing
+    from fingerpost.core.errors import InputError
+    from fingerpost.core.utils import chunks
+    from fingerpost.data.rows import Columns, Rejected, read_items
+    from fingerpost.data.writers import writing
 
     if output is None:
         raise InputError(f"where should the predictions of {file} go? name a .csv, .jsonl or .parquet file with -o")

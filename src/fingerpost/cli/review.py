@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.project import Folder, Project, console
+from fingerpost.cli.console import console
+from fingerpost.cli.options import Folder
+from fingerpost.project import Project
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from fingerpost.review import Card, Desk, Group, Review, Round, Sample, Stroke
-    from fingerpost.types import Question
+    from fingerpost.consensus.history import Stroke
+    from fingerpost.consensus.review import Group, Review, Round
+    from fingerpost.consensus.session import Card, Desk, Sample
+    from fingerpost.core.types import Question
 
 KEYS = "1-9 label   / other label   0 none of these   s skip   u undo   n note   g groups   q quit   ? help"
 HELP = """\
@@ -44,9 +48,12 @@ def review(
     """Decide the few questions that teach the student most; or a sample to measure with."""
     import getpass
 
-    from fingerpost import review as step
-    from fingerpost.errors import InputError
-    from fingerpost.train import require_training
+    from fingerpost.consensus.history import strokes
+    from fingerpost.consensus.history import take_back as withdraw
+    from fingerpost.consensus.review import Review
+    from fingerpost.consensus.session import Sample
+    from fingerpost.core.errors import InputError
+    from fingerpost.core.utils import require_training
 
     project = Project(folder)
     try:
@@ -55,16 +62,16 @@ def review(
         raise InputError("who are you? name yourself with --by") from None
     with project.store() as store:
         if history:
-            _history(step.strokes(store))
+            _history(strokes(store))
             return
         if take_back is not None:
-            print(f"{step.take_back(store, take_back):,} answers taken back")
+            print(f"{withdraw(store, take_back):,} answers taken back")
             return
         if test is not None:
-            _measure(step.Sample(project.task, store, name, test))
+            _measure(Sample(project.task, store, name, test))
             return
         require_training("reviewing")
-        desk = step.Review(project.task, store, name, project.embed)
+        desk = Review(project.task, store, name, project.embed)
         if groups:
             _groups(desk, console())
         else:
@@ -104,7 +111,7 @@ def _measure(desk: Sample) -> None:
 
 def _ask(desk: Review | Sample, card: Card, status: str, screen: Console) -> Card | None:
     """Show a card until it is decided; returns the next card, or None to stop."""
-    from fingerpost import review as step
+    from fingerpost.consensus.review import Review
 
     labels = [label for label, _ in card.likely] or desk.task.names[:9]
     note: str | None = None
@@ -126,7 +133,7 @@ def _ask(desk: Review | Sample, card: Card, status: str, screen: Console) -> Car
                 _done(desk, card, label, note, screen)
                 return desk.next()
         elif key == "s":
-            if isinstance(desk, step.Review):
+            if isinstance(desk, Review):
                 desk.skip(card.question)
             return desk.next()
         elif key == "u":
@@ -141,7 +148,7 @@ def _ask(desk: Review | Sample, card: Card, status: str, screen: Console) -> Car
             return desk.next()
         elif key == "n":
             note = _line("  note: ") or None
-        elif key == "g" and isinstance(desk, step.Review):
+        elif key == "g" and isinstance(desk, Review):
             _groups(desk, screen)
             return desk.next()
         elif key == "?":
@@ -289,7 +296,7 @@ def _line(prompt: str) -> str:
 
 def _search(names: Sequence[str], screen: Console) -> str | None:
     """A label by a part of its name, or by its number in a list of those that have it."""
-    from fingerpost.text import fold
+    from fingerpost.core.text import fold
 
     wish = _line("  label: ")
     found = [name for name in names if fold(wish) in fold(name)] if wish else list(names)
@@ -335,6 +342,6 @@ def _safe(text: str) -> str:
 
 
 def _short(question: Question, width: int) -> str:
-    from fingerpost.text import preview
+    from fingerpost.core.text import preview
 
     return preview(question.messages[-1].content, width)

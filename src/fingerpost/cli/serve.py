@@ -1,4 +1,4 @@
-"""serve and keys: the server, and who may use it."""
+"""serve: students behind OpenAI's endpoints."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.project import SERVED, Folder
+from fingerpost.cli.options import SERVED, Folder
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from fingerpost.server.app import Server
-    from fingerpost.server.models import Served
+    from fingerpost.server.inference.registry import Served
     from fingerpost.server.settings import Settings
-    from fingerpost.store.served import ServerStore
-    from fingerpost.types import Task, TeacherSettings
+    from fingerpost.task.settings import Task, TeacherSettings
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-SECRET = "FINGERPOST_WEBHOOK_SECRET"
-Data = typer.Option(None, "--data", help="The server's folder.", show_default="served, in the project's folder")
 
-keys = typer.Typer(help="Keys of the server: add, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
+SECRET = "FINGERPOST_WEBHOOK_SECRET"
+
+Data = typer.Option(None, "--data", help="The server's folder.", show_default="served, in the project's folder")
 
 
 def serve(
@@ -66,7 +65,7 @@ def serve(
     quiet: Annotated[bool, typer.Option("--quiet", help="Log only what went wrong.")] = False,
 ) -> None:
     """Serve students behind OpenAI's endpoints: chat, files, fine-tuning jobs, batches."""
-    from fingerpost.errors import InputError, MissingExtra
+    from fingerpost.core.errors import InputError, MissingExtra
 
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "scipy"):
         if find_spec(module) is None:
@@ -117,10 +116,10 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
 
     import uvicorn
 
-    from fingerpost.errors import InputError
-    from fingerpost.lock import locked
+    from fingerpost.core.errors import InputError
+    from fingerpost.core.utils import locked
     from fingerpost.server.app import Server
-    from fingerpost.server.logs import set_up
+    from fingerpost.server.ops.logs import set_up
 
     settings.folder.mkdir(parents=True, exist_ok=True)
     taken = f"another server uses {settings.folder}; stop it, or give this one a folder with --data"
@@ -182,14 +181,14 @@ def _cutoff(served: Served, settings: Settings) -> str:
 
 
 def _task(folder: Path) -> Task | None:
-    from fingerpost.task import TASK_FILE, load_task
+    from fingerpost.task.loader import TASK_FILE, load_task
 
     return load_task(folder / TASK_FILE) if (folder / TASK_FILE).is_file() else None
 
 
 def _named(given: list[str]) -> dict[str, Path]:
     """Model folders by name: the folder's, or the one before `=`."""
-    from fingerpost.errors import InputError
+    from fingerpost.core.errors import InputError
 
     named: dict[str, Path] = {}
     for each in given:
@@ -203,9 +202,9 @@ def _named(given: list[str]) -> dict[str, Path]:
 
 
 def _teacher(task: Task | None, model: str | None, url: str | None, folder: Path, stack: ExitStack) -> TeacherSettings:
-    from fingerpost.errors import InputError
+    from fingerpost.core.errors import InputError
     from fingerpost.llm import gguf
-    from fingerpost.types import TeacherSettings
+    from fingerpost.task.settings import TeacherSettings
 
     if model is not None:
         return TeacherSettings(model=model, base_url=url)
@@ -222,7 +221,7 @@ def _function(given: str) -> Callable[[str], str]:
     import sys
     from importlib import import_module
 
-    from fingerpost.errors import InputError
+    from fingerpost.core.errors import InputError
 
     module, _, name = given.partition(":")
     sys.path.insert(0, str(Path.cwd()))
@@ -235,41 +234,3 @@ def _function(given: str) -> Callable[[str], str]:
     if not callable(found) or not isinstance(found("test"), str):
         raise InputError(f"--redact {given} is no function from a text to a text")
     return found
-
-
-def _keys_of(folder: Path, data: Path | None) -> ServerStore:
-    from fingerpost.store.served import DATABASE, ServerStore
-
-    place = data or folder / SERVED
-    place.mkdir(parents=True, exist_ok=True)
-    return ServerStore(place / DATABASE)
-
-
-@keys.command()
-def add(
-    name: Annotated[str, typer.Argument(help="Whose it is.")], folder: Path = Folder, data: Path | None = Data
-) -> None:
-    """Make a key, and show it this once."""
-    print(_keys_of(folder, data).add_key(name))
-
-
-@keys.command("list")
-def list_(folder: Path = Folder, data: Path | None = Data) -> None:
-    """All keys, without the keys themselves."""
-    from datetime import datetime
-
-    rows = _keys_of(folder, data).all_keys()
-    for row in rows:
-        made = datetime.fromtimestamp(row["created_at"]).strftime("%Y-%m-%d")
-        print(f"{row['name']}\t{row['hint']}\tmade {made}{chr(9) + 'revoked' if row['revoked_at'] else ''}")
-    if not rows:
-        print("no keys yet; 'fingerpost keys add NAME' makes one")
-
-
-@keys.command()
-def revoke(
-    name: Annotated[str, typer.Argument(help="Whose it was.")], folder: Path = Folder, data: Path | None = Data
-) -> None:
-    """End a key; a server that is running refuses it within seconds."""
-    _keys_of(folder, data).revoke_key(name)
-    print(f"revoked: {name}")

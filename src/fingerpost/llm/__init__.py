@@ -1,1 +1,1 @@
-"""The world of LLMs: chat endpoints, models run on this machine, prices, recordings of answers."""
+"""Asking language models: requests, replies, prices."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from fingerpost.errors import MissingExtra, TeacherError
+from fingerpost.core.errors import MissingExtra, TeacherError
 
 CONTEXT_TOKENS = 8192
 _READY = "listening at "

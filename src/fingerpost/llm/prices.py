@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
-from fingerpost.errors import TeacherError
-from fingerpost.types import Prices, TeacherSettings, Usage
+from fingerpost.core.errors import TeacherError
+from fingerpost.core.types import Usage
+from fingerpost.core.utils import is_loopback
+from fingerpost.task.settings import Prices, TeacherSettings
 
 FREE = Prices(input=0, cached_input=0, output=0)
 
@@ -20,15 +20,6 @@ def is_local(settings: TeacherSettings) -> bool:
     if settings.gguf or settings.recorded:
         return True
     return is_loopback(settings.base_url)
-
-
-def is_loopback(url: str | None) -> bool:
-    """Whether the URL is one of this machine."""
-    host = urlsplit(url or "").hostname or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def cost(settings: TeacherSettings, usage: Usage) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from fingerpost.errors import TeacherError
+from fingerpost.core.errors import TeacherError
 
 LATENCY_HEADER = "fingerpost-latency-s"
 

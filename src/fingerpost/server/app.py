@@ -17,22 +17,25 @@ from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import DatabaseError
 from starlette.exceptions import HTTPException
 
-from fingerpost import __version__
-from fingerpost.server import batches, files, jobs
-from fingerpost.server.access import Door
-from fingerpost.server.answers import Answers, Decision
-from fingerpost.server.cascade import Teacher
-from fingerpost.server.engine import Engine
-from fingerpost.server.journal import Journal
-from fingerpost.server.logs import log
-from fingerpost.server.metrics import Metrics
-from fingerpost.server.models import CHECKPOINT, Models, Served
+from fingerpost.core.version import __version__
+from fingerpost.server.api import batches, files, fine_tuning
+from fingerpost.server.inference.chat import Answers, Decision
+from fingerpost.server.inference.engine import Engine
+from fingerpost.server.inference.registry import CHECKPOINT, Models, Served
+from fingerpost.server.inference.request_log import Journal
+from fingerpost.server.inference.teacher import Teacher
+from fingerpost.server.inference.thresholds import cutoffs
+from fingerpost.server.jobs.batches import Batches
+from fingerpost.server.jobs.files import Files
+from fingerpost.server.jobs.runner import Runner
+from fingerpost.server.jobs.webhook import Announcer
+from fingerpost.server.ops.access import Door
+from fingerpost.server.ops.logs import log
+from fingerpost.server.ops.metrics import Metrics
+from fingerpost.server.ops.supervise import forever
+from fingerpost.server.schemas import ChatRequest, Json, Name, RouteRequest, WireError, chunks, error_body, page_of
 from fingerpost.server.settings import Settings
-from fingerpost.server.supervise import forever
-from fingerpost.server.target import cutoffs
-from fingerpost.server.webhook import Announcer
-from fingerpost.server.wire import ChatRequest, Json, Name, RouteRequest, WireError, chunks, error_body, page_of
-from fingerpost.store.served import ALIVE, ENDED, JOBS, ServerStore, now
+from fingerpost.store.server import ALIVE, ENDED, JOBS, ServerStore, now
 
 WATCH_S = 1.0
 TIDY_S = 60.0
@@ -50,10 +53,10 @@ class Server:
         self.settings = settings
         settings.tuned.mkdir(parents=True, exist_ok=True)
         self.store = ServerStore(settings.database)
-        self.files = files.Files(settings, self.store)
+        self.files = Files(settings, self.store)
         self.models = Models(settings.models, self.store, settings.tuned, settings.task, cutoffs(settings))
         self.metrics = Metrics()
-        self.runner = jobs.Runner(settings, self.store)
+        self.runner = Runner(settings, self.store)
         self.teacher: Teacher | None = None
         if settings.teacher is not None:
             self.teacher = Teacher(
@@ -69,7 +72,7 @@ class Server:
         self.engine = Engine(settings.threads, settings.most_waiting)
         journal = Journal(self.store, settings.redact, self._lost) if settings.keep_requests else None
         self.answers = Answers(self.engine, self.teacher, journal, self._observe)
-        self.batches = batches.Batches(self.store, self.files, settings.folder / "batches", self._batched)
+        self.batches = Batches(self.store, self.files, settings.folder / "batches", self._batched)
         self.app.include_router(batches.router(self.store, self.files, self.batches))
         self.runner.start()
         announcer = Announcer(self.store, settings.webhook, settings.webhook_secret)
@@ -148,7 +151,7 @@ class Server:
         ):
             app.add_exception_handler(kind, handler)
         app.include_router(files.router(self.files, self.store, self.settings.most_upload))
-        app.include_router(jobs.router(self.settings, self.store, self.files, self.runner))
+        app.include_router(fine_tuning.router(self.settings, self.store, self.files, self.runner))
         self._chat_routes(app)
         self._model_routes(app)
         self._health_routes(app)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fingerpost.store.served import DATABASE
-from fingerpost.types import Task, TeacherSettings
+from fingerpost.store.server import DATABASE
+from fingerpost.task.settings import Task, TeacherSettings
 
 
 @dataclass(frozen=True, slots=True)

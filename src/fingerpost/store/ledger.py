@@ -14,10 +14,10 @@ from typing import Literal, TypeAlias
 
 from sqlalchemy import Engine, case, func, select, update
 
-from fingerpost.store.database import writing
+from fingerpost.core.types import Usage, Verdict
+from fingerpost.store.engine import writing
 from fingerpost.store.rows import insert_new, now, verdict_row
 from fingerpost.store.tables import calls, drafts, ledger, verdicts
-from fingerpost.types import Usage, Verdict
 
 Outcome: TypeAlias = Literal["paid", "lost", "unsent"]
 """How a call ended: answered; cut off (it may have been charged, so it counts in full); never charged."""

@@ -9,8 +9,8 @@ from typing import Any, cast
 from sqlalchemy import Connection, Row, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fingerpost.text import fingerprint
-from fingerpost.types import Message, Question, Split, Usage, Verdict
+from fingerpost.core.text import fingerprint
+from fingerpost.core.types import Message, Question, Split, Usage, Verdict
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:

@@ -6,11 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fingerpost.artifact import read_manifest
-from fingerpost.errors import ModelError
+from fingerpost.core.errors import ModelError
+from fingerpost.students.folder import read_manifest
 
 if TYPE_CHECKING:
-    from fingerpost.types import Predictor
+    from fingerpost.core.types import Predictor
 
 KINDS = {"encoder": "fingerpost.students.encoder", "hosted": "fingerpost.students.hosted"}
 

@@ -20,14 +20,17 @@ from urllib.parse import urlsplit
 
 import openai
 
-from fingerpost import __version__, artifact
-from fingerpost.errors import InputError, ModelError, TeacherError
-from fingerpost.llm.chat import message_of
-from fingerpost.llm.prices import is_loopback
-from fingerpost.lock import locked
-from fingerpost.prompt import chat, parse, prompt_fingerprint, system_prompt, training_line
-from fingerpost.text import conversation, fingerprint
-from fingerpost.types import Example, Manifest, Message, Prediction, Task, Usage
+from fingerpost.core.errors import InputError, ModelError, TeacherError
+from fingerpost.core.text import conversation, fingerprint
+from fingerpost.core.types import Example, Message, Prediction, Usage
+from fingerpost.core.utils import is_loopback, locked
+from fingerpost.core.version import __version__
+from fingerpost.llm.completion import message_of
+from fingerpost.students import folder as artifact
+from fingerpost.students.folder import Manifest
+from fingerpost.task.prompt import chat, prompt_fingerprint, system_prompt, training_line
+from fingerpost.task.replies import parse
+from fingerpost.task.settings import Task
 
 AT_ONCE = 8
 FIRST_POLL_S, LONGEST_POLL_S = 1.0, 20.0

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fingerpost.core.types import Example
     from fingerpost.students.encoder.predict import EncoderStudent
-    from fingerpost.types import Example, Manifest, Task
+    from fingerpost.students.folder import Manifest
+    from fingerpost.task.settings import Task
 
 
 def load(folder: Path, manifest: Manifest, threads: int = 1) -> EncoderStudent:
@@ -19,7 +21,7 @@ def load(folder: Path, manifest: Manifest, threads: int = 1) -> EncoderStudent:
 
 
 def fit(examples: Sequence[Example], dev: Sequence[Example], task: Task, folder: Path, **options: Any) -> Manifest:
-    """Train a student into `folder`; see `fingerpost.students.encoder.training.fit` for the options."""
-    from fingerpost.students.encoder import training
+    """Train a student into `folder`; see `fingerpost.students.encoder.train.fit` for the options."""
+    from fingerpost.students.encoder import train
 
-    return training.fit(examples, dev, task, folder, **options)
+    return train.fit(examples, dev, task, folder, **options)

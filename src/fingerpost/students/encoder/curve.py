@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fingerpost.core.text import encoder_input
+from fingerpost.core.types import Conversation, Example
+from fingerpost.students.denoise import clean, fit_cleaned
 from fingerpost.students.encoder.network import Encoder, repeatable
-from fingerpost.students.encoder.noise import clean, fit_cleaned
-from fingerpost.students.encoder.training import MAX_TOKENS, rows_of
-from fingerpost.text import encoder_input
-from fingerpost.types import Conversation, Example, Task
+from fingerpost.students.encoder.train import MAX_TOKENS, rows_of
+from fingerpost.task.settings import Task
 
 SMALLEST = 25
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from fingerpost.errors import ModelError
+from fingerpost.core.errors import ModelError
 from fingerpost.students.encoder.predict import limited
 from fingerpost.students.encoder.source import find_encoder
 

@@ -11,9 +11,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from fingerpost.errors import ModelError
-from fingerpost.text import conversation, encoder_input
-from fingerpost.types import Manifest, Message, Prediction, Usage
+from fingerpost.core.errors import ModelError
+from fingerpost.core.text import conversation, encoder_input
+from fingerpost.core.types import Message, Prediction, Usage
+from fingerpost.students.folder import Manifest
 
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"

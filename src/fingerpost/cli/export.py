@@ -1,0 +1,45 @@
+"""export: write chat JSONL for fine-tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fingerpost.cli.console import console
+from fingerpost.cli.options import Folder
+from fingerpost.project import Project
+
+
+def export(
+    train: Annotated[Path, typer.Option(help="The file for training.")] = Path("train.jsonl"),
+    validation: Annotated[Path, typer.Option(help="The file for validation.")] = Path("validation.jsonl"),
+    folder: Path = Folder,
+    share: Annotated[float, typer.Option(min=0, max=0.9, help="The share for validation.")] = 0.2,
+    labels: Annotated[str, typer.Option(help="Whose labels: best (people's first), teacher, human.")] = "best",
+    seed: Annotated[int, typer.Option(help="Draws the validation rows.")] = 0,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="US dollars per million training tokens at your provider.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs, for the price.")] = 3,
+) -> None:
+    """Write chat JSONL for fine-tuning: system, user, assistant."""
+    from fingerpost.cli.options import labels_from
+    from fingerpost.training.export import export as write
+
+    project = Project(folder)
+    with project.store() as store:
+        done = write(
+            project.task,
+            store,
+            train,
+            validation,
+            share=share,
+            use=labels_from(labels, ("best", "teacher", "human")),
+            seed=seed,
+        )
+    print(f"{train}: {done.train:,} rows    {validation}: {done.validation:,} rows")
+    tokens = done.train_tokens * epochs
+    cost = f", about ${tokens * price / 1e6:.2f}" if price is not None else "; --price tells what that costs"
+    console().print(f"{done.train_tokens:,} tokens ({done.counted}), {tokens:,} in {epochs} epochs{cost}")

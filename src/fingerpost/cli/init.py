@@ -1,0 +1,89 @@
+"""init: write a commented task.toml."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    pass
+
+FALLBACKS = ("other", "out_of_scope", "oos", "none", "unknown", "fallback")
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to make the project.")] = Path(),
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="A file with a label column: its labels become the task's.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="The column of labels in that file.")] = None,
+    name: Annotated[str | None, typer.Option(help="The task's name.")] = None,
+    prompt: Annotated[Path | None, typer.Option(help="Your prompt: a text file with {labels} in it.")] = None,
+    model: Annotated[str, typer.Option(help="The teacher's model.")] = "gpt-4.1-mini",
+    base_url: Annotated[str | None, typer.Option(help="The teacher's endpoint, if it is not OpenAI.")] = None,
+) -> None:
+    """Write a commented task.toml, from a file's labels or from answers."""
+    from fingerpost.core.errors import InputError
+    from fingerpost.core.text import spoken
+    from fingerpost.task.loader import TASK_FILE, load_task
+    from fingerpost.task.template import render_task
+
+    file = folder / TASK_FILE
+    if file.exists():
+        raise InputError(f"{file} exists already; edit it, or name another folder")
+    name = name or folder.resolve().name
+    data: list[str] = []
+    if from_ is not None:
+        labels = {each: spoken(each) for each in _labels_of(from_, label)}
+        data = [str(from_.resolve())]
+    elif sys.stdin.isatty():
+        name, labels = _ask(name)
+    else:
+        raise InputError("nothing to make a task of; give --from FILE with a label column, or run it in a terminal")
+    if prompt is not None and not prompt.is_file():
+        raise InputError(f"there is no prompt file {prompt}; check its name and folder")
+    text = render_task(
+        name,
+        labels,
+        fallback=next((each for each in labels if each.lower() in FALLBACKS), None),
+        model=model,
+        base_url=base_url,
+        data=data,
+        prompt=str(prompt.resolve()) if prompt else None,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    load_task(file)
+    print(f"wrote {file} with {len(labels)} labels; describe each in its own words, then run 'fingerpost run'")
+
+
+def _labels_of(file: Path, column: str | None) -> list[str]:
+    from fingerpost.core.errors import InputError
+    from fingerpost.data.rows import Columns, Rejected, read_items
+
+    counts = Counter(
+        item.label
+        for item in read_items(file, Columns(label=column), None)
+        if not isinstance(item, Rejected) and item.label
+    )
+    if len(counts) < 2:
+        raise InputError(f"{file} has {len(counts)} labels, at least two are needed; name their column with --label")
+    return sorted(counts)
+
+
+def _ask(name: str) -> tuple[str, dict[str, str]]:
+    from fingerpost.core.errors import InputError
+
+    name = typer.prompt("Name of the task", default=name)
+    print("Labels, one a line as 'name: what belongs there'; an empty line ends the list.")
+    labels: dict[str, str] = {}
+    while line := typer.prompt(f"label {len(labels) + 1}", default="", show_default=False).strip():
+        label, _, description = line.partition(":")
+        labels[label.strip()] = description.strip()
+    if len(labels) < 2:
+        raise InputError(f"{len(labels)} label given, at least two are needed; run it again")
+    return name, labels

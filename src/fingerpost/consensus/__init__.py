@@ -1,0 +1,1 @@
+"""Reviews, and what they say together with the teacher's answers."""

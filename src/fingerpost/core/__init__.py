@@ -1,0 +1,1 @@
+"""Types, errors, text and rules that need no file, database or connection."""

@@ -1,0 +1,127 @@
+"""The types that every package uses: labels, questions, verdicts, examples, predictions.
+
+Data and its validation only: nothing here opens a file, a database or a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Literal, Protocol, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Split: TypeAlias = Literal["train", "dev", "test", "aside"]
+"""`aside`: a near-duplicate of questions on another side; kept, and used on neither."""
+
+
+class Strict(BaseModel):
+    """Settings that people write: an unknown key is a mistake, not an extra."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Label(Strict):
+    """One destination: its name, what belongs there, and the application's own code for it, if any."""
+
+    name: Annotated[str, Field(min_length=1)]
+    description: str = ""
+    code: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. `role` is `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+Conversation: TypeAlias = tuple[Message, ...]
+"""One or more turns, the last of them the user's: what is to be decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A conversation to decide on. `id` and `split` never change once they are stored."""
+
+    id: str
+    messages: Conversation
+    source: str
+    group: str
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one call of a model took: tokens (`cached` are part of `prompt`), US dollars, seconds."""
+
+    prompt: int | None = None
+    cached: int | None = None
+    completion: int | None = None
+    cost_usd: float | None = None
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One opinion on one question; `label` is None where the reply named none of the task's labels.
+
+    A `writer` is the model that wrote the question, its label the one that the question was written for.
+    `prompt` is the fingerprint of the prompt that was answered, `order` the number of the label order,
+    `logprob` the log-probability of the whole reply. Verdicts with the same `mark` were given at one stroke and
+    can be taken back together; `note` is what a person wrote beside it.
+    """
+
+    question_id: str
+    kind: Literal["teacher", "person", "writer"]
+    by: str
+    label: str | None
+    origin: str = "import"
+    prompt: str | None = None
+    order: int | None = None
+    raw: str | None = None
+    logprob: float | None = None
+    usage: Usage = Usage()
+    at: datetime | None = None
+    mark: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What a student learns from: a conversation, a probability for each label, a weight."""
+
+    id: str
+    messages: Conversation
+    target: dict[str, float]
+    weight: float = 1.0
+    group: str = ""
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return max(self.target, key=self.target.__getitem__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A model's answer: label (None where it gave none), its probability, and the score of every label."""
+
+    label: str | None
+    confidence: float
+    scores: dict[str, float] = field(default_factory=dict)
+    by: str = ""
+    usage: Usage = Usage()
+
+
+class Predictor(Protocol):
+    """All that evaluation and serving know of a model: teacher, base, student or a mixture of them."""
+
+    @property
+    def name(self) -> str: ...
+
+    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
+        """One prediction for each conversation, in order. A plain string is one user message."""
+        ...

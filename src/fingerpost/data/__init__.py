@@ -1,0 +1,1 @@
+"""Questions in: files, rows, near-duplicates, splits."""

@@ -1,0 +1,151 @@
+"""Files of rows, read as streams: CSV, TSV, JSON Lines, JSON, Parquet, plain text.
+
+A row that cannot be read is returned with its line and the reason; the rest of the file is still read.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from fingerpost.core.errors import InputError
+
+KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt")
+
+BATCH = 10_000
+
+MAX_FIELD = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: its line (or number, in Parquet), its values by column, or the reason why it cannot be read."""
+
+    line: int
+    values: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Stream a file's rows; in plain text, every line is a row with the column `text`.
+
+    Raises:
+        InputError: no such file, a kind that is not known, or a file that is not of its kind at all.
+    """
+    kind = path.suffix.lower()
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; check its name and folder")
+    if kind not in KINDS:
+        raise InputError(f"{path}: unknown kind of file '{kind}'; rename it to one of {', '.join(KINDS)}")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty; give a file with at least one row")
+    if kind in (".csv", ".tsv"):
+        return _read_csv(path)
+    if kind == ".parquet":
+        return _read_parquet(path)
+    return {".txt": _read_text, ".json": _read_json}.get(kind, _read_jsonl)(path)
+
+
+def columns(path: Path) -> list[str]:
+    """The names of a file's columns (of the first row's fields, in JSON).
+
+    Raises:
+        InputError: as `read_rows`, or the file has no row that can be read.
+    """
+    for row in read_rows(path):
+        if not row.error:
+            return list(row.values)
+    raise InputError(f"{path} has no row that can be read; check that it is what its name says")
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(MAX_FIELD)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        first = stream.readline()
+        separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+        reader = csv.reader(chain([first], stream), delimiter=separator)
+        header = [name.strip() for name in next(reader, [])]
+        if not any(header):
+            raise InputError(f"{path} has no header; its first line must name the columns")
+        while True:
+            line = reader.line_num + 1
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Row(line, error=f"not CSV: {error}")
+                continue
+            if not values:
+                continue
+            if len(values) != len(header):
+                yield Row(
+                    line,
+                    error=f"{len(values)} fields where the header has {len(header)}; quote fields with commas",
+                )
+            elif any(_broken(value) for value in values):
+                yield Row(line, error="not UTF-8; save the file as UTF-8")
+            else:
+                yield Row(line, dict(zip(header, values, strict=True)))
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    for line, text in _lines(path):
+        if _broken(text):
+            yield Row(line, error="not UTF-8; save the file as UTF-8")
+            continue
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            yield Row(line, error=f"not JSON: {error}")
+            continue
+        yield (Row(line, values) if isinstance(values, dict) else Row(line, error="no JSON object; write {...}"))
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    try:
+        items = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); JSON Lines end with .jsonl") from None
+    if not isinstance(items, list):
+        raise InputError(f"{path} holds no list of rows; write [{{...}}, ...], or JSON Lines in a .jsonl file")
+    for number, values in enumerate(items, 1):
+        yield (Row(number, values) if isinstance(values, dict) else Row(number, error="no JSON object; write {...}"))
+
+
+def _read_text(path: Path) -> Iterator[Row]:
+    for line, text in _lines(path):
+        yield (Row(line, error="not UTF-8; save the file as UTF-8") if _broken(text) else Row(line, {"text": text}))
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import polars
+
+    try:
+        number = 0
+        for frame in polars.scan_parquet(path, glob=False).collect_batches(chunk_size=BATCH, maintain_order=True):
+            for values in frame.iter_rows(named=True):
+                number += 1
+                yield Row(number, values)
+    except polars.exceptions.PolarsError as error:
+        raise InputError(
+            f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:100]}); write it again"
+        ) from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of the lines that are not blank."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield number, line.strip("\r\n")
+
+
+def _broken(text: str) -> bool:
+    """Whether decoding met bytes that are not UTF-8."""
+    return not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text)

@@ -1,0 +1,118 @@
+"""Several models' answers to the same rows: what each gets right, and which is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerpost.core.text import preview
+from fingerpost.core.types import Prediction
+from fingerpost.evaluation import metrics
+from fingerpost.evaluation.results import Mistake, ModelReport, Pair
+from fingerpost.evaluation.rows import TestRow
+
+MISTAKES = 200
+
+Role: TypeAlias = Literal["base", "teacher", "student"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one model said to each row, and how long its answers took, in seconds (as many as were timed)."""
+
+    name: str
+    role: Role
+    predictions: Sequence[Prediction]
+    seconds: Sequence[float]
+
+    def take(self, chosen: Sequence[int]) -> Answers:
+        """The answers to the rows at these positions; the times stay, they are of the model."""
+        return Answers(self.name, self.role, [self.predictions[i] for i in chosen], self.seconds)
+
+
+def compare(
+    labels: Sequence[str], rows: Sequence[TestRow], answers: Sequence[Answers]
+) -> tuple[list[ModelReport], list[Pair]]:
+    """Measure every model on the rows and test every pair. Either all rows have a human label, or none has."""
+    index = {label: i for i, label in enumerate(labels)}
+    predicted = {
+        each.name: np.array([index.get(str(prediction.label), -1) for prediction in each.predictions])
+        for each in answers
+    }
+    teacher = next((predicted[each.name] for each in answers if each.role == "teacher"), None)
+    models = [_model(each, predicted[each.name], teacher) for each in answers]
+    if rows[0].gold is None:
+        return models, []
+    gold = np.array([index[str(row.gold)] for row in rows])
+    right = {name: answer == gold for name, answer in predicted.items()}
+    base = next((right[each.name] for each in answers if each.role == "base"), None)
+    for model, each in zip(models, answers, strict=True):
+        _against_gold(model, each, labels, rows, gold, predicted[each.name], base)
+    return models, _pairs(right)
+
+
+def _model(answers: Answers, predicted: NDArray[np.int64], teacher: NDArray[np.int64] | None) -> ModelReport:
+    """What needs no human label."""
+    model = ModelReport(name=answers.name, role=answers.role, n=len(predicted), no_answer=int((predicted < 0).sum()))
+    if teacher is not None and answers.role != "teacher" and (asked := teacher >= 0).any():
+        model.agreement = metrics.proportion((predicted == teacher)[asked])
+        model.agreement_n = int(asked.sum())
+    if answers.seconds:
+        model.latency_n = len(answers.seconds)
+        p50, p95 = np.quantile(answers.seconds, [0.5, 0.95])
+        model.latency_p50_ms, model.latency_p95_ms = float(1000 * p50), float(1000 * p95)
+    costs = [each.usage.cost_usd for each in answers.predictions]
+    if known := [cost for cost in costs if cost is not None]:
+        model.cost_n, model.cost_per_1000_usd = len(known), float(1000 * np.mean(known))
+    return model
+
+
+def _against_gold(
+    model: ModelReport,
+    answers: Answers,
+    labels: Sequence[str],
+    rows: Sequence[TestRow],
+    gold: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    base: NDArray[np.bool_] | None,
+) -> None:
+    right = predicted == gold
+    accuracy = metrics.proportion(right)
+    model.accuracy, model.accuracy_low, model.accuracy_high = accuracy.value, accuracy.low, accuracy.high
+    matrix = metrics.confusion(gold, predicted, len(labels))
+    f1 = metrics.macro_f1(matrix)
+    model.macro_f1, model.macro_f1_low, model.macro_f1_high = f1.value, f1.low, f1.high
+    model.confusion = matrix.tolist()
+    model.labels = metrics.by_label(gold, predicted, labels)
+    if base is not None and answers.role != "base":
+        model.error_reduction = metrics.error_reduction(base, right)
+    confidence = np.array([each.confidence for each in answers.predictions])
+    if not np.isnan(confidence).any():
+        model.calibration_error = metrics.calibration_error(confidence, right)
+        model.reliability = metrics.reliability(confidence, right)
+        model.coverage = metrics.coverage(confidence, right)
+    wrong = sorted(np.flatnonzero(~right).tolist(), key=lambda i: -float(np.nan_to_num(confidence[i])))
+    model.mistakes = [
+        Mistake(
+            text=preview(" | ".join(turn.content for turn in rows[i].messages), 300),
+            source=rows[i].source,
+            gold=str(rows[i].gold),
+            answer=answers.predictions[i].label,
+            confidence=None if np.isnan(confidence[i]) else float(confidence[i]),
+        )
+        for i in wrong[:MISTAKES]
+    ]
+
+
+def _pairs(right: dict[str, NDArray[np.bool_]]) -> list[Pair]:
+    tests = [(a, b, *metrics.exact_mcnemar(right[a], right[b])) for a, b in combinations(right, 2)]
+    corrected = metrics.holm([test[4] for test in tests])
+    return [
+        Pair(a=a, b=b, n=len(right[a]), only_a_right=only_a, only_b_right=only_b, p=p, p_holm=p_holm)
+        for (a, b, only_a, only_b, p), p_holm in zip(tests, corrected, strict=True)
+    ]

@@ -1,0 +1,157 @@
+"""What is measured, and how sure it is. Arrays in, numbers with 95 % intervals out; needs the extra `train`.
+
+Labels are integers from 0 on; -1 stands for a model that named no label, which is never right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from fingerpost.evaluation.results import CoveragePoint, Interval, LabelScore, Reliability
+
+Labels = NDArray[np.int64]
+Right = NDArray[np.bool_]
+LEVEL = 0.95
+RESAMPLES = 1_000
+BINS = 10
+
+
+def proportion(right: Right) -> Interval:
+    """Share of True, with Wilson's score interval (Wilson 1927). Not defined for no rows."""
+    low, high = proportion_confint(int(right.sum()), len(right), alpha=1 - LEVEL, method="wilson")
+    return Interval(value=float(right.mean()), low=float(low), high=float(high))
+
+
+def confusion(gold: Labels, answers: Labels, labels: int) -> NDArray[np.int64]:
+    """Counts, shape (labels, labels + 1): rows are gold labels, columns answers, the last one "no label"."""
+    columns = np.where(answers < 0, labels, answers)
+    matrix: NDArray[np.int64] = confusion_matrix(gold, columns, labels=np.arange(labels + 1))[:labels]
+    return matrix
+
+
+def macro_f1(matrix: NDArray[np.int64], seed: int = 0) -> Interval:
+    """Mean F1 over the labels that occur in the gold column, with a bootstrap percentile interval.
+
+    Resampling rows is resampling the counts of the confusion matrix from a multinomial distribution, which is
+    how it is done here (Efron & Tibshirani 1993, chapter 13).
+    """
+    total = int(matrix.sum())
+    drawn = np.random.default_rng(seed).multinomial(total, (matrix / total).ravel(), size=RESAMPLES)
+    low, high = np.quantile(_f1(drawn.reshape(-1, *matrix.shape)), [0.025, 0.975])
+    return Interval(value=float(_f1(matrix[None])[0]), low=float(low), high=float(high))
+
+
+def _f1(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
+    size = matrices.shape[1]
+    hits = matrices[:, np.arange(size), np.arange(size)]
+    gold, answered = matrices.sum(2), matrices[:, :, :size].sum(1)
+    f1 = 2 * hits / np.maximum(gold + answered, 1)
+    occurs = gold > 0
+    mean: NDArray[np.float64] = (f1 * occurs).sum(1) / np.maximum(occurs.sum(1), 1)
+    return mean
+
+
+def by_label(gold: Labels, answers: Labels, names: Sequence[str]) -> list[LabelScore]:
+    """Precision, recall and F1 of every label, in the order of `names`."""
+    scores = precision_recall_fscore_support(gold, answers, labels=np.arange(len(names)), zero_division=0.0)
+    return [
+        LabelScore(label=name, n=int(n), precision=float(p), recall=float(r), f1=float(f))
+        for name, p, r, f, n in zip(names, *scores, strict=True)
+    ]
+
+
+def error_reduction(base: Right, model: Right, seed: int = 0) -> Interval | None:
+    """The share of the base's errors that is gone, (errors of base - errors of model) / errors of base.
+
+    Paired bootstrap percentile interval over rows; None where the base makes no error.
+    """
+    if base.all():
+        return None
+    cells = np.array([(base & model).sum(), (base & ~model).sum(), (~base & model).sum(), (~base & ~model).sum()])
+    drawn = np.random.default_rng(seed).multinomial(len(base), cells / len(base), size=RESAMPLES)
+
+    def reduction(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        errors = counts[:, 2] + counts[:, 3]
+        result: NDArray[np.float64] = (counts[:, 2] - counts[:, 1]) / np.maximum(errors, 1)
+        return result
+
+    low, high = np.quantile(reduction(drawn), [0.025, 0.975])
+    return Interval(value=float(reduction(cells[None])[0]), low=float(low), high=float(high))
+
+
+def exact_mcnemar(a: Right, b: Right) -> tuple[int, int, float]:
+    """Rows that only a, and only b, has right, and the two-sided exact p-value that this is chance (McNemar 1947)."""
+    only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
+    table = [[int((a & b).sum()), only_a], [only_b, int((~a & ~b).sum())]]
+    return only_a, only_b, float(mcnemar(table, exact=True).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979)."""
+    return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
+
+
+def calibration_error(confidence: NDArray[np.float64], right: Right, seed: int = 0) -> Interval:
+    """Expected calibration error in ten equal bins (Naeini et al. 2015), with a bootstrap percentile interval."""
+
+    def error(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+        bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+        gaps = np.bincount(bins, weights=confidence - right, minlength=BINS)
+        return float(np.abs(gaps).sum() / len(right))
+
+    value = error(confidence, right.astype(float))
+    if len(right) < 2:
+        return Interval(value=value, low=0.0, high=1.0)
+    drawn = stats.bootstrap(
+        (confidence, right.astype(float)),
+        error,
+        paired=True,
+        vectorized=False,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(value=value, low=float(drawn.low), high=float(drawn.high))
+
+
+def reliability(confidence: NDArray[np.float64], right: Right) -> list[Reliability]:
+    """Mean confidence and accuracy in ten equal bins of confidence; empty bins are left out."""
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    return [
+        Reliability(
+            low=i / BINS,
+            high=(i + 1) / BINS,
+            n=int((bins == i).sum()),
+            confidence=float(confidence[bins == i].mean()),
+            accuracy=float(right[bins == i].mean()),
+        )
+        for i in range(BINS)
+        if (bins == i).any()
+    ]
+
+
+def coverage(confidence: NDArray[np.float64], right: Right, steps: int = 20) -> list[CoveragePoint]:
+    """Accuracy on the rows at or above each of some cut-offs, from the surest few to all rows."""
+    order = np.argsort(-confidence, kind="stable")
+    points = []
+    for step in range(1, steps + 1):
+        cutoff = confidence[order[max(1, round(len(order) * step / steps)) - 1]]
+        taken = confidence >= cutoff
+        points.append(
+            CoveragePoint(
+                cutoff=float(cutoff),
+                coverage=float(taken.mean()),
+                n=int(taken.sum()),
+                accuracy=proportion(right[taken]),
+            )
+        )
+    return list({point.n: point for point in points}.values())

@@ -1,0 +1,236 @@
+"""The report's charts, as SVG drawn here: the page needs no script and no network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from fingerpost.evaluation.results import DataReport, ModelReport, Report
+
+COLOURS = {"base": "#9aa5b1", "teacher": "#d9822b", "student": "#1f6feb"}
+FONT = "Helvetica, Arial, sans-serif"
+MANY_LABELS = 25
+
+
+def draw(report: Report) -> dict[str, str]:
+    """Chart name to SVG; a chart for which nothing was measured is left out."""
+    students = [model for model in report.models if model.role == "student"]
+    charts = {
+        "accuracy": _accuracy(report),
+        "cost": _cost(report.models),
+        "confusion": _confusion(students[0], report.labels) if students else None,
+        "reliability": _reliability(report.models),
+        "coverage": _coverage(report),
+        "curve": _curve(report),
+    }
+    return {name: _svg(chart) for name, chart in charts.items() if chart is not None}
+
+
+def _svg(chart: Any) -> str:
+    styled = (
+        chart.configure(font=FONT, background="transparent")
+        .configure_view(stroke=None)
+        .configure_axis(
+            grid=True,
+            gridColor="#eceff3",
+            domainColor="#c5ccd5",
+            tickColor="#c5ccd5",
+            labelFontSize=12,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            titleColor="#57606a",
+            labelLimit=240,
+        )
+        .configure_legend(labelFontSize=12, title=None, orient="top")
+        .configure_header(labelFontSize=13, title=None)
+    )
+    return str(vl_convert.vegalite_to_svg(styled.to_dict()))
+
+
+def _colour(models: list[ModelReport], legend: bool = False) -> Any:
+    return alt.Color(
+        "model:N",
+        scale=alt.Scale(domain=[model.name for model in models], range=_range(models)),
+        legend=alt.Legend(symbolType="circle", labelLimit=260) if legend else None,
+    )
+
+
+def _range(models: list[ModelReport]) -> list[str]:
+    """Blue for the first student, and other blues and greens for further ones."""
+    further = iter(["#1f6feb", "#2da44e", "#8250df", "#0a7ea4", "#bf3989"])
+    return [next(further, "#1f6feb") if model.role == "student" else COLOURS[model.role] for model in models]
+
+
+def _accuracy(report: Report) -> Any:
+    if report.models[0].accuracy is None:
+        return None
+    parts = [DataReport(source="all", n=report.n, models=report.models, pairs=[]), *report.by_source]
+    rows = [
+        {
+            "model": model.name,
+            "rows": f"{part.source}, n = {part.n:,}",
+            "accuracy": model.accuracy,
+            "low": model.accuracy_low,
+            "high": model.accuracy_high,
+            "text": f"{model.accuracy:.3f}",
+        }
+        for part in parts
+        for model in part.models
+    ]
+    order = [model.name for model in report.models]
+    scale = alt.Scale(domain=[0, 1])
+    y = alt.Y("model:N", sort=order, title=None)
+    base = alt.Chart(alt.Data(values=rows)).encode(y=y)
+    bars = base.mark_bar(height=18, cornerRadiusEnd=3).encode(
+        x=alt.X("accuracy:Q", scale=scale, title="accuracy, with 95 % interval"), color=_colour(report.models)
+    )
+    lines = base.mark_rule(strokeWidth=1.6, color="#24292f").encode(x="low:Q", x2="high:Q")
+    texts = base.mark_text(align="left", dx=6, fontSize=12).encode(x="high:Q", text="text:N")
+    return (
+        (bars + lines + texts)
+        .properties(width=520, height=28 * len(order))
+        .facet(
+            row=alt.Row(
+                "rows:N",
+                sort=[f"{part.source}, n = {part.n:,}" for part in parts],
+                header=alt.Header(labelAngle=0, labelAlign="left", labelOrient="top"),
+            ),
+            spacing=14,
+        )
+    )
+
+
+def _cost(models: list[ModelReport]) -> Any:
+    rows = [
+        {"model": model.name, "latency": model.latency_p50_ms, "cost": model.cost_per_1000_usd}
+        for model in models
+        if model.latency_p50_ms and model.cost_per_1000_usd is not None
+    ]
+    if not rows:
+        return None
+    x = alt.X(
+        "latency:Q",
+        scale=alt.Scale(type="log", nice=True, padding=40),
+        title="latency p50, milliseconds (log)",
+    )
+    y = alt.Y("cost:Q", scale=alt.Scale(nice=True, padding=10), title="US dollars per 1,000 answers")
+    base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y)
+    points = base.mark_circle(size=160, opacity=1).encode(color=_colour(models))
+    return (points + base.mark_text(dy=-16, fontSize=12).encode(text="model:N")).properties(width=440, height=240)
+
+
+def _confusion(model: ModelReport, labels: list[str]) -> Any:
+    if not model.confusion:
+        return None
+    columns = [*labels, "(none)"] if any(row[-1] for row in model.confusion) else labels
+    rows = [
+        {"gold": gold, "answer": answer, "n": count, "share": count / max(1, sum(counts))}
+        for gold, counts in zip(labels, model.confusion, strict=True)
+        for answer, count in zip(columns, counts, strict=False)
+        if count
+    ]
+    step = 30 if len(labels) <= MANY_LABELS else 11
+    size = 12 if len(labels) <= MANY_LABELS else 9
+    axis = alt.Axis(labelFontSize=size, grid=False, labelOverlap=False)
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X(
+            "answer:N",
+            sort=columns,
+            title=f"answer of {model.name}",
+            axis=axis,
+            scale=alt.Scale(domain=columns),
+        ),
+        y=alt.Y("gold:N", sort=labels, title="human label", axis=axis, scale=alt.Scale(domain=labels)),
+    )
+    heat = base.mark_rect().encode(
+        color=alt.Color("share:Q", scale=alt.Scale(scheme="blues", domain=[0, 1]), legend=None)
+    )
+    chart = heat
+    if len(labels) <= MANY_LABELS:
+        chart = heat + base.mark_text(fontSize=11).encode(
+            text="n:Q", color=alt.condition("datum.share > 0.5", alt.value("white"), alt.value("#24292f"))
+        )
+    return chart.properties(width=step * len(columns), height=step * len(labels))
+
+
+def _reliability(models: list[ModelReport]) -> Any:
+    rows = [
+        {"model": model.name, "confidence": part.confidence, "accuracy": part.accuracy, "n": part.n}
+        for model in models
+        for part in model.reliability
+    ]
+    if not rows:
+        return None
+    line = (
+        alt.Chart(alt.Data(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+        .mark_line(color="#8c959f", strokeDash=[4, 4], strokeWidth=1)
+        .encode(x="x:Q", y="y:Q")
+    )
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("confidence:Q", scale=alt.Scale(domain=[0, 1]), title="mean confidence of a bin"),
+        y=alt.Y("accuracy:Q", scale=alt.Scale(domain=[0, 1]), title="accuracy in the bin"),
+        color=_colour(models, legend=True),
+    )
+    points = base.mark_circle(opacity=0.9).encode(size=alt.Size("n:Q", legend=None, scale=alt.Scale(range=[30, 300])))
+    return (line + base.mark_line(strokeWidth=1.5) + points).properties(width=340, height=300)
+
+
+def _coverage(report: Report) -> Any:
+    rows = [
+        {
+            "model": model.name,
+            "coverage": point.coverage,
+            "accuracy": point.accuracy.value,
+            "low": point.accuracy.low,
+            "high": point.accuracy.high,
+        }
+        for model in report.models
+        if model.role != "base"
+        for point in model.coverage
+    ]
+    if not rows:
+        return None
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X(
+            "coverage:Q",
+            scale=alt.Scale(domain=[0, 1]),
+            axis=alt.Axis(format="%"),
+            title="share of rows it answers itself, surest first",
+        ),
+        color=_colour([model for model in report.models if model.role != "base"], legend=True),
+    )
+    band = base.mark_area(opacity=0.15).encode(
+        y=alt.Y("low:Q", title="accuracy on them", scale=alt.Scale(zero=False)), y2="high:Q"
+    )
+    return (band + base.mark_line(strokeWidth=2).encode(y="accuracy:Q")).properties(width=380, height=300)
+
+
+def _curve(report: Report) -> Any:
+    if not report.learning_curve:
+        return None
+    rows = [
+        {
+            "n": point.n,
+            "accuracy": point.accuracy.value,
+            "low": point.accuracy.low,
+            "high": point.accuracy.high,
+        }
+        for point in report.learning_curve
+    ]
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X(
+            "n:Q",
+            scale=alt.Scale(type="log", nice=False, padding=12),
+            title="training examples (log)",
+            axis=alt.Axis(values=[row["n"] for row in rows], format=",d"),
+        )
+    )
+    band = base.mark_area(opacity=0.15, color=COLOURS["student"]).encode(
+        y=alt.Y("low:Q", scale=alt.Scale(zero=False), title="accuracy on the test rows"), y2="high:Q"
+    )
+    line = base.mark_line(point=True, color=COLOURS["student"]).encode(y="accuracy:Q")
+    teachers = [{"y": model.accuracy, "name": model.name} for model in report.models if model.role == "teacher"]
+    rule = alt.Chart(alt.Data(values=teachers)).mark_rule(color=COLOURS["teacher"], strokeDash=[5, 4]).encode(y="y:Q")
+    return (band + line + rule).properties(width=440, height=280)

@@ -1,0 +1,1 @@
+"""The endpoints, and nothing else."""

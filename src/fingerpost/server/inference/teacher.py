@@ -1,0 +1,205 @@
+"""Forwards the requests that the student is unsure of to the teacher, within a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from sqlalchemy.exc import DatabaseError
+
+from fingerpost.core.errors import TeacherError
+from fingerpost.core.types import Usage
+from fingerpost.llm import prices
+from fingerpost.llm.completion import api_key
+from fingerpost.llm.recording import LATENCY_HEADER, ReplayTransport
+from fingerpost.server.inference.breaker import Breaker
+from fingerpost.server.ops.logs import log
+from fingerpost.store.ledger import Call, Ledger, Settlement
+from fingerpost.task.settings import TeacherSettings
+
+STEP = "serve"
+
+REFUSED = ("status-400", "status-422")  # the request, not the teacher
+
+UNBOUNDED = ("service_tier", "web_search_options", "audio", "modalities", "prediction")  # change what a token costs
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+
+
+class Unanswered(Exception):
+    """No answer by the teacher; `reason` is a word for headers and metrics."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The teacher's answer: its text, what it took, and the log-probability of the whole."""
+
+    text: str
+    usage: Usage
+    logprob: float | None
+
+
+class Teacher:
+    """Forwards chat requests to the teacher, within a budget if there is one.
+
+    Raises:
+        TeacherError: on construction: no key, or a budget without a known price.
+    """
+
+    def __init__(
+        self, settings: TeacherSettings, folder: Path, ledger: Ledger, timeout_s: float, budget_usd: float | None
+    ) -> None:
+        self.model = settings.model
+        self.breaker = Breaker()
+        self._settings, self._ledger, self._budget = settings, ledger, budget_usd
+        self._timeout = timeout_s
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        if budget_usd is not None:
+            prices.cost(settings, Usage(prompt=1))
+        self._client = httpx2.AsyncClient(
+            base_url=(settings.base_url or DEFAULT_BASE_URL).rstrip("/") + "/",
+            headers={"Authorization": f"Bearer {api_key(settings)}"},
+            transport=ReplayTransport(folder / settings.recorded) if settings.recorded else None,
+            timeout=timeout_s,
+            limits=httpx2.Limits(max_connections=settings.concurrency),
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def ask(self, request: dict[str, Any]) -> Asked:
+        """The answer to a chat request, which goes out as it is, but for the model's name and streaming.
+
+        Raises:
+            Unanswered: after the time-out, when the teacher is down or the breaker open, when the budget is spent.
+        """
+        attempt = self.breaker.admit()
+        if attempt is None:
+            raise Unanswered("breaker-open")
+        try:
+            asked = await self._in_turn(request)
+        except Unanswered as error:
+            if error.reason.startswith(("timeout", "unreachable", "status-")) and error.reason not in REFUSED:
+                self.breaker.failed(attempt)
+            else:
+                self.breaker.abandoned(attempt)
+            raise
+        except BaseException:
+            self.breaker.abandoned(attempt)
+            raise
+        self.breaker.succeeded(attempt)
+        return asked
+
+    async def _in_turn(self, request: dict[str, Any]) -> Asked:
+        """Wait for a place, no longer than the time-out; then ask, no longer than that."""
+        body = {key: value for key, value in request.items() if key not in ("stream", "stream_options", "n")}
+        body["model"] = self.model
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Unanswered("busy") from None
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._paid(body)
+        except (TimeoutError, httpx2.TimeoutException):
+            raise Unanswered("timeout") from None
+        except httpx2.HTTPError:
+            raise Unanswered("unreachable") from None
+        finally:
+            self._slots.release()
+
+    async def _paid(self, body: dict[str, Any]) -> Asked:
+        """Reserve the most that it can cost, ask, and settle; what is cut off counts in full.
+
+        With a budget, the reply's length is bounded, and nothing goes out whose price the bytes do not bound.
+        """
+        if self._budget is None:
+            return await self._post(_encoded(body))
+        body = {key: value for key, value in body.items() if key not in UNBOUNDED}
+        if any(part.get("type") != "text" for part in _parts(body)):
+            raise Unanswered("budget")
+        limit = next(
+            (key for key in ("max_completion_tokens", "max_tokens") if isinstance(body.get(key), int)), "max_tokens"
+        )
+        body.setdefault(limit, self._settings.max_tokens)
+        content = _encoded(body)
+        bounded = self._settings.model_copy(update={"max_tokens": max(1, body[limit])})
+        at_most = prices.at_most(bounded, len(content))
+        try:
+            (number,) = await asyncio.to_thread(self._ledger.book, [], [Call(STEP, self.model, at_most)], self._budget)
+        except DatabaseError:  # what cannot be booked is not spent
+            number = None
+        if number is None:
+            raise Unanswered("budget")
+        ending = Settlement(number, "lost")
+        try:
+            asked = await self._post(content)
+            cost = at_most if asked.usage.prompt is None else prices.cost(self._settings, asked.usage)
+            ending = Settlement(number, "paid", replace(asked.usage, cost_usd=cost))
+        except Unanswered as error:
+            if error.reason.startswith("status-4"):
+                ending = Settlement(number, "unsent")
+            raise
+        finally:
+            await asyncio.shield(asyncio.to_thread(self._settle, ending))
+        return asked
+
+    def _settle(self, ending: Settlement) -> None:
+        try:
+            self._ledger.book([ending], [], self._budget)
+        except DatabaseError as error:  # it stays reserved in full
+            log("a teacher's call could not be settled", logging.ERROR, problem=str(error.orig))
+
+    async def _post(self, body: bytes) -> Asked:
+        began = time.perf_counter()
+        response = await self._client.post(
+            "chat/completions", content=body, headers={"Content-Type": "application/json"}
+        )
+        if response.status_code != 200:
+            raise Unanswered(f"status-{response.status_code}")
+        seconds = float(response.headers.get(LATENCY_HEADER, time.perf_counter() - began))
+        try:
+            answer = response.json()
+            choice, used = answer["choices"][0], answer.get("usage") or {}
+            message = choice["message"]
+            text = message.get("content") or message["tool_calls"][0]["function"]["arguments"]
+            tokens = (choice.get("logprobs") or {}).get("content") or []
+            logprob = sum(float(each["logprob"]) for each in tokens) if tokens else None
+            cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
+            counts = (used.get("prompt_tokens"), cached, used.get("completion_tokens"))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            raise Unanswered("nonsense") from None
+        if not isinstance(text, str):
+            raise Unanswered("nonsense")
+        prompt, cached, replied = (each if isinstance(each, int) else None for each in counts)
+        return Asked(text, self._with_cost(Usage(prompt, cached, replied, None, seconds)), logprob)
+
+    def _with_cost(self, usage: Usage) -> Usage:
+        try:
+            cost = prices.cost(self._settings, usage)
+        except TeacherError:  # no price is known, and no budget asks for one
+            return usage
+        return replace(usage, cost_usd=cost)
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+def _parts(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The parts of all messages that have parts."""
+    for turn in body["messages"]:
+        if isinstance(turn.get("content"), list):
+            yield from turn["content"]

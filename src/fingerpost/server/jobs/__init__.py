@@ -1,0 +1,1 @@
+"""Work in the background: fine-tuning jobs, batches, files, webhooks."""

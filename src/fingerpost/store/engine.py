@@ -1,0 +1,87 @@
+"""Opening the database: one SQLite file, safe for several processes, brought to the newest form.
+
+SQLAlchemy speaks to it throughout, so another database is a URL away; what is particular to SQLite is here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import DatabaseError
+
+from fingerpost.core.errors import InputError
+from fingerpost.store.tables import HEAD
+
+
+def connect(path: Path) -> Engine:
+    """An engine on the file, created or migrated where needed.
+
+    Raises:
+        InputError: the file is no database, cannot be written, or was written by a newer Fingerpost.
+    """
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 60, "check_same_thread": False})
+    event.listen(engine, "connect", _prepare)
+    try:
+        with engine.connect() as connection:
+            if _version(connection) != HEAD:
+                _migrate(engine)
+    except DatabaseError as error:
+        engine.dispose()
+        raise InputError(f"{path} cannot be used as a database ({error.orig}); move it away or mend it") from None
+    return engine
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that takes the write lock at once: two writers queue up instead of failing half-way."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            _finish(connection, "ROLLBACK")
+            raise
+        _finish(connection, "COMMIT")
+
+
+def _finish(connection: Connection, how: str) -> None:
+    if connection.engine.dialect.name == "sqlite":
+        connection.exec_driver_sql(how)
+    elif how == "COMMIT":
+        connection.commit()
+
+
+def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # the driver begins no transactions of its own: `writing` does
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing that was committed
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
+
+
+def _migrate(engine: Engine) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with writing(engine) as connection:
+        version = _version(connection)  # another process may have been faster
+        if version is not None and version > HEAD:
+            raise InputError(
+                f"the database was written by a newer Fingerpost (format {version}); pip install -U fingerpost"
+            )
+        if version != HEAD:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")

@@ -1,0 +1,212 @@
+"""Questions and verdicts: added, never changed, read back as the core types."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Select, Table, delete, func, select, update
+
+from fingerpost.core.types import Question, Split, Verdict
+from fingerpost.core.utils import chunks
+from fingerpost.core.verdicts import WITHDRAWN
+from fingerpost.store.engine import connect, writing
+from fingerpost.store.ledger import Ledger
+from fingerpost.store.rows import import_key, insert_new, now, question_row, to_question, to_verdict, verdict_row
+from fingerpost.store.tables import calls, drafts, posted, questions, verdicts
+
+BATCH = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """Requests handed in as a batch; `jobs` maps each call's id, as text, to what the job is known by.
+
+    `state` is `new`, then `creating` when the file is there, `out` when the provider has the batch, and `ended`.
+    """
+
+    id: int
+    step: str
+    model: str
+    base_url: str | None
+    jobs: dict[str, list[Any]]
+    file: str | None
+    batch: str | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Questions to be written by `brief`, of a `round` and for a task; `raw` is the reply, when `answered`.
+
+    `fates` says how many texts ended in which way, when that has been judged.
+    """
+
+    id: int
+    round: int
+    brief: dict[str, Any]
+    task: str
+    model: str
+    answered: bool = False
+    raw: str | None = None
+    fates: dict[str, int] | None = None
+
+
+class Store:
+    """One project's database. Safe to use from several processes at once; close it, or use it in a `with`.
+
+    Raises:
+        InputError: on opening, if the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._engine = connect(path)
+        self.ledger = Ledger(self._engine)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # --- questions
+
+    def add_questions(self, new: Iterable[Question]) -> int:
+        """Add those whose id is not there yet; returns how many that were."""
+        return self._insert(questions, (question_row(each) for each in new))
+
+    def questions(self, *splits: Split) -> list[Question]:
+        """All questions in the order they came, or those of the given sides of the split."""
+        query = select(questions).order_by(questions.c.at, questions.c.id)
+        if splits:
+            query = query.where(questions.c.split.in_(splits))
+        return [to_question(row) for row in self._rows(query)]
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Number of questions by (source, split)."""
+        query = select(questions.c.source, questions.c.split, func.count()).group_by(
+            questions.c.source, questions.c.split
+        )
+        return {(source, split): count for source, split, count in self._rows(query)}
+
+    # --- verdicts
+
+    def add_verdicts(self, new: Iterable[Verdict]) -> int:
+        """Append verdicts; one that was imported before is not added again."""
+        return self._insert(verdicts, (verdict_row(each, import_key(each)) for each in new))
+
+    def verdicts(self) -> dict[str, list[Verdict]]:
+        """All verdicts by question id, oldest first."""
+        found: dict[str, list[Verdict]] = defaultdict(list)
+        for row in self._rows(select(verdicts).order_by(verdicts.c.id)):
+            found[row.question_id].append(to_verdict(row))
+        return dict(found)
+
+    def marked(self, mark: str | None = None) -> list[Verdict]:
+        """The verdicts with this mark, or with any, oldest first."""
+        which = verdicts.c.mark.is_not(None) if mark is None else verdicts.c.mark == mark
+        return [to_verdict(row) for row in self._rows(select(verdicts).where(which).order_by(verdicts.c.id))]
+
+    def answered(self, teacher: str, prompt: str | None = None) -> set[tuple[str, int | None, bool]]:
+        """(question id, label order, whether it named a label) of each answer of this teacher.
+
+        With `prompt`, only answers to the prompt of that fingerprint.
+        """
+        query = select(verdicts.c.question_id, verdicts.c.order_no, verdicts.c.label).where(
+            verdicts.c.kind == "teacher", verdicts.c.by == teacher
+        )
+        if prompt is not None:
+            query = query.where(verdicts.c.prompt == prompt)
+        return {(key, order, label is not None) for key, order, label in self._rows(query)}
+
+    def verdict_counts(self) -> list[tuple[str, str, int, int, int]]:
+        """(kind, by, questions, verdicts, verdicts without a label) for everyone who gave any, taken-back ones too."""
+        query = select(
+            verdicts.c.kind,
+            verdicts.c.by,
+            func.count(func.distinct(verdicts.c.question_id)),
+            func.count(),
+            func.count() - func.count(verdicts.c.label),
+        ).where(verdicts.c.origin != WITHDRAWN)
+        query = query.group_by(verdicts.c.kind, verdicts.c.by)
+        rows = self._rows(query.order_by(verdicts.c.kind, verdicts.c.by))
+        return [(kind, by, asked, given, none) for kind, by, asked, given, none in rows]
+
+    # --- questions to be written
+
+    def plan_drafts(self, new: Iterable[Draft]) -> None:
+        """Note what is to be written; the ids are given here."""
+        rows = [{"round": d.round, "brief": d.brief, "task": d.task, "model": d.model, "answered": False} for d in new]
+        with writing(self._engine) as connection:
+            connection.execute(drafts.insert(), rows)
+
+    def drafts(self) -> list[Draft]:
+        """All drafts, in the order of their planning."""
+        return [Draft(**row._mapping) for row in self._rows(select(drafts).order_by(drafts.c.id))]
+
+    def drop_drafts(self, ids: Iterable[int]) -> None:
+        """Forget drafts that were never answered."""
+        with writing(self._engine) as connection:
+            connection.execute(delete(drafts).where(drafts.c.id.in_(list(ids)), drafts.c.answered.is_(False)))
+
+    def judge(self, fates: dict[int, dict[str, int]], new: Iterable[Question], meant: Iterable[Verdict]) -> None:
+        """Store what came of drafts: the fates of their texts, the questions kept and what they were meant for."""
+        with writing(self._engine) as connection:
+            insert_new(connection, questions, [question_row(each) for each in new])
+            insert_new(connection, verdicts, [verdict_row(each, import_key(each)) for each in meant])
+            for draft_id, counts in fates.items():
+                connection.execute(update(drafts).where(drafts.c.id == draft_id).values(fates=counts))
+
+    # --- batches at a provider
+
+    def add_posted(self, step: str, model: str, base_url: str | None) -> int:
+        """Note a batch about to be handed in; returns its id."""
+        row: dict[str, Any] = {
+            "step": step,
+            "model": model,
+            "base_url": base_url,
+            "jobs": {},
+            "state": "new",
+            "at": now(),
+        }
+        with writing(self._engine) as connection:
+            return int(connection.execute(posted.insert().values(row).returning(posted.c.id)).scalar_one())
+
+    def change_posted(self, key: int, **values: Any) -> Posted:
+        """Update a batch's row; returns it."""
+        columns = [each for each in posted.c if each.name != "at"]
+        with writing(self._engine) as connection:
+            row = connection.execute(update(posted).where(posted.c.id == key).values(values).returning(*columns)).one()
+        return Posted(**row._mapping)
+
+    def open_posted(self, step: str) -> list[Posted]:
+        """The batches of a step that have not been fetched, the oldest first."""
+        columns = [each for each in posted.c if each.name != "at"]
+        query = select(*columns).where(posted.c.step == step, posted.c.state != "ended").order_by(posted.c.id)
+        return [Posted(**row._mapping) for row in self._rows(query)]
+
+    def posted_keys(self, step: str, model: str | None = None) -> list[list[Any]]:
+        """What may lie in batches that have not been fetched; of all models, or of one."""
+        out = [each for each in self.open_posted(step) if each.state != "new" and model in (None, each.model)]
+        return [key for each in out for key in each.jobs.values()]
+
+    def posted_calls(self, key: int) -> list[int]:
+        """The calls that were reserved for a batch."""
+        return [row.id for row in self._rows(select(calls.c.id).where(calls.c.posted == key))]
+
+    # --- inside
+
+    def _rows(self, query: Select[Any]) -> Iterator[Any]:
+        with self._engine.connect() as connection:
+            yield from connection.execute(query.execution_options(yield_per=BATCH))
+
+    def _insert(self, table: Table, rows: Iterable[dict[str, Any]]) -> int:
+        with writing(self._engine) as connection:
+            return sum(insert_new(connection, table, batch) for batch in chunks(rows, BATCH))

@@ -1,0 +1,200 @@
+"""Fine-tuning: encoder and head together, starting from the fitted head."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fingerpost.students.denoise import Rows
+from fingerpost.students.encoder.calibrate import SMALL, cross_entropy
+from fingerpost.students.encoder.network import EMBED_BATCH, Encoder, Network
+from fingerpost.students.linear import Array, Head
+from fingerpost.task.settings import Task
+
+BATCH = 32
+
+ENCODER_RATE = 1e-4
+
+HEAD_RATE = 1e-2
+
+WARM_UP = 0.1
+
+LENGTH_NOISE = 8.0  # characters: batches hold texts of similar length, but not always the same ones
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """How training went in one epoch: mean loss, accuracy on dev (share of dev labels matched), seconds."""
+
+    number: int
+    of: int
+    loss: float
+    dev_accuracy: float
+    seconds: float
+
+
+def tune(
+    encoder: Encoder,
+    network: Network,
+    texts: Sequence[str],
+    targets: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    dev_accuracy: Callable[[], float],
+    *,
+    epochs: int,
+    seed: int,
+    on_epoch: Callable[[Epoch], None],
+) -> None:
+    """Train all weights in place with AdamW, linear warm-up and decay, on soft targets (rows, labels).
+
+    Uses a GPU where torch sees one, and bfloat16 where the processor computes in it.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device)
+    half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or _has_bfloat16())
+    y, w = torch.from_numpy(targets).to(device), torch.from_numpy(weights).to(device)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": network.encoder.parameters(), "lr": ENCODER_RATE},
+            {"params": network.head.parameters(), "lr": HEAD_RATE},
+        ],
+        weight_decay=0.01,
+    )
+    steps = epochs * math.ceil(len(texts) / BATCH)
+    warm = max(1, round(WARM_UP * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+    )
+    draw = np.random.default_rng(seed)
+    lengths = np.array([len(text) for text in texts])
+    for number in range(1, epochs + 1):
+        began, losses = time.perf_counter(), []
+        network.train()
+        order = np.argsort(lengths + draw.normal(0, LENGTH_NOISE, len(lengths)))
+        batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        draw.shuffle(batches)
+        for batch in batches:
+            tokens = {key: value.to(device) for key, value in encoder.tokens([texts[i] for i in batch]).items()}
+            with half:
+                logits = network(**tokens)
+            chosen = torch.from_numpy(batch).to(device)
+            entropy = -(y[chosen] * torch.log_softmax(logits.float(), dim=1)).sum(1)
+            loss = (w[chosen] * entropy).sum() / w[chosen].sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            losses.append(float(loss.detach()))
+        network.eval()
+        on_epoch(Epoch(number, epochs, float(np.mean(losses)), dev_accuracy(), time.perf_counter() - began))
+    network.to("cpu").eval()
+
+
+def predict_logits(encoder: Encoder, network: Network, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Logits of the texts, shape (texts, labels), wherever the network is."""
+    device = next(network.parameters()).device
+    logits = np.zeros((len(texts), network.head.out_features), dtype=np.float32)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    with torch.inference_mode():
+        for start in range(0, len(order), EMBED_BATCH):
+            chosen = order[start : start + EMBED_BATCH]
+            tokens = encoder.tokens([texts[i] for i in chosen])
+            logits[chosen] = network(**{key: value.to(device) for key, value in tokens.items()}).float().cpu().numpy()
+    return logits
+
+
+def _has_bfloat16() -> bool:
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check and check())
+
+
+LABEL_SMOOTHING = 0.1
+
+Show = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The head (step 0), or the network after an epoch: mean cross-entropy, and the share of dev labels matched."""
+
+    step: int
+    of: int
+    train_loss: float
+    dev_loss: float
+    dev_accuracy: float
+
+
+def network_of(base: Encoder, task: Task, head: Head) -> Network:
+    """The encoder with this head on it."""
+    import torch
+
+    network = Network(base.model, base.width, len(task.labels))
+    with torch.no_grad():
+        network.head.weight.copy_(torch.from_numpy(head.weights.T.copy()))
+        network.head.bias.copy_(torch.from_numpy(head.bias))
+    return network.eval()
+
+
+def fine_tuned(
+    base: Encoder,
+    frozen: Network,
+    head: Head,
+    train: Rows,
+    dev: Rows,
+    plausible: Array,
+    epochs: int,
+    seed: int,
+    show: Show,
+    on_step: Callable[[Measured], None] | None,
+) -> tuple[Network, list[Epoch]]:
+    """The fine-tuned network and its epochs; or the frozen one and none, where dev does not gain.
+
+    A gain on dev counts as much as the dev label is plausible: matching doubtful labels is copying mistakes.
+    """
+    import copy
+
+    network = copy.deepcopy(frozen)
+    done: list[Epoch] = []
+    dev_loss = 0.0
+
+    def on_epoch(epoch: Epoch) -> None:
+        done.append(epoch)
+        if on_step is not None:
+            on_step(Measured(epoch.number, epoch.of, epoch.loss, dev_loss, epoch.dev_accuracy))
+            return
+        show(
+            f"epoch {epoch.number} of {epoch.of}: loss {epoch.loss:.3f}, {epoch.dev_accuracy:.3f} on dev, "
+            f"{epoch.seconds:.0f} s"
+        )
+
+    def dev_accuracy() -> float:
+        nonlocal dev_loss
+        logits = predict_logits(base, network, dev.texts)
+        dev_loss = cross_entropy(logits, dev)
+        return float((logits.argmax(1) == dev.labels).mean())
+
+    targets = (1 - LABEL_SMOOTHING) * train.targets + LABEL_SMOOTHING / train.targets.shape[1]
+    tune(
+        base,
+        network,
+        train.texts,
+        targets,
+        train.weights,
+        dev_accuracy,
+        epochs=epochs,
+        seed=seed,
+        on_epoch=on_epoch,
+    )
+    before = head.logits(dev.vectors).argmax(1) == dev.labels
+    after = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
+    change = plausible * (after.astype(float) - before)
+    if len(dev.texts) < SMALL or change.sum() <= 2 * np.sqrt((change**2).sum()):
+        show("fine-tuning does not help on dev: the linear head is kept")
+        return frozen, []
+    return network, done

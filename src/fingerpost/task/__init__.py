@@ -1,0 +1,1 @@
+"""What is decided: task.toml, the prompt, the form of replies."""

@@ -1,0 +1,156 @@
+"""Read, check and write task.toml. A mistake is reported with its line and how to fix it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from fingerpost.core.errors import TaskError
+from fingerpost.core.languages import LANGUAGES
+from fingerpost.core.text import fold, spoken
+from fingerpost.core.types import Label
+from fingerpost.task.locate import line_of
+from fingerpost.task.prompt import PLACE
+from fingerpost.task.settings import (
+    DataFile,
+    GenerateSettings,
+    Prices,
+    SplitSettings,
+    StudentSettings,
+    Task,
+    TeacherSettings,
+)
+
+TASK_FILE = "task.toml"
+
+_TABLES: dict[str, type[BaseModel]] = {
+    "teacher": TeacherSettings,
+    "split": SplitSettings,
+    "data": DataFile,
+    "generate": GenerateSettings,
+    "writers": TeacherSettings,
+    "student": StudentSettings,
+    "prices": Prices,
+    "labels": Label,
+}
+
+
+def load_task(path: Path) -> Task:
+    """Read a task. `prompt`, where given, is the path of a text file beside it, and comes back as its text.
+
+    Raises:
+        TaskError: no such file, no TOML, an unknown key, a value out of range, labels that cannot be told
+            apart; with the line and how to mend it.
+    """
+    if not path.is_file():
+        raise TaskError(f"there is no {path}: write one with 'fingerpost init', or name its folder with -C")
+    try:
+        source = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise TaskError(f"{path}, line {line}: this is not UTF-8; save the file as UTF-8") from None
+    try:
+        content = tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
+        where = f", line {found[1]}, column {found[2]}" if found else ""
+        what = str(error).split(" (at")[0]
+        raise TaskError(f'{path}{where}: not valid TOML: {what}; texts stand in "double quotes"') from None
+    labels = content.get("labels")
+    if not isinstance(labels, dict) or len(labels) < 2:
+        raise TaskError(f'{path}: a [labels] table with at least two lines is missing: name = "description"')
+    content["labels"] = [_label(name, value) for name, value in labels.items()]
+    if isinstance(content.get("prompt"), str):
+        content["prompt"] = _read_prompt(path, source, path.parent / content["prompt"])
+    try:
+        task = Task.model_validate(content)
+    except ValidationError as error:
+        raise TaskError(_explain(path, source, list(labels), error)) from None
+    _check(path, source, task)
+    return task
+
+
+def task_of_labels(name: str, labels: Iterable[str], answer_field: str = "action") -> Task:
+    """A task for someone who has no task.toml: each label's description is its name in words.
+
+    Raises:
+        TaskError: fewer than two labels.
+    """
+    unique = sorted(set(labels))
+    if len(unique) < 2:
+        raise TaskError(f"{name}: {len(unique)} label found, at least two are needed; name their column with --label")
+    return Task(
+        name=name,
+        answer_field=answer_field,
+        labels=tuple(Label(name=each, description=spoken(each)) for each in unique),
+    )
+
+
+def _label(name: str, value: object) -> dict[str, Any]:
+    given = {"description": value} if isinstance(value, str) else value
+    return {**given, "name": name} if isinstance(given, dict) else {"name": name, "description": value}
+
+
+def _read_prompt(path: Path, source: str, file: Path) -> str:
+    where = f"{path}, line {line_of(source, ('prompt',))}"
+    if not file.is_file():
+        raise TaskError(f"{where}: there is no file {file}; give the prompt's path from the folder of task.toml")
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if PLACE not in text:
+        raise TaskError(f"{where}: {file} has no place for the labels; write {PLACE} where their list belongs")
+    return text
+
+
+def _check(path: Path, source: str, task: Task) -> None:
+    """What holds between fields."""
+    codes: dict[str, str] = {}
+    folded: dict[str, str] = {}
+    for label in task.labels:
+        where = f"{path}, line {line_of(source, ('labels', label.name))}"
+        if (other := folded.setdefault(fold(label.name), label.name)) != label.name:
+            raise TaskError(f"{where}: '{label.name}' and '{other}' differ only in spelling; rename one of them")
+        if label.code is not None and (other := codes.setdefault(str(label.code), label.name)) != label.name:
+            raise TaskError(f"{where}: '{label.name}' and '{other}' have the same code {label.code}; change one")
+    if clash := next((name for name in task.names if codes.get(name, name) != name), None):
+        raise TaskError(f"{path}: '{clash}' is the name of one label and the code of '{codes[clash]}'; change the code")
+    for code in task.generate.languages:
+        if code not in LANGUAGES:
+            raise TaskError(
+                f"{path}, line {line_of(source, ('generate', 'languages'))}: '{code}' is no language that is known here; "
+                f"known: {', '.join(LANGUAGES)}"
+            )
+    if task.fallback and task.fallback not in task.names:
+        raise TaskError(
+            f"{path}, line {line_of(source, ('fallback',))}: the fallback '{task.fallback}' is no label; "
+            f"add it to [labels]{_did_you_mean(task.fallback, task.names)}"
+        )
+
+
+def _explain(path: Path, source: str, labels: list[str], error: ValidationError) -> str:
+    """The first mistake that pydantic found, in our words."""
+    first = error.errors()[0]
+    loc: list[Any] = list(first["loc"])
+    if len(loc) > 1 and loc[0] == "labels" and isinstance(loc[1], int):
+        loc[1] = labels[loc[1]]
+    key = ".".join(str(part) for part in loc)
+    where = f"{path}, line {line_of(source, tuple(loc))}"
+    if first["type"] == "extra_forbidden":
+        table = next((str(part) for part in reversed(loc[:-1]) if part in _TABLES), "")
+        known = list((_TABLES.get(table, Task)).model_fields)
+        return f"{where}: '{key}' is no setting{_did_you_mean(str(loc[-1]), known) or '; known: ' + ', '.join(known)}"
+    if first["type"] == "missing":
+        return f"{where}: '{key}' is missing; add a line {loc[-1]} = ..."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: '{key}' cannot be {json.dumps(first['input'], default=str)[:60]}: {message}; change it"
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
