@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerpost.core.text import share
+from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Label
 from fingerpost.students.denoise import Rows, clean, fit_cleaned
 from fingerpost.students.encoder.finetune import LABEL_SMOOTHING, Epoch, network_of, predict_logits, tune
@@ -71,7 +71,7 @@ def main() -> None:
             held_out = out_of_fold(rows_.vectors, rows_.targets, rows_.weights, texts, strength)
             tell(f"the same, cleaned, C = {strength:g}", held_out.argmax(1))
         if arguments.tune:
-            dev = np.array([share(text) < 0.2 for text in texts])
+            dev = np.array([hash_fraction(text) < 0.2 for text in texts])
             part = whole.take(np.flatnonzero(~dev))
             held = [text for text, chosen in zip(texts, dev, strict=True) if chosen]
             cleaned = clean(part, 0)

@@ -74,6 +74,6 @@ def test_no_import_has_effects() -> None:
 
 
 def test_prompts_are_written_in_one_place_only() -> None:
-    for name, file in modules():
+    for _, file in modules():
         if file != SOURCE / "task" / "prompt.py":
             assert '"role": "system"' not in file.read_text(), file

@@ -78,9 +78,9 @@ def _choose(file: Path, proposals: list[Proposal], write: bool) -> dict[str, str
 
 def _tell_cost(project: Project, store: Store) -> None:
     from fingerpost.labelling.label import plan
-    from fingerpost.labelling.requests import Wanted
+    from fingerpost.labelling.requests import LabelSelection
 
-    planned = plan(project.task, store, Wanted(again=True))
+    planned = plan(project.task, store, LabelSelection(again=True))
     print(
         f"labelling again by the new descriptions: {len(planned.jobs):,} requests, about ${planned.about_usd:.4f}; "
         "'fingerpost label --again' does it"

@@ -28,7 +28,7 @@ def init(
 ) -> None:
     """Write a commented task.toml, from a file's labels or from answers."""
     from fingerpost.core.errors import InputError
-    from fingerpost.core.text import spoken
+    from fingerpost.core.text import humanise
     from fingerpost.task.loader import TASK_FILE, load_task
     from fingerpost.task.template import render_task
 
@@ -38,7 +38,7 @@ def init(
     name = name or folder.resolve().name
     data: list[str] = []
     if from_ is not None:
-        labels = {each: spoken(each) for each in _labels_of(from_, label)}
+        labels = {each: humanise(each) for each in _labels_of(from_, label)}
         data = [str(from_.resolve())]
     elif sys.stdin.isatty():
         name, labels = _ask(name)

@@ -14,7 +14,7 @@ from fingerpost.project import Project
 
 if TYPE_CHECKING:
     from fingerpost.labelling.label import Plan
-    from fingerpost.labelling.requests import Wanted
+    from fingerpost.labelling.requests import LabelSelection
     from fingerpost.llm.requests import Progress
     from fingerpost.store.project import Store
     from fingerpost.task.settings import Task
@@ -35,19 +35,19 @@ def label(
     """Have the teacher label what has no label yet."""
     from fingerpost.cli.options import splits_of
     from fingerpost.core.errors import InputError
-    from fingerpost.labelling.requests import SIDES, Wanted
+    from fingerpost.labelling.requests import SIDES, LabelSelection
 
     require_folders(record)
     if record and batch:
         raise InputError("--record keeps the answers of a teacher that is asked at once; leave out --batch")
     project = Project(folder)
-    wanted = Wanted(votes, splits_of(split) or SIDES, limit, retry, again)
+    wanted = LabelSelection(votes, splits_of(split) or SIDES, limit, retry, again)
     label_project(project, wanted, budget, yes, record, batch)
 
 
 def label_project(
     project: Project,
-    wanted: Wanted,
+    wanted: LabelSelection,
     budget: float | None = None,
     yes: bool = False,
     record: Path | None = None,

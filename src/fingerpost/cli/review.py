@@ -296,11 +296,11 @@ def _line(prompt: str) -> str:
 
 def _search(names: Sequence[str], screen: Console) -> str | None:
     """A label by a part of its name, or by its number in a list of those that have it."""
-    from fingerpost.core.text import fold
+    from fingerpost.core.text import canonical_name
 
     wish = _line("  label: ")
-    found = [name for name in names if fold(wish) in fold(name)] if wish else list(names)
-    exact = [name for name in names if fold(name) == fold(wish)]
+    found = [name for name in names if canonical_name(wish) in canonical_name(name)] if wish else list(names)
+    exact = [name for name in names if canonical_name(name) == canonical_name(wish)]
     if len(exact or found) == 1:
         return (exact or found)[0]
     if not found:
@@ -342,6 +342,6 @@ def _safe(text: str) -> str:
 
 
 def _short(question: Question, width: int) -> str:
-    from fingerpost.core.text import preview
+    from fingerpost.core.text import shorten
 
-    return preview(question.messages[-1].content, width)
+    return shorten(question.messages[-1].content, width)

@@ -25,7 +25,7 @@ def run(
 ) -> None:
     """Import, label, train, evaluate: whatever of it is not done yet."""
     from fingerpost.data.rows import Columns
-    from fingerpost.labelling.requests import Wanted
+    from fingerpost.labelling.requests import LabelSelection
 
     project = Project(folder)
     for number, data in enumerate(project.task.data, 1):
@@ -33,7 +33,7 @@ def run(
         import_one(project, project.folder / data.file, Columns(data.text, data.label, source=data.source))
     if project.task.teacher is not None:
         _heading("label")
-        label_project(project, Wanted(votes), budget, yes)
+        label_project(project, LabelSelection(votes), budget, yes)
     _heading("train")
     with project.store() as store:
         done = trained_on_these(project, store, project.models / STUDENT, "consensus")

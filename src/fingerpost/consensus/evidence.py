@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fingerpost.consensus.model import Array, Consensus, Rows, consensus, metric, pooled
-from fingerpost.core.text import share
+from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Question, Verdict
 from fingerpost.core.verdicts import REVIEW, fits_none, known
 from fingerpost.students.linear import fit_head
@@ -108,7 +108,7 @@ def agree(evidence: Evidence, on: Ground, seed: int = 0) -> Consensus:
 
 def _beliefs(evidence: Evidence, known: Array, has_label: np.ndarray) -> Array:
     """Each row's probabilities by a linear head that has not learnt from the row's group; shape (rows, labels)."""
-    folds = np.array([int(FOLDS * share(f"fold/{group}")) for group in evidence.groups])
+    folds = np.array([int(FOLDS * hash_fraction(f"fold/{group}")) for group in evidence.groups])
     pool = np.flatnonzero(has_label)
     if len(pool) > LEARN_FROM:
         pool = np.random.default_rng(0).permutation(pool)[:LEARN_FROM]

@@ -13,7 +13,7 @@ from fingerpost.consensus.model import Array, Consensus, Rows
 from fingerpost.consensus.selection import Pick, choose
 from fingerpost.consensus.session import Card, Desk
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import share
+from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Question
 from fingerpost.core.verdicts import BULK, current
 from fingerpost.store.project import Store
@@ -187,7 +187,7 @@ class Review(Desk):
         taken = [self._row[key] for _, ids in self.log.strokes for key in ids]
         closed = np.union1d(decided, np.array([*taken, *self._skipped], dtype=np.int64))
         open_rows: Rows = np.setdiff1d(np.arange(len(self.questions)), closed)
-        seed = int(1e6 * share(f"{self.by}/{len(decided)}/{len(self._skipped)}"))
+        seed = int(1e6 * hash_fraction(f"{self.by}/{len(decided)}/{len(self._skipped)}"))
         self._queue = choose(self._ground.space, self._doubt, open_rows, closed.astype(np.int64), ROUND, seed=seed)
 
     def _card(self, pick: Pick) -> Card:

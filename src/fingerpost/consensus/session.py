@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from fingerpost.consensus.history import take_back
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import share
+from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Question, Verdict
 from fingerpost.core.verdicts import REVIEW, current
 from fingerpost.store.project import Store
@@ -95,7 +95,7 @@ class Sample(Desk):
 
     def __init__(self, task: Task, store: Store, by: str, size: int) -> None:
         super().__init__(task, store, by)
-        questions = sorted(store.questions("test"), key=lambda each: share(f"sample/{each.id}"))
+        questions = sorted(store.questions("test"), key=lambda each: hash_fraction(f"sample/{each.id}"))
         if not questions:
             raise InputError("there are no test questions; import more, some of them go to the test side")
         self.questions = questions[:size]

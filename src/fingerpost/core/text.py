@@ -34,7 +34,7 @@ def shingles(messages: Conversation) -> set[str]:
     return {padded[i : i + SHINGLE] for i in range(max(1, len(padded) - SHINGLE + 1))}
 
 
-def share(key: str) -> float:
+def hash_fraction(key: str) -> float:
     """A number in [0, 1) that depends on nothing but the key."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
 
@@ -60,12 +60,12 @@ def encoder_input(messages: Conversation, history: int) -> str:
     return " [SEP] ".join([last.content, *(turn.content for turn in earlier[:history])])
 
 
-def spoken(name: str) -> str:
+def humanise(name: str) -> str:
     """A label's name as words: `book_holiday` and `bookHoliday` become `book holiday`."""
     return normalise(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[_\-./]+", " ", name))
 
 
-def fold(name: str) -> str:
+def canonical_name(name: str) -> str:
     """A label's name without case, spaces and punctuation, to recognise it however it is spelt."""
     return _NO_LETTER.sub("", normalise(name)).replace("_", "")
 
@@ -78,7 +78,7 @@ def fingerprint(parts: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def preview(text: str, width: int = 60) -> str:
+def shorten(text: str, width: int = 60) -> str:
     """The text on one line, shortened to `width` characters."""
     line = _SPACE.sub(" ", text).strip()
     return line if len(line) <= width else line[: width - 1] + "…"

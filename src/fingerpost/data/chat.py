@@ -13,14 +13,14 @@ from fingerpost.core.errors import InputError
 from fingerpost.core.text import content_text, question_id
 from fingerpost.core.types import Conversation, Example, Label, Message
 from fingerpost.task.reply_format import (
-    Frame,
-    ReplyForm,
+    ReplyTemplate,
+    UserTemplate,
     Value,
-    find_form,
-    find_frame,
+    find_reply_template,
+    find_user_template,
     label_in,
     labels_of,
-    unframed,
+    without_template,
 )
 from fingerpost.task.settings import Task
 
@@ -45,8 +45,8 @@ class ChatData:
     """
 
     task: Task
-    form: ReplyForm
-    frame: Frame
+    form: ReplyTemplate
+    frame: UserTemplate
     system: str
     examples: list[Example]
 
@@ -99,12 +99,12 @@ def as_classification(rows: Sequence[Row], name: str) -> ChatData:
     Raises:
         NoClassification: the replies are no labels.
     """
-    form, field, values = find_form([row.reply for row in rows])
+    form, field, values = find_reply_template([row.reply for row in rows])
     system = Counter(row.system for row in rows).most_common(1)[0][0]
     labels = labels_of(values, system)
     form = form.model_copy(update={"codes": any(label.code is not None for label in labels.values())})
     task = Task(name=name, answer_field=field, labels=tuple(labels.values()))
-    frame = find_frame([row.messages[-1].content for row in rows])
+    frame = find_user_template([row.messages[-1].content for row in rows])
     return ChatData(task, form, frame, system, list(_examples(rows, values, labels, frame)))
 
 
@@ -118,9 +118,9 @@ def examples_of(rows: Sequence[Row], data: ChatData) -> tuple[list[Example], int
 
 
 def _examples(
-    rows: Sequence[Row], values: Sequence[Value], labels: Mapping[Any, Label], frame: Frame
+    rows: Sequence[Row], values: Sequence[Value], labels: Mapping[Any, Label], frame: UserTemplate
 ) -> Iterator[Example]:
     for row, value in zip(rows, values, strict=True):
-        messages = unframed(row.messages, frame)
+        messages = without_template(row.messages, frame)
         key = question_id(messages)
         yield Example(key, messages, {labels[value].name: 1.0}, group=key)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import content_text, preview
+from fingerpost.core.text import content_text, shorten
 from fingerpost.core.types import Conversation, Message, Split
 from fingerpost.data.files import Row, read_rows
 from fingerpost.task.replies import parse, resolve
@@ -178,7 +178,7 @@ def _label(
     if label is None and not columns.teacher:
         close = difflib.get_close_matches(str(given), task.names, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "; add it to [labels] in task.toml, or correct the row"
-        raise _Bad(f"unknown label '{preview(str(given), 40)}'{hint}")
+        raise _Bad(f"unknown label '{shorten(str(given), 40)}'{hint}")
     return label, raw
 
 

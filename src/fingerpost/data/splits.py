@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fingerpost.core.text import share
+from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Conversation, Question, Split
 from fingerpost.data.duplicates import Alike
 from fingerpost.task.settings import SplitSettings
@@ -14,7 +14,7 @@ from fingerpost.task.settings import SplitSettings
 
 def split_of(group: str, settings: SplitSettings) -> Split:
     """The side of the split on which a whole group lies, drawn uniformly by the group's name."""
-    drawn = share(f"split/{group}")
+    drawn = hash_fraction(f"split/{group}")
     if drawn < settings.test:
         return "test"
     return "dev" if drawn < settings.test + settings.dev else "train"

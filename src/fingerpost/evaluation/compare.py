@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerpost.core.text import preview
+from fingerpost.core.text import shorten
 from fingerpost.core.types import Prediction
 from fingerpost.evaluation import metrics
 from fingerpost.evaluation.results import Mistake, ModelReport, Pair
@@ -99,7 +99,7 @@ def _against_gold(
     wrong = sorted(np.flatnonzero(~right).tolist(), key=lambda i: -float(np.nan_to_num(confidence[i])))
     model.mistakes = [
         Mistake(
-            text=preview(" | ".join(turn.content for turn in rows[i].messages), 300),
+            text=shorten(" | ".join(turn.content for turn in rows[i].messages), 300),
             source=rows[i].source,
             gold=str(rows[i].gold),
             answer=answers.predictions[i].label,

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from fingerpost.core.text import spoken
+from fingerpost.core.text import humanise
 from fingerpost.core.types import Label
 
 Form: TypeAlias = Literal["messages", "wordings", "follow_ups", "beyond"]
@@ -59,10 +59,10 @@ class Brief:
 
 def meaning(label: Label) -> str:
     """What belongs to a label, in words."""
-    return label.description.strip().rstrip(".") or spoken(label.name)
+    return label.description.strip().rstrip(".") or humanise(label.name)
 
 
 def telling(label: Label) -> bool:
     """Whether the name has words that the description does not have: users may have them. A number is no word."""
-    more = set(spoken(label.name).split()) - set(spoken(meaning(label)).split())
+    more = set(humanise(label.name).split()) - set(humanise(meaning(label)).split())
     return any(re.search(r"[^\W\d_]", word) for word in more)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fingerpost.core.languages import LANGUAGES
-from fingerpost.core.text import normalise, question_id, spoken
+from fingerpost.core.text import humanise, normalise, question_id
 from fingerpost.core.types import Conversation, Message, Question
 from fingerpost.data.duplicates import Alike
 from fingerpost.generation.brief import Item, meaning
@@ -130,7 +130,7 @@ def _says_no_more(task: Task, item: Item, text: str) -> bool:
     for label in task.labels:
         if label.name == item.label:
             described.add((Message("user", meaning(label)),))
-            described.add((Message("user", spoken(label.name)),))
+            described.add((Message("user", humanise(label.name)),))
     return bool(described.find((Message("user", text),)))
 
 

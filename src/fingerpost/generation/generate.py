@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from fingerpost.core.errors import BudgetError, TaskError, TeacherError
-from fingerpost.core.text import fingerprint, preview
+from fingerpost.core.text import fingerprint, shorten
 from fingerpost.core.types import Message, Question, Usage
 from fingerpost.generation.brief import Brief, meaning
 from fingerpost.generation.plan import Error, Known, plan_round
 from fingerpost.generation.prompts import write, written_schema
-from fingerpost.generation.requests import Writing
+from fingerpost.generation.requests import WritingRequests
 from fingerpost.generation.rounds import WRITER, Desk, Embed, Round
-from fingerpost.labelling.requests import Deciding, Job, Wanted, open_jobs
+from fingerpost.labelling.requests import LabelJob, LabelRequests, LabelSelection, open_jobs
 from fingerpost.llm import prices
-from fingerpost.llm.batch import Say, ask_or_post
-from fingerpost.llm.requests import BYTES_A_TOKEN, Progress, Work, reached, size, teacher_of
+from fingerpost.llm.batch import Say, run_requests_or_batch
+from fingerpost.llm.requests import BYTES_A_TOKEN, Progress, RequestSpec, size, teacher_endpoint, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.students.folder import dev_answers, read_manifest
 from fingerpost.task.settings import Task, TeacherSettings
@@ -70,7 +70,7 @@ def errors_of(task: Task, store: Store, model: Path) -> list[Error]:
         ModelError: the folder is no model.
     """
     read_manifest(model)
-    texts = {each.id: preview(each.messages[-1].content, ERROR_WIDTH) for each in store.questions("dev")}
+    texts = {each.id: shorten(each.messages[-1].content, ERROR_WIDTH) for each in store.questions("dev")}
     poor = [each for each in dev_answers(model) if each.answer != each.label or each.confidence < UNSURE]
     names = set(task.names)
     return [
@@ -107,7 +107,7 @@ def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
     calls = len(briefs) + 1
     texts = sum(len(brief.items) for brief in briefs) / len(briefs)
     sizes = [size(write(task, brief), written_schema(brief)) for brief in briefs]
-    ask = Deciding(task).request(Job(Question("", (Message("user", "x" * 80),), "", "", "train"), 0))
+    ask = LabelRequests(task).request(LabelJob(Question("", (Message("user", "x" * 80),), "", "", "train"), 0))
     call = Usage(prompt=round(sum(sizes) / len(briefs) / BYTES_A_TOKEN), completion=round(TEXT_TOKENS * texts))
     about = at_most = 0.0
     for writer in writers:
@@ -125,7 +125,7 @@ def open_questions(task: Task, store: Store) -> int:
     """How many questions of earlier runs are still to be written or labelled: these are asked first."""
     unwritten = sum(len(Brief.of_json(each.brief).items) for each in store.drafts() if not each.answered)
     written = {key for key, found in store.verdicts().items() if any(each.kind == WRITER for each in found)}
-    return unwritten + len(open_jobs(task, store, Wanted(only=written)))
+    return unwritten + len(open_jobs(task, store, LabelSelection(only=written)))
 
 
 def generate(
@@ -162,9 +162,11 @@ def generate(
         models = _Models(store, folder, stack, batch, budget_usd, on_progress, show)
         while True:
             for writer in writers:
-                models.ask("writing", Writing(task, desk.drafts()), desk.open_drafts(writer.model), writer)
+                models.ask("writing", WritingRequests(task, desk.drafts()), desk.open_drafts(writer.model), writer)
             desk.judge()
-            models.ask("labelling", Deciding(task), open_jobs(task, store, Wanted(only=desk.written())), teacher)
+            models.ask(
+                "labelling", LabelRequests(task), open_jobs(task, store, LabelSelection(only=desk.written())), teacher
+            )
             told, result.rounds, result.stopped = len(result.rounds), desk.rounds(), models.stopped
             for each in result.rounds[told:]:
                 on_round(each)
@@ -194,7 +196,7 @@ class _Models:
     spent: bool = False
     served: dict[str, TeacherSettings] = field(default_factory=dict)
 
-    def ask(self, what: str, work: Work[J], jobs: Sequence[J], settings: TeacherSettings) -> None:
+    def ask(self, what: str, work: RequestSpec[J], jobs: Sequence[J], settings: TeacherSettings) -> None:
         """Ask all of these, if nothing has said stop.
 
         Raises:
@@ -204,7 +206,7 @@ class _Models:
         if self.stopped or not (jobs or self.batch):
             return
         try:
-            done = ask_or_post(
+            done = run_requests_or_batch(
                 work,
                 jobs,
                 self.store,
@@ -228,7 +230,7 @@ class _Models:
     def _ready(self, settings: TeacherSettings) -> TeacherSettings:
         key = str((settings.model, settings.base_url, settings.gguf))
         if key not in self.served:
-            self.served[key] = self.stack.enter_context(reached(settings, self.folder))
+            self.served[key] = self.stack.enter_context(teacher_endpoint(settings, self.folder))
         there = self.served[key]
         return settings.model_copy(update={"base_url": there.base_url, "concurrency": there.concurrency})
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from fingerpost.core.text import spoken
+from fingerpost.core.text import humanise
 from fingerpost.core.types import Conversation, Label, Message
 from fingerpost.generation.brief import Brief, Item, meaning, telling
 from fingerpost.generation.shots import BEYOND, NAME_OTHERS, OTHER_WORDS, SHOTS
@@ -85,7 +85,7 @@ def _messages_wanted(task: Task, brief: Brief) -> str:
 
 
 def _whom(task: Task) -> str:
-    return task.generate.about or f"the assistant '{spoken(task.name)}'"
+    return task.generate.about or f"the assistant '{humanise(task.name)}'"
 
 
 def _wish(by_name: dict[str, Label], item: Item) -> str:
@@ -93,8 +93,8 @@ def _wish(by_name: dict[str, Label], item: Item) -> str:
         return f"something else: {item.about}"
     label = by_name[item.label]
     if item.kind == "named":
-        return spoken(label.name)
-    wish = meaning(label) + (f" ({spoken(label.name)})" if telling(label) else "")
+        return humanise(label.name)
+    wish = meaning(label) + (f" ({humanise(label.name)})" if telling(label) else "")
     if item.kind == "border":
         return f"{wish}; at first sight it looks as if it meant: {meaning(by_name[item.about])}"
     return f"{wish}; the same as '{item.about}', in other words" if item.kind == "error" else wish

@@ -19,7 +19,7 @@ BEYOND: Form = "beyond"
 TEMPERATURE = 1.0
 
 
-class Writing:
+class WritingRequests:
     """The work of writing, as `asking` takes it."""
 
     step, wants, after, temperature = STEP, "holds a message", "then run it again", TEMPERATURE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fingerpost.core.languages import LANGUAGES
-from fingerpost.core.text import preview, question_id
+from fingerpost.core.text import question_id, shorten
 from fingerpost.core.types import Conversation, Message, Question, Verdict
 from fingerpost.core.verdicts import doubted, known, shares
 from fingerpost.data.splits import New, place
@@ -262,7 +262,7 @@ class Desk:
 
     def _real_texts(self) -> list[str]:
         texts = (each.messages[-1].content for each in self._real() if each.split == "train")
-        return [preview(text, 200) for text in texts if 1 < len(text.split()) <= SAMPLE_WORDS]
+        return [shorten(text, 200) for text in texts if 1 < len(text.split()) <= SAMPLE_WORDS]
 
     def _language(self) -> str:
         """The language that is expected where the task names none: that of its users, else of its descriptions."""

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fingerpost.core.text import preview
+from fingerpost.core.text import shorten
 from fingerpost.core.types import Label, Message
 from fingerpost.core.verdicts import fits_none, known, shares
 from fingerpost.llm import prices
 from fingerpost.llm.completion import Reply
-from fingerpost.llm.requests import Chat, Key, Schema, reached, size, teacher_of
-from fingerpost.llm.runner import ask_all
+from fingerpost.llm.requests import Chat, Key, Schema, size, teacher_endpoint, teacher_of
+from fingerpost.llm.runner import run_requests
 from fingerpost.store.project import Store
 from fingerpost.task.prompt import chat
 from fingerpost.task.settings import Task, TeacherSettings
@@ -70,7 +70,7 @@ def misread(task: Task, store: Store) -> list[Misread]:
         if person is None or fits_none(mine):
             continue
         right = max(person, key=person.__getitem__)
-        text = preview(question.messages[-1].content, 300)
+        text = shorten(question.messages[-1].content, 300)
         confirmed[right].append(text)
         if teacher and (said := max(teacher, key=teacher.__getitem__)) != right:
             confused[right, said].append(text)
@@ -86,7 +86,7 @@ def misread(task: Task, store: Store) -> list[Misread]:
     return sorted(found, key=lambda each: -len(each.missed) - len(each.mistaken))
 
 
-class Defining:
+class DescriptionRequests:
     """The work of describing, as `asking` takes it; `proposed` are the descriptions by label."""
 
     step, wants, after, temperature = STEP, "holds a description", "then run it again", 0.0
@@ -121,9 +121,9 @@ def propose(
         TeacherError: it cannot be used, or none of its replies holds a description.
         BudgetError: not even one fits into the budget.
     """
-    does = Defining()
-    with reached(_writer(task), folder) as teacher:
-        ask_all(does, found, store, teacher, folder, budget_usd=budget_usd)
+    does = DescriptionRequests()
+    with teacher_endpoint(_writer(task), folder) as teacher:
+        run_requests(does, found, store, teacher, folder, budget_usd=budget_usd)
     return [Proposal(each.label, does.proposed.get(each.label.name)) for each in found]
 
 

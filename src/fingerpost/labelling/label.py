@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fingerpost.core.types import Usage
-from fingerpost.labelling.requests import EVERYTHING, Deciding, Job, Wanted, open_jobs
+from fingerpost.labelling.requests import EVERYTHING, LabelJob, LabelRequests, LabelSelection, open_jobs
 from fingerpost.llm import prices
-from fingerpost.llm.batch import ask_or_post
-from fingerpost.llm.requests import BYTES_A_TOKEN, Progress, Show, reached, size, teacher_of
+from fingerpost.llm.batch import run_requests_or_batch
+from fingerpost.llm.requests import BYTES_A_TOKEN, Progress, Show, size, teacher_endpoint, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 
@@ -21,13 +21,13 @@ REPLY_TOKENS = 10
 class Plan:
     """What would be asked, and about what it would take. `at_most_usd` is what no bill can exceed."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[LabelJob, ...]
     prompt_tokens: int
     about_usd: float
     at_most_usd: float
 
 
-def plan(task: Task, store: Store, wanted: Wanted = EVERYTHING, *, batch: bool = False) -> Plan:
+def plan(task: Task, store: Store, wanted: LabelSelection = EVERYTHING, *, batch: bool = False) -> Plan:
     """What is still to be asked, with its cost: as a batch, at the batch's price.
 
     Raises:
@@ -36,7 +36,7 @@ def plan(task: Task, store: Store, wanted: Wanted = EVERYTHING, *, batch: bool =
     """
     teacher = teacher_of(task)
     jobs = open_jobs(task, store, wanted)
-    does, share = Deciding(task), teacher.batch_price if batch else 1.0
+    does, share = LabelRequests(task), teacher.batch_price if batch else 1.0
     sizes = [size(*does.request(job)) for job in jobs]
     tokens = round(sum(sizes) / BYTES_A_TOKEN)
     return Plan(
@@ -67,9 +67,9 @@ def label(
         TeacherError: the teacher cannot be used, or its replies name no label.
         BudgetError: not even one request fits into the budget.
     """
-    does = Deciding(task)
-    with reached(teacher_of(task), folder) as teacher:
-        return ask_or_post(
+    does = LabelRequests(task)
+    with teacher_endpoint(teacher_of(task), folder) as teacher:
+        return run_requests_or_batch(
             does,
             planned.jobs,
             store,

@@ -19,7 +19,7 @@ SIDES: tuple[Split, ...] = ("train", "dev", "test")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class LabelJob:
     """One question to be asked in one label order."""
 
     question: Question
@@ -27,7 +27,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LabelSelection:
     """What the teacher is to be asked: every question in `votes` label orders, less what it has answered.
 
     `limit` is how many questions are asked at most; `retry` asks again what was answered without a label; `again` what
@@ -42,7 +42,7 @@ class Wanted:
     only: Container[str] | None = None
 
 
-EVERYTHING = Wanted()
+EVERYTHING = LabelSelection()
 
 
 def order_count(task: Task) -> int:
@@ -50,7 +50,7 @@ def order_count(task: Task) -> int:
     return min(teacher_of(task).orders, len(task.labels))
 
 
-def open_jobs(task: Task, store: Store, wanted: Wanted = EVERYTHING) -> list[Job]:
+def open_jobs(task: Task, store: Store, wanted: LabelSelection = EVERYTHING) -> list[LabelJob]:
     """What is still to be asked. Jobs of one label order stand together, so that a prompt cache stays warm.
 
     What lies in a batch at the provider is left out.
@@ -71,7 +71,7 @@ def open_jobs(task: Task, store: Store, wanted: Wanted = EVERYTHING) -> list[Job
             answered.setdefault(question_id, set()).add(order)
     for question_id, order, _ in store.posted_keys(STEP, teacher.model):
         answered.setdefault(question_id, set()).add(order)
-    jobs: list[Job] = []
+    jobs: list[LabelJob] = []
     limit = wanted.limit
     for question in store.questions(*wanted.splits):
         done = answered.get(question.id, set())
@@ -81,11 +81,11 @@ def open_jobs(task: Task, store: Store, wanted: Wanted = EVERYTHING) -> list[Job
         if limit is not None and (limit := limit - 1) < 0:
             break
         free = [order for vote in range(wanted.votes) if (order := order_number(question.id, vote, orders)) not in done]
-        jobs += [Job(question, order) for order in free[:missing]]
+        jobs += [LabelJob(question, order) for order in free[:missing]]
     return sorted(jobs, key=lambda job: job.order)
 
 
-class Deciding:
+class LabelRequests:
     """The work of labelling, as `asking` takes it."""
 
     step, wants, after, temperature = STEP, "names a label", "then ask again with --retry", 0.0
@@ -95,10 +95,10 @@ class Deciding:
         orders = order_count(task)
         self._orders = [label_order(task, number, orders) for number in range(orders)]
 
-    def request(self, job: Job) -> tuple[Chat, Schema]:
+    def request(self, job: LabelJob) -> tuple[Chat, Schema]:
         return render(self._task, job.question.messages, self._orders[job.order]), self._schema
 
-    def key(self, job: Job) -> Key:
+    def key(self, job: LabelJob) -> Key:
         return [job.question.id, job.order, self._prompt]
 
     def keep(self, key: Key, reply: Reply) -> tuple[Verdict, bool]:

@@ -20,8 +20,8 @@ from fingerpost.core.types import Usage
 from fingerpost.core.utils import chunks, locked
 from fingerpost.llm import prices
 from fingerpost.llm.completion import Lost, Reply, api_key, extras_of, message_of, read_reply, request_of
-from fingerpost.llm.requests import NONSENSE, Progress, Show, Work, cost_of, count, nonsense, out_of_budget, size
-from fingerpost.llm.runner import ask_all
+from fingerpost.llm.requests import NONSENSE, Progress, RequestSpec, Show, cost_of, count, nonsense, out_of_budget, size
+from fingerpost.llm.runner import run_requests
 from fingerpost.store.ledger import Call, Outcome, Settlement
 from fingerpost.store.project import Posted, Store
 from fingerpost.task.settings import TeacherSettings
@@ -38,8 +38,8 @@ J = TypeVar("J")
 Say = Callable[[str], None]
 
 
-def ask_or_post(
-    work: Work[J],
+def run_requests_or_batch(
+    work: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
@@ -53,12 +53,14 @@ def ask_or_post(
 ) -> Progress:
     """`post_all` for a batch, else `ask_all`."""
     if batch:
-        return post_all(work, jobs, store, teacher, budget_usd=budget_usd, on_progress=on_progress, show=show)
-    return ask_all(work, jobs, store, teacher, folder, budget_usd=budget_usd, record=record, on_progress=on_progress)
+        return run_batch(work, jobs, store, teacher, budget_usd=budget_usd, on_progress=on_progress, show=show)
+    return run_requests(
+        work, jobs, store, teacher, folder, budget_usd=budget_usd, record=record, on_progress=on_progress
+    )
 
 
-def post_all(
-    work: Work[J],
+def run_batch(
+    work: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
@@ -80,7 +82,7 @@ def post_all(
 
 
 def _post(
-    work: Work[J],
+    work: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
@@ -156,7 +158,7 @@ def _at_most(teacher: TeacherSettings, messages: list[dict[str, str]], schema: d
 
 def _hand_in(
     client: openai.OpenAI,
-    work: Work[J],
+    work: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
@@ -210,7 +212,7 @@ def _ended(client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted
 
 
 def _settlements(
-    client: openai.OpenAI, work: Work[Any], store: Store, teacher: TeacherSettings, posted: Posted, batch: Any,
+    client: openai.OpenAI, work: RequestSpec[Any], store: Store, teacher: TeacherSettings, posted: Posted, batch: Any,
     refused: list[str],
 ) -> Iterator[tuple[Settlement, Reply | None, bool]]:  # fmt: skip
     """How each call of a batch ended; with the reply, and whether that was of use.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from fingerpost.core.errors import BudgetError, TaskError, TeacherError
-from fingerpost.core.text import preview
+from fingerpost.core.text import shorten
 from fingerpost.core.types import Usage, Verdict
 from fingerpost.llm import gguf, prices
 from fingerpost.llm.completion import Reply
@@ -31,7 +31,7 @@ Chat = list[dict[str, str]]
 Schema = dict[str, Any]
 
 
-class Work(Protocol[J]):
+class RequestSpec(Protocol[J]):
     """What a step asks for, and what it makes of a reply.
 
     For messages: `wants` says what a usable reply does, `after` what to do when the model has been mended.
@@ -96,7 +96,7 @@ def teacher_of(task: Task) -> TeacherSettings:
 
 
 @contextmanager
-def reached(teacher: TeacherSettings, folder: Path) -> Iterator[TeacherSettings]:
+def teacher_endpoint(teacher: TeacherSettings, folder: Path) -> Iterator[TeacherSettings]:
     """The settings by which the model can be asked: a GGUF file is served for as long as the context lasts.
 
     Raises:
@@ -122,7 +122,7 @@ def cost_of(teacher: TeacherSettings, reply: Reply, at_most_usd: float) -> Usage
     return replace(reply.usage, cost_usd=prices.cost(teacher, reply.usage) if counted else at_most_usd)
 
 
-def nonsense(work: Work[Any], progress: Progress) -> TeacherError:
+def nonsense(work: RequestSpec[Any], progress: Progress) -> TeacherError:
     """None of so many replies is of use."""
     return TeacherError(
         f"none of the teacher's {progress.done} replies {work.wants} (the first: '{progress.example}'); "
@@ -139,7 +139,7 @@ def count(progress: Progress, reply: Reply, usage: Usage, useful: bool) -> None:
     progress.prompt_tokens += usage.prompt or 0
     progress.cached_tokens += usage.cached or 0
     if not useful and not progress.example:
-        progress.example = preview(reply.text or reply.refusal or "", 80)
+        progress.example = shorten(reply.text or reply.refusal or "", 80)
 
 
 def out_of_budget(at_most_usd: float, budget_usd: float | None) -> BudgetError:

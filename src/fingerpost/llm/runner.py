@@ -17,7 +17,18 @@ from fingerpost.core.errors import BudgetError, TeacherError
 from fingerpost.llm import prices
 from fingerpost.llm.client import ChatModel
 from fingerpost.llm.completion import Lost, Reply
-from fingerpost.llm.requests import NONSENSE, J, Progress, Show, Work, cost_of, count, nonsense, out_of_budget, size
+from fingerpost.llm.requests import (
+    NONSENSE,
+    J,
+    Progress,
+    RequestSpec,
+    Show,
+    cost_of,
+    count,
+    nonsense,
+    out_of_budget,
+    size,
+)
 from fingerpost.store.ledger import Call, Settlement
 from fingerpost.store.project import Store
 from fingerpost.task.settings import TeacherSettings
@@ -25,8 +36,8 @@ from fingerpost.task.settings import TeacherSettings
 LOST_ATTEMPTS = 3
 
 
-def ask_all(
-    work: Work[J],
+def run_requests(
+    work: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
@@ -59,7 +70,7 @@ class _Run(Generic[J]):
 
     def __init__(
         self,
-        work: Work[J],
+        work: RequestSpec[J],
         jobs: Sequence[J],
         store: Store,
         teacher: TeacherSettings,

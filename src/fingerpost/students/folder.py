@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from fingerpost.core.errors import InputError, ModelError
 from fingerpost.core.types import Label
 from fingerpost.task.prompt import prompt_fingerprint
-from fingerpost.task.reply_format import Frame, ReplyForm
+from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 from fingerpost.task.settings import Task
 
 MANIFEST = "manifest.json"
@@ -39,8 +39,8 @@ class Manifest(BaseModel):
     fingerpost: str
     labels: list[Label]
     answer_field: str
-    reply: ReplyForm | None = None
-    frame: Frame = Frame()
+    reply: ReplyTemplate | None = None
+    frame: UserTemplate = UserTemplate()
     system: str = ""
     hosted: dict[str, str] = {}
     history: int

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from fingerpost.core.errors import TaskError
 from fingerpost.core.languages import LANGUAGES
-from fingerpost.core.text import fold, spoken
+from fingerpost.core.text import canonical_name, humanise
 from fingerpost.core.types import Label
 from fingerpost.task.locate import line_of
 from fingerpost.task.prompt import PLACE
@@ -89,7 +89,7 @@ def task_of_labels(name: str, labels: Iterable[str], answer_field: str = "action
     return Task(
         name=name,
         answer_field=answer_field,
-        labels=tuple(Label(name=each, description=spoken(each)) for each in unique),
+        labels=tuple(Label(name=each, description=humanise(each)) for each in unique),
     )
 
 
@@ -114,7 +114,7 @@ def _check(path: Path, source: str, task: Task) -> None:
     folded: dict[str, str] = {}
     for label in task.labels:
         where = f"{path}, line {line_of(source, ('labels', label.name))}"
-        if (other := folded.setdefault(fold(label.name), label.name)) != label.name:
+        if (other := folded.setdefault(canonical_name(label.name), label.name)) != label.name:
             raise TaskError(f"{where}: '{label.name}' and '{other}' differ only in spelling; rename one of them")
         if label.code is not None and (other := codes.setdefault(str(label.code), label.name)) != label.name:
             raise TaskError(f"{where}: '{label.name}' and '{other}' have the same code {label.code}; change one")

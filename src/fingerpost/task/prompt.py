@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from fingerpost.core.text import fingerprint, share
+from fingerpost.core.text import fingerprint, hash_fraction
 from fingerpost.core.types import Conversation, Label
 from fingerpost.task.settings import Task
 
@@ -37,7 +37,7 @@ def label_order(task: Task, number: int, orders: int) -> list[str]:
 
 def order_number(question_id: str, vote: int, orders: int) -> int:
     """Which order a question's vote (counted from 0) is asked in: fixed by its id, different for each vote."""
-    return (int(share(f"order/{question_id}") * orders) + vote) % orders
+    return (int(hash_fraction(f"order/{question_id}") * orders) + vote) % orders
 
 
 def answer_of(label: Label, codes: bool) -> str | int:

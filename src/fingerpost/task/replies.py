@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from fingerpost.core.text import fold
+from fingerpost.core.text import canonical_name
 from fingerpost.task.settings import Task
 
 
@@ -35,7 +35,7 @@ def resolve(task: Task, value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     exact, folded = _names(task)
-    return exact.get(str(value).strip()) or folded.get(fold(str(value)))
+    return exact.get(str(value).strip()) or folded.get(canonical_name(str(value)))
 
 
 @lru_cache(maxsize=32)
@@ -44,6 +44,6 @@ def _names(task: Task) -> tuple[dict[str, str], dict[str, str]]:
     exact |= {label.name: label.name for label in task.labels}
     folded: dict[str, str] = {}
     for name in task.names:
-        key = fold(name)
+        key = canonical_name(name)
         folded[key] = "" if key in folded else name  # two names that fold alike: neither is recognised so
     return exact, {key: name for key, name in folded.items() if key and name}

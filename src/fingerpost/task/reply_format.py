@@ -16,13 +16,13 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import preview, spoken
+from fingerpost.core.text import humanise, shorten
 from fingerpost.core.types import Conversation, Label, Message
 from fingerpost.task.replies import parse, resolve
 from fingerpost.task.settings import Task
 
 
-class ReplyForm(BaseModel):
+class ReplyTemplate(BaseModel):
     """How a reply names its label: `before`, the name or code, `after`. In JSON, a text stands in quotes."""
 
     model_config = ConfigDict(frozen=True)
@@ -33,7 +33,7 @@ class ReplyForm(BaseModel):
     codes: bool = False
 
 
-class Frame(BaseModel):
+class UserTemplate(BaseModel):
     """The constant text around what users say, where the application writes its prompt into the user's turn."""
 
     model_config = ConfigDict(frozen=True)
@@ -68,21 +68,21 @@ class NoClassification(InputError):
     """The replies are no labels. Says what was found, and what it would take."""
 
 
-def label_in(form: ReplyForm, task: Task, reply: str) -> str | None:
+def label_in(form: ReplyTemplate, task: Task, reply: str) -> str | None:
     """The name of the label that a reply names: in this form, or in one that `prompt.parse` takes."""
     return resolve(task, value_in(form, reply)) or parse(task, reply)
 
 
-def find_frame(texts: Sequence[str]) -> Frame:
+def find_user_template(texts: Sequence[str]) -> UserTemplate:
     """What all texts begin and end with, where that is so long that it is a prompt around what users say."""
     before, after = _shared([text.strip() for text in texts])
     opening = re.match(rf".*[{_OPENS}\s]", before, re.DOTALL)
     closing = re.search(rf"[{_CLOSES}\s].*", after, re.DOTALL)
-    found = Frame(before=opening[0] if opening else "", after=closing[0] if closing else "")
-    return found if len(found.before) + len(found.after) >= LEAST_FRAME else Frame()
+    found = UserTemplate(before=opening[0] if opening else "", after=closing[0] if closing else "")
+    return found if len(found.before) + len(found.after) >= LEAST_FRAME else UserTemplate()
 
 
-def unframed(messages: Conversation, frame: Frame) -> Conversation:
+def without_template(messages: Conversation, frame: UserTemplate) -> Conversation:
     """The conversation, its last turn without the frame."""
     *earlier, last = messages
     return (*earlier, Message(last.role, frame.inside(last.content)))
@@ -95,12 +95,12 @@ def _shared(texts: Sequence[str]) -> tuple[str, str]:
     return before, commonprefix(turned)[::-1]  # noqa: RUF071
 
 
-def render(form: ReplyForm, value: Value) -> str:
+def render(form: ReplyTemplate, value: Value) -> str:
     """The reply that names the value."""
     return f"{form.before}{json.dumps(value, ensure_ascii=False) if form.json_value else value}{form.after}"
 
 
-def value_in(form: ReplyForm, reply: str) -> Value | None:
+def value_in(form: ReplyTemplate, reply: str) -> Value | None:
     """The value that a reply in this form names, or None."""
     text = reply.strip()
     if not (text.startswith(form.before) and text.endswith(form.after)):
@@ -115,7 +115,7 @@ def value_in(form: ReplyForm, reply: str) -> Value | None:
     return value if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
-def find_form(replies: Sequence[str]) -> tuple[ReplyForm, str, list[Value]]:
+def find_reply_template(replies: Sequence[str]) -> tuple[ReplyTemplate, str, list[Value]]:
     """The constant text around the one value that varies; the value's field in JSON; and each reply's value.
 
     Raises:
@@ -126,10 +126,10 @@ def find_form(replies: Sequence[str]) -> tuple[ReplyForm, str, list[Value]]:
         form, field, values = _json_form(replies, [each for each in objects if each is not None])
     else:
         before, after = _constant(replies)
-        form, field = ReplyForm(before=before, after=after), "action"
+        form, field = ReplyTemplate(before=before, after=after), "action"
         values = [str(value_in(form, reply) or "") for reply in replies]
         if any(not value for value in values):
-            form, values = ReplyForm(), list(replies)
+            form, values = ReplyTemplate(), list(replies)
         if all(re.fullmatch(r"0|-?[1-9]\d{0,9}", str(value)) for value in values):
             values = [int(value) for value in values]
     _check(values)
@@ -144,7 +144,7 @@ def _object(reply: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _json_form(replies: Sequence[str], objects: Sequence[dict[str, Any]]) -> tuple[ReplyForm, str, list[Value]]:
+def _json_form(replies: Sequence[str], objects: Sequence[dict[str, Any]]) -> tuple[ReplyTemplate, str, list[Value]]:
     fields = [dict(_leaves(each)) for each in objects]
     paths = list(fields[0])
     if any(set(each) != set(paths) for each in fields):
@@ -160,7 +160,7 @@ def _json_form(replies: Sequence[str], objects: Sequence[dict[str, Any]]) -> tup
             f"{len(varying)} fields of the replies vary: {found}; a classifier's vary in one: leave the others out"
         )
     if not varying:
-        raise NoClassification(f"all replies say the same, {preview(replies[0])}; at least two labels are needed")
+        raise NoClassification(f"all replies say the same, {shorten(replies[0])}; at least two labels are needed")
     path = varying[0]
     values = [each[path] for each in fields]
     if any(isinstance(value, bool) or not isinstance(value, str | int) for value in values):
@@ -170,22 +170,22 @@ def _json_form(replies: Sequence[str], objects: Sequence[dict[str, Any]]) -> tup
 
 def _around(
     replies: Sequence[str], objects: Sequence[dict[str, Any]], path: tuple[str, ...], values: Sequence[Value]
-) -> ReplyForm:
+) -> ReplyTemplate:
     """The text before and after the value: as most replies spell it, else as plain JSON."""
-    forms: Counter[ReplyForm] = Counter()
+    forms: Counter[ReplyTemplate] = Counter()
     for reply, value in list(zip(replies, values, strict=True))[:100]:
         spelt = {json.dumps(value), json.dumps(value, ensure_ascii=False)}
         for each in spelt:
             if reply.count(each) == 1:
                 before, after = reply.split(each)
-                forms[ReplyForm(before=before, after=after, json_value=True)] += 1
+                forms[ReplyTemplate(before=before, after=after, json_value=True)] += 1
                 break
     for form, _ in forms.most_common():
         if value_in(form, replies[0]) == values[0] or _object(render(form, values[0])) == objects[0]:
             return form
     mark = "\x00"
     before, after = json.dumps(_with(objects[0], path, mark), ensure_ascii=False).split(json.dumps(mark))
-    return ReplyForm(before=before, after=after, json_value=True)
+    return ReplyTemplate(before=before, after=after, json_value=True)
 
 
 def _leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -218,7 +218,7 @@ def _check(values: Sequence[Value]) -> None:
     if len(counts) < 2:
         raise NoClassification(f"all {len(values)} replies say the same; at least two labels are needed")
     if len(counts) > min(MOST_LABELS, max(2, REPEATED * len(values))):
-        found = "; ".join(repr(preview(str(value), 40)) for value in list(counts)[:SHOWN])
+        found = "; ".join(repr(shorten(str(value), 40)) for value in list(counts)[:SHOWN])
         raise NoClassification(
             f"the {len(values)} replies hold {len(counts)} different values ({found}; ...): this looks like free text. "
             "A classifier is trained here: it takes replies that are the same but for one label, and more rows than labels"
@@ -237,13 +237,13 @@ def labels_of(values: Iterable[Value], system: str) -> dict[Value, Label]:
     for value in sorted(set(values), key=lambda each: (isinstance(each, str), each)):
         text = next((rest for head, rest in lines if head == str(value)), "")
         if isinstance(value, str) and not re.fullmatch(r"-?\d+", value):
-            found[value] = Label(name=value, description=text or spoken(value))
+            found[value] = Label(name=value, description=text or humanise(value))
             continue
         name, _, rest = text.partition(":")
         named = bool(re.fullmatch(r"[\w\-./ ]{1,60}", name)) and name not in taken and (bool(rest) or " " not in name)
         name = name.strip() if named else str(value)
         taken.add(name)
-        found[value] = Label(name=name, description=(rest.strip() if named else text) or spoken(name), code=value)
+        found[value] = Label(name=name, description=(rest.strip() if named else text) or humanise(name), code=value)
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import fingerprint, question_id, share
+from fingerpost.core.text import fingerprint, hash_fraction, question_id
 from fingerpost.core.types import Example, Question, Verdict
 from fingerpost.core.verdicts import LabelsFrom, doubted, fits_none, known, shares
 from fingerpost.data.rows import Columns, Rejected, read_items
@@ -163,7 +163,7 @@ def held_out(train: Sequence[Example], dev: Sequence[Example]) -> tuple[list[Exa
 
     A text that stands on both sides is left out of training.
     """
-    drawn = {each.id for each in train if share(f"dev/{each.id}") < DEV_SHARE} or {train[-1].id}
+    drawn = {each.id for each in train if hash_fraction(f"dev/{each.id}") < DEV_SHARE} or {train[-1].id}
     there = {each.id for each in dev} or drawn
     return [each for each in train if each.id not in there], list(dev) or [each for each in train if each.id in there]
 

@@ -20,7 +20,7 @@ from fingerpost.server.schemas import ChatRequest, Json, RouteRequest, Turn, Wir
 from fingerpost.store.server import Record, new_id, now
 from fingerpost.task.prompt import chat, schema
 from fingerpost.task.replies import resolve
-from fingerpost.task.reply_format import label_in, unframed
+from fingerpost.task.reply_format import label_in, without_template
 
 MAX_CHARACTERS = 200_000
 
@@ -76,7 +76,7 @@ class Answers:
         """
         wanted = wanted_of(request, served)
         identity = new_id("chatcmpl-")
-        messages = unframed(conversation_of(request.messages), served.frame)
+        messages = without_template(conversation_of(request.messages), served.frame)
         body = raw if any(turn.role in ("system", "developer") for turn in request.messages) else _prompted(raw, served)
         decision = await self._decide(served, messages, wanted.allowed, body)
         await self._keep(identity, decision, messages, key)
@@ -110,7 +110,7 @@ class Answers:
         found = []
         for each in given:
             turns = [Turn(role="user", content=each)] if isinstance(each, str) else each
-            messages = unframed(conversation_of(turns), served.frame)
+            messages = without_template(conversation_of(turns), served.frame)
             field = schema(served.task)
             field["properties"][served.task.answer_field]["enum"] = [served.answer(name) for name in served.task.names]
             form = {"name": "label", "strict": True, "schema": field}

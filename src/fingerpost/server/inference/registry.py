@@ -19,7 +19,7 @@ from fingerpost.store.server import ServerStore
 from fingerpost.students import folder as artifact
 from fingerpost.students.folder import Manifest
 from fingerpost.task.prompt import answer_of, system_prompt
-from fingerpost.task.reply_format import Frame, ReplyForm
+from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 from fingerpost.task.settings import Task
 
 KEPT = 16  # models of jobs that stay loaded
@@ -34,8 +34,8 @@ class Served:
     folder: Path
     student: Predictor
     task: Task
-    form: ReplyForm
-    frame: Frame
+    form: ReplyTemplate
+    frame: UserTemplate
     system: str
     created: int
     choice: Choice
@@ -54,13 +54,13 @@ class Served:
         return answer_of(self.label(name), self.form.codes)
 
 
-def form_of(manifest: Manifest) -> ReplyForm:
+def form_of(manifest: Manifest) -> ReplyTemplate:
     """How the model replies: as its training data did, else in JSON, with codes where the labels have some."""
     if manifest.reply is not None:
         return manifest.reply
     before, after = json.dumps({manifest.answer_field: "\x00"}).split(json.dumps("\x00"))
     codes = any(label.code is not None for label in manifest.labels)
-    return ReplyForm(before=before, after=after, json_value=True, codes=codes)
+    return ReplyTemplate(before=before, after=after, json_value=True, codes=codes)
 
 
 class Models:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fingerpost.core.errors import FingerpostError, InputError
-from fingerpost.core.text import preview
+from fingerpost.core.text import shorten
 from fingerpost.core.types import Example
 from fingerpost.data.chat import LEAST_ROWS, ChatData, Row, as_classification, examples_of, read_chat
 from fingerpost.server.jobs.files import Files
@@ -50,7 +50,7 @@ def validate(settings: Settings, store: ServerStore, job: Record) -> None:
                f"{data.form.before}...{data.form.after}")  # fmt: skip
     if data.frame.before or data.frame.after:
         store.tell(job["id"], f"All user messages have the same text around them, which is left out: "
-                   f"{preview(data.frame.before, 60)!r} ... {preview(data.frame.after, 60)!r}")  # fmt: skip
+                   f"{shorten(data.frame.before, 60)!r} ... {shorten(data.frame.after, 60)!r}")  # fmt: skip
     for note in notes:
         store.tell(job["id"], note, "warn")
     store.tell(job["id"], "Files validated, moving job to queued state")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import encoder_input, spoken
+from fingerpost.core.text import encoder_input, humanise
 from fingerpost.core.types import Example
 from fingerpost.core.version import __version__
 from fingerpost.students import folder as artifact
@@ -132,7 +132,7 @@ def fit_base(task: Task, folder: Path) -> Manifest:
     with repeatable(0), artifact.writing(folder) as fresh:
         base = Encoder(task.student.encoder, MAX_TOKENS)
         base.save_tokenizer(fresh / TOKENIZER_FILE)
-        described = base.embed([label.description or spoken(label.name) for label in task.labels])
+        described = base.embed([label.description or humanise(label.name) for label in task.labels])
         network = network_of(base, task, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
         export_graph(base, network, fresh / "fp32.onnx")
         quantise(fresh / "fp32.onnx", fresh / MODEL_FILE)

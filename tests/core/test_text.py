@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.core.text import encoder_input, fold, normalise, preview, question_id, shingles, spoken
+from fingerpost.core.text import canonical_name, encoder_input, humanise, normalise, question_id, shingles, shorten
 from fingerpost.core.types import Message
 from fingerpost.data.splits import split_of
 from fingerpost.task.settings import SplitSettings
@@ -43,6 +43,6 @@ def test_the_encoder_reads_the_last_turn_first() -> None:
 
 
 def test_names_as_words() -> None:
-    assert spoken("bookHoliday") == spoken("book_holiday") == "book holiday"
-    assert fold("Card arrival?") == fold("card_arrival") == "cardarrival"
-    assert preview("a\n b " * 40, 10) == "a b a b a…"
+    assert humanise("bookHoliday") == humanise("book_holiday") == "book holiday"
+    assert canonical_name("Card arrival?") == canonical_name("card_arrival") == "cardarrival"
+    assert shorten("a\n b " * 40, 10) == "a b a b a…"

@@ -14,7 +14,7 @@ from fingerpost.core.errors import BudgetError, TaskError, TeacherError
 from fingerpost.data.importer import import_file
 from fingerpost.labelling.label import Plan, label, plan
 from fingerpost.labelling.position_bias import position_bias
-from fingerpost.labelling.requests import Wanted
+from fingerpost.labelling.requests import LabelSelection
 from fingerpost.store.project import Store
 from fingerpost.task.prompt import label_order
 from fingerpost.task.settings import Task
@@ -66,8 +66,8 @@ def test_requests_are_at_temperature_0_with_a_schema_and_in_blocks_of_one_order(
 def test_votes_ask_in_different_orders_and_measure_position_bias(
     ready: Store, task: Task, folder: Path, teacher: Teacher
 ) -> None:
-    label(task, ready, plan(task, ready, Wanted(limit=10)), folder)
-    planned = plan(task, ready, Wanted(votes=3))
+    label(task, ready, plan(task, ready, LabelSelection(limit=10)), folder)
+    planned = plan(task, ready, LabelSelection(votes=3))
     assert len(planned.jobs) == 80  # 90 less the 10 that are answered
     label(task, ready, planned, folder)
     verdicts = [each for mine in ready.verdicts().values() for each in mine]
@@ -76,7 +76,7 @@ def test_votes_ask_in_different_orders_and_measure_position_bias(
     assert (bias.questions, bias.changed, sum(bias.observed)) == (30, 0, 90)
     assert sum(bias.expected) == pytest.approx(90) == pytest.approx(sum(bias.observed))
     with pytest.raises(TaskError, match="--votes 4"):
-        plan(task, ready, Wanted(votes=4))
+        plan(task, ready, LabelSelection(votes=4))
 
 
 def test_a_teacher_that_always_takes_the_first_label_is_found_out(task: Task) -> None:
@@ -154,7 +154,7 @@ def test_a_broken_connection_counts_in_full_and_is_asked_again(
     assert account.uncertain == 1 and account.committed_usd > 30 * COST
     teacher.drop = 1000
     with pytest.raises(TeacherError, match="lost 3 times"):
-        label(with_teacher(task, concurrency=1), ready, plan(task, ready, Wanted(again=False, votes=2)), folder)
+        label(with_teacher(task, concurrency=1), ready, plan(task, ready, LabelSelection(again=False, votes=2)), folder)
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 408])
@@ -195,7 +195,7 @@ def test_a_known_model_behind_a_local_proxy_is_not_taken_for_free(ready: Store, 
 
 
 def test_the_budget_stops_it_and_a_higher_one_goes_on(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
-    at_most = plan(task, ready, Wanted(limit=1)).at_most_usd
+    at_most = plan(task, ready, LabelSelection(limit=1)).at_most_usd
     budget = at_most + 4 * COST
     done = label(task, ready, plan(task, ready), folder, budget_usd=budget)
     assert done.stopped == "budget" and 1 <= done.done < 30
@@ -232,7 +232,7 @@ def test_nonsense_is_kept_as_no_answer_and_stops_it_early(
     teacher.reply = None
     rest = len(plan(task, ready).jobs)
     assert rest == 30 - len(kept)
-    assert label(task, ready, plan(task, ready, Wanted(retry=True)), folder).useful == 30
+    assert label(task, ready, plan(task, ready, LabelSelection(retry=True)), folder).useful == 30
 
 
 def test_a_refused_question_is_not_asked_for_ever(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
@@ -246,7 +246,7 @@ def test_another_prompt_is_asked_only_when_wanted(ready: Store, task: Task, fold
     label(task, ready, plan(task, ready), folder)
     changed = task.model_copy(update={"instructions": "Route with care."})
     assert plan(changed, ready).jobs == ()
-    assert len(plan(changed, ready, Wanted(again=True)).jobs) == 30
+    assert len(plan(changed, ready, LabelSelection(again=True)).jobs) == 30
 
 
 def test_teachers_that_cannot_be_used(
@@ -284,7 +284,7 @@ def test_answers_can_be_recorded_and_played_back(
             assert verdict.usage.latency_s == pytest.approx(live.usage.latency_s, abs=0.001)
         changed = replayed.model_copy(update={"instructions": "Something else."})
         with pytest.raises(TeacherError, match="record again"):
-            label(changed, other, plan(changed, other, Wanted(again=True)), folder)
+            label(changed, other, plan(changed, other, LabelSelection(again=True)), folder)
     assert sum(teacher.asked.values()) == asked
 
 

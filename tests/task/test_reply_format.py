@@ -13,11 +13,11 @@ from fingerpost.core.errors import InputError
 from fingerpost.core.types import Message
 from fingerpost.data.chat import as_classification, examples_of, read_chat
 from fingerpost.task.reply_format import (
-    Frame,
     NoClassification,
-    ReplyForm,
-    find_form,
-    find_frame,
+    ReplyTemplate,
+    UserTemplate,
+    find_reply_template,
+    find_user_template,
     label_in,
     labels_of,
     render,
@@ -53,7 +53,7 @@ def write(file: Path, replies: list[str], system: str = "", texts: list[str] | N
 )
 def test_the_constant_text_around_the_label(template: str, before: str, after: str) -> None:
     replies = [template % NAMES[i % 3] for i in range(30)]
-    form, _, values = find_form(replies)
+    form, _, values = find_reply_template(replies)
     assert (form.before, form.after) == (before, after)
     assert values == [NAMES[i % 3] for i in range(30)]
     assert [render(form, value) for value in values] == replies
@@ -71,17 +71,17 @@ def test_the_constant_text_around_the_label(template: str, before: str, after: s
 )
 def test_a_json_reply_is_given_back_as_it_was(labels: list[str], field: str, ascii_only: bool) -> None:
     replies = [json.dumps({field: labels[i % len(labels)]}, ensure_ascii=ascii_only) for i in range(4 * len(labels))]
-    form, found, values = find_form(replies)
+    form, found, values = find_reply_template(replies)
     assert found == field
     assert [value_in(form, reply) for reply in replies] == values
     assert [json.loads(render(form, value)) for value in values] == [json.loads(reply) for reply in replies]
 
 
 def test_integers_stay_integers_and_texts_texts() -> None:
-    form, _, values = find_form([json.dumps({"action": i % 4}) for i in range(40)])
+    form, _, values = find_reply_template([json.dumps({"action": i % 4}) for i in range(40)])
     assert set(values) == {0, 1, 2, 3}
     assert render(form, 2) == '{"action": 2}'
-    form, _, values = find_form([json.dumps({"action": str(i % 4)}) for i in range(40)])
+    form, _, values = find_reply_template([json.dumps({"action": str(i % 4)}) for i in range(40)])
     assert set(values) == {"0", "1", "2", "3"}
     assert render(form, "2") == '{"action": "2"}'
 
@@ -122,13 +122,13 @@ def test_descriptions_are_read_from_lists_of_many_kinds(line: str) -> None:
 )
 def test_what_is_no_classification_is_said_with_what_it_would_take(replies: list[str], says: str) -> None:
     with pytest.raises(NoClassification, match=says.replace("(", r"\(").replace(")", r"\)")):
-        find_form(replies)
+        find_reply_template(replies)
 
 
 def test_mixed_spellings_of_one_json_form_are_one_form() -> None:
     plain = [json.dumps({"action": NAMES[i % 3]}) for i in range(40)]
     replies = [each if i % 4 else each.replace(" ", "") for i, each in enumerate(plain)]
-    form, _, values = find_form(replies)
+    form, _, values = find_reply_template(replies)
     assert form.before == '{"action": '
     assert values == [NAMES[i % 3] for i in range(40)]
 
@@ -180,20 +180,20 @@ def test_validation_rows_that_do_not_fit_are_counted(tmp_path: Path) -> None:
 
 def test_a_teachers_reply_is_read_in_other_forms_too() -> None:
     replies = ["<l>a</l>", "<l>b</l>"] * 6
-    form, _, _ = find_form(replies)
+    form, _, _ = find_reply_template(replies)
     from fingerpost.task.loader import task_of_labels
 
     task = task_of_labels("t", ["a", "b"])
     assert label_in(form, task, "<l>b</l>") == "b"
     assert label_in(form, task, '```json\n{"action": "A"}\n```') == "a"
     assert label_in(form, task, "I think it is a") is None
-    assert label_in(ReplyForm(), task, "b") == "b"
+    assert label_in(ReplyTemplate(), task, "b") == "b"
 
 
 def test_a_prompt_around_the_users_texts_is_left_out() -> None:
     texts = ["where is it", "where are they", 'a "quoted" one?']
     prompt = "Classify the text into ['a', 'b'].\n\nText: ```%s```\nYour JSON response:"
-    frame = find_frame([prompt % text for text in texts])
+    frame = find_user_template([prompt % text for text in texts])
     assert frame.before == "Classify the text into ['a', 'b'].\n\nText: ```"
     assert frame.after == "```\nYour JSON response:"
     assert [frame.inside(prompt % text) for text in [*texts, "new"]] == [*texts, "new"]
@@ -202,5 +202,5 @@ def test_a_prompt_around_the_users_texts_is_left_out() -> None:
 
 
 def test_texts_that_begin_alike_have_no_frame() -> None:
-    assert find_frame(["how do I pay?", "how do I leave?"]) == Frame()
-    assert find_frame(["x", "x"]) == Frame()
+    assert find_user_template(["how do I pay?", "how do I leave?"]) == UserTemplate()
+    assert find_user_template(["x", "x"]) == UserTemplate()

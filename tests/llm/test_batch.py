@@ -16,7 +16,7 @@ from teacher import Teacher
 from fingerpost.core.errors import BudgetError, TeacherError
 from fingerpost.data.importer import import_file
 from fingerpost.labelling.label import label, plan
-from fingerpost.labelling.requests import STEP, Wanted
+from fingerpost.labelling.requests import STEP, LabelSelection
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 
@@ -108,7 +108,7 @@ def test_what_lies_in_a_batch_is_not_asked_at_once(ready: Store, task: Task, fol
 
     assert post(task, ready, folder, show=interrupt).stopped == "interrupted"
     assert len(ready.posted_keys(STEP)) == 30 and plan(task, ready).jobs == ()
-    assert len(plan(task, ready, Wanted(votes=2)).jobs) == 30
+    assert len(plan(task, ready, LabelSelection(votes=2)).jobs) == 30
     teacher.batches.batches["batch_1"]["polls"] = 0
     assert post(task, ready, folder).useful == 30
     assert teacher.batches.created == 1
@@ -189,7 +189,7 @@ def test_another_provider_and_one_without_batches(ready: Store, task: Task, fold
 def test_costs_tell_batches_and_what_it_would_have_cost(
     ready: Store, task: Task, folder: Path, cli: Callable[..., Any]
 ) -> None:
-    label(task, ready, plan(task, ready, Wanted(limit=10)), folder)
+    label(task, ready, plan(task, ready, LabelSelection(limit=10)), folder)
     post(task, ready, folder)
     shown = cli("costs").stdout.splitlines()
     assert shown[0].split() == ["step", "model", "calls", "uncached", "cached", "reply", "seconds", "cost", "naively"]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from teacher import MEANS, Teacher, words
 
 from fingerpost.core.errors import BudgetError, TeacherError
-from fingerpost.core.text import question_id, share, spoken
+from fingerpost.core.text import hash_fraction, humanise, question_id
 from fingerpost.core.types import Conversation, Label, Message, Question, Verdict
 from fingerpost.data.importer import import_file
 from fingerpost.generation.brief import Brief, Item
@@ -51,7 +51,7 @@ def embed(questions: Sequence[Question]) -> Any:
     vectors = np.zeros((len(questions), 64), dtype=np.float32)
     for row, question in enumerate(questions):
         for word in " ".join(turn.content for turn in question.messages).split():
-            vectors[row, int(share(word) * 64)] += 2 * (share(f"sign/{word}") < 0.5) - 1
+            vectors[row, int(hash_fraction(word) * 64)] += 2 * (hash_fraction(f"sign/{word}") < 0.5) - 1
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
@@ -127,7 +127,7 @@ def test_a_label_is_asked_for_by_its_name_alone_where_that_says_more(name: str, 
     plan = plan_round(task, Known(), 200, "0")
     wanted = [write(task, brief)[-1]["content"] for brief in plan]
     assert any(item.kind == "named" for brief in plan for item in brief.items) == named
-    assert named == any(f"All 6 users want the same: {spoken(name)}. " in each for each in wanted) or not description
+    assert named == any(f"All 6 users want the same: {humanise(name)}. " in each for each in wanted) or not description
     assert all(f"({name})" not in each for each in wanted)
 
 
