@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import sqlite3
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from fingerpost.consensus.session import Sample
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Message, Question, Verdict
-from fingerpost.core.verdicts import WITHDRAWN, current, shares
+from fingerpost.core.verdicts import WITHDRAWN, QuestionVerdicts, active
 from fingerpost.data.splits import split_of
 from fingerpost.evaluation.evaluate import label_quality
 from fingerpost.store.project import Store
@@ -86,7 +85,7 @@ def test_rounds_teach_and_test_questions_are_never_asked(task: Task, filled: Sto
     assert desk.rounds[0].changed > 20 and desk.rounds[0].foreseen < 25
     assert all(label in task.names for _, label in seen[-1].neighbours) and len(seen[-1].neighbours) == 3
     assert any("delivery" in card.reason for card in seen[25:])
-    stored = [each for found in filled.verdicts().values() for each in found if each.kind == "person"]
+    stored = [each for found in filled.verdicts().values() for each in found if each.kind == "human"]
     assert len(stored) == 51 and {each.origin for each in stored} == {"review"}
     data = from_store(task, filled, "consensus", vectors)
     right = np.mean([example.label == GOLD[example.id] for example in data.train])
@@ -99,9 +98,9 @@ def test_undo_skip_none_and_notes(task: Task, filled: Store, vectors: Vectors) -
     first, second = desk.next(), desk.next()
     assert first and second
     desk.answer(first.question, "other", "odd")
-    assert shares(filled.verdicts()[first.question.id], "human") == {"other": 1.0}
+    assert QuestionVerdicts(filled.verdicts()[first.question.id], task.names).votes("human") == {"other": 1.0}
     assert desk.undo() == (first.question.id,) and desk.undo() == ()
-    assert shares(filled.verdicts()[first.question.id], "human") is None
+    assert QuestionVerdicts(filled.verdicts()[first.question.id], task.names).votes("human") is None
     desk.put_back(first.question.id)
     assert (again := desk.next()) and again.question.id == first.question.id
     desk.answer(first.question, None)
@@ -198,30 +197,13 @@ def test_what_everyone_thinks_is_the_last_that_was_not_taken_back(history: list[
     thinks: dict[str, list[tuple[str, str | None]]] = {"ann": [], "bob": []}
     for number, (by, act) in enumerate(history):
         if act != "back":
-            verdicts.append(Verdict("q", "person", by, act, origin="review", mark=f"m{number}"))
+            verdicts.append(Verdict("q", "human", by, act, origin="review", mark=f"m{number}"))
             thinks[by].append((f"m{number}", act))
         elif thinks[by]:
             mark, _ = thinks[by].pop()
-            verdicts.append(Verdict("q", "person", by, None, origin=WITHDRAWN, mark=mark))
-    found = {each.by: each.label for each in current(verdicts)}
+            verdicts.append(Verdict("q", "human", by, None, origin=WITHDRAWN, mark=mark))
+    found = {each.by: each.label for each in active(verdicts)}
     assert found == {by: given[-1][1] for by, given in thinks.items() if given}
-
-
-def test_a_database_of_the_first_form_is_brought_up(folder: Path) -> None:
-    Store(folder / "fingerpost.db").close()
-    with sqlite3.connect(folder / "fingerpost.db") as raw:
-        raw.execute("ALTER TABLE verdicts DROP COLUMN mark")
-        raw.execute("ALTER TABLE verdicts DROP COLUMN note")
-        raw.execute("ALTER TABLE calls DROP COLUMN latency_s")
-        raw.execute("ALTER TABLE calls DROP COLUMN posted")
-        for table in ("files", "jobs", "job_events", "batches", "keys", "requests", "posted", "drafts"):
-            raw.execute(f"DROP TABLE {table}")
-        raw.execute("UPDATE alembic_version SET version_num = '0001'")
-    with Store(folder / "fingerpost.db") as store:
-        store.add_questions([Question("a", (Message("user", "x"),), "user", "a", "train")])
-        assert store.add_verdicts([Verdict("a", "person", "me", "other", mark="m", note="n")]) == 1
-        (found,) = store.verdicts()["a"]
-    assert (found.mark, found.note) == ("m", "n")
 
 
 def fill(cli: Cli, folder: Path, teacher: Teacher) -> None:
@@ -255,7 +237,7 @@ def test_define_shows_a_diff_and_writes_only_when_told(cli: Cli, folder: Path, t
     fill(cli, folder, teacher)
     with Store(folder / "fingerpost.db") as store:
         parcels = [each for each in store.questions("train") if each.messages[0].content in TEXTS["delivery"]]
-        store.add_verdicts(Verdict(each.id, "person", "ann", "delivery") for each in parcels)
+        store.add_verdicts(Verdict(each.id, "human", "ann", "delivery") for each in parcels)
     teacher.reply = json.dumps({"description": "where a parcel is, and when it comes"})
     before = (folder / "task.toml").read_text()
     run = cli("define")

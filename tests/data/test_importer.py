@@ -34,7 +34,7 @@ def test_near_duplicates_share_a_group_and_others_do_not() -> None:
     assert one.split == two.split
 
 
-def test_test_wins_and_its_twins_are_set_aside() -> None:
+def test_test_wins_and_its_twins_are_excluded() -> None:
     placed = place(
         [
             new("where is my parcel now", "train"),
@@ -44,7 +44,7 @@ def test_test_wins_and_its_twins_are_set_aside() -> None:
         [],
         SplitSettings(),
     )
-    assert [each.split for each in placed] == ["aside", "test", "dev"]
+    assert [each.split for each in placed] == ["excluded", "test", "dev"]
 
 
 def test_what_is_stored_keeps_its_side_and_newcomers_join_it() -> None:
@@ -53,10 +53,10 @@ def test_what_is_stored_keeps_its_side_and_newcomers_join_it() -> None:
         [new("where is my parcel now?"), new("where is my parcel now!", "train")], stored, SplitSettings()
     )
     assert (twin.split, twin.group) == ("test", stored[0].group)
-    assert wish.split == "aside"
+    assert wish.split == "excluded"
 
 
-def test_a_bridge_between_two_sides_is_set_aside() -> None:
+def test_a_bridge_between_two_sides_is_excluded() -> None:
     text = "please tell me where my parcel number twelve is today"
     near = (text + " and", text + " or so")
     stored = [
@@ -64,7 +64,7 @@ def test_a_bridge_between_two_sides_is_set_aside() -> None:
         Question("2", (Message("user", near[1]),), "user", "g2", "test"),
     ]
     (bridge,) = place([new(text)], stored, SplitSettings())
-    assert bridge.split == "aside"
+    assert bridge.split == "excluded"
 
 
 @given(st.lists(st.sampled_from(["red fox jumps", "red fox jumps!", "blue whale sings", "green ant digs deep"]),
@@ -75,7 +75,7 @@ def test_no_group_lies_on_two_sides(texts: list[str]) -> None:
     sides: dict[str, set[str]] = {}
     for question in place(list(unique.values()), [], SplitSettings()):
         sides.setdefault(question.group, set()).add(question.split)
-    assert all(len(each - {"aside"}) == 1 for each in sides.values())
+    assert all(len(each - {"excluded"}) == 1 for each in sides.values())
 
 
 def test_importing_again_changes_nothing(store: Store, task: Task, tmp_path: Path) -> None:

@@ -129,9 +129,9 @@ def test_files_and_columns_that_cannot_be_used(tmp_path: Path, content: str) -> 
 
 def test_split_names(tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
-    file.write_text("text,split\na,train\nb,validation\nc,TEST\nd,\ne,aside\n")
+    file.write_text("text,split\na,train\nb,validation\nc,TEST\nd,\ne,excluded\n")
     assert [item.split for item in good(file)] == ["train", "dev", "test", None]
-    assert "unknown split 'aside'" in bad(file)[0].reason
+    assert "unknown split 'excluded'" in bad(file)[0].reason
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

@@ -123,7 +123,7 @@ def test_a_teacher_without_an_answer_is_wrong_there() -> None:
 
 def test_a_teacher_that_was_not_asked_everything_is_left_out_and_named(store: Store, task: Task, folder: Path) -> None:
     import_file(store, task, write_labelled(folder / "x.csv"))
-    test_rows = rows_from_store(store)
+    test_rows = rows_from_store(task, store)
     assert len(test_rows) == 6 and all(row.gold for row in test_rows)
     store.add_verdicts([Verdict(test_rows[0].id, "teacher", "big", "billing")])
     notes: list[str] = []

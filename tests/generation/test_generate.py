@@ -340,7 +340,7 @@ def test_what_the_teacher_does_not_confirm_is_no_training_row_until_a_person_has
     trained = {each.id for each in from_store(task, store, "consensus", embed).train}
     assert trained and not trained & set(border)
     decided = next(q.id for q in store.questions("train") if q.id in border)
-    store.add_verdicts([Verdict(decided, "person", "me", "billing")])
+    store.add_verdicts([Verdict(decided, "human", "me", "billing")])
     assert decided in {each.id for each in from_store(task, store, "best", embed).train}
 
 

@@ -35,7 +35,7 @@ def test_questions_and_verdicts_come_back_as_they_went_in(tmp_path: Path) -> Non
 def test_the_database_itself_refuses_edits(tmp_path: Path) -> None:
     with Store(tmp_path / "db") as store:
         store.add_questions([question("a")])
-        store.add_verdicts([Verdict("a", "person", "me", "x")])
+        store.add_verdicts([Verdict("a", "human", "me", "x")])
     with sqlite3.connect(tmp_path / "db") as raw:
         for command in (
             "UPDATE verdicts SET label = 'y'",

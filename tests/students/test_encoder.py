@@ -16,7 +16,8 @@ from fingerpost.core.errors import InputError, ModelError
 from fingerpost.core.types import Example, Label, Message
 from fingerpost.data.rows import Columns
 from fingerpost.students.denoise import Rows, clean
-from fingerpost.students.encoder import training as fitting
+from fingerpost.students.encoder import calibrate as fitting
+from fingerpost.students.encoder.train import fit, fit_base
 from fingerpost.students.folder import dev_answers, read_manifest
 from fingerpost.students.linear import Head, fit_head, neighbour_votes
 from fingerpost.task.settings import Task
@@ -193,7 +194,7 @@ def test_calibration_finds_the_temperature() -> None:
 
 def test_the_untuned_base_takes_the_nearest_description(tmp_path: Path) -> None:
     labels = (Label(name="x1", description="invoices and payments"), Label(name="x2", description="weather"))
-    fitting.fit_base(Task(name="t", labels=labels), tmp_path / "base")
+    fit_base(Task(name="t", labels=labels), tmp_path / "base")
     answers = fingerpost.load(tmp_path / "base").predict(["please pay this invoice", "rain and storms tomorrow"])
     assert [answer.label for answer in answers] == ["x1", "x2"]
 
@@ -210,16 +211,16 @@ def test_too_little_to_learn_from(tmp_path: Path) -> None:
     one = [Example("1", (Message("user", "a"),), {"x": 1.0})]
     task = Task(name="t", labels=(Label(name="x"), Label(name="y")))
     with pytest.raises(InputError, match="at least two"):
-        fitting.fit(one, one, task, tmp_path / "m")
+        fit(one, one, task, tmp_path / "m")
     two = [*one, Example("2", (Message("user", "b"),), {"y": 1.0})]
     with pytest.raises(InputError, match="no dev rows"):
-        fitting.fit(two, [], task, tmp_path / "m")
+        fit(two, [], task, tmp_path / "m")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="no model folder"):
-        fitting.fit(two, two, task, tmp_path / "full")
+        fit(two, two, task, tmp_path / "full")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        fitting.fit(two, two, task, tmp_path / "m", encoder="no/such-encoder")
+        fit(two, two, task, tmp_path / "m", encoder="no/such-encoder")
     assert [each.name for each in tmp_path.iterdir()] == ["full"]
 
 

@@ -74,7 +74,7 @@ def evaluate_project(
         raise InputError("there is no student yet; run 'fingerpost train'")
     notes: list[str] = []
     with project.store() as store:
-        rows = rows_from_store(store)
+        rows = rows_from_store(project.task, store)
         agree_to_ask(folders, len(rows), yes)
         students = [_student(each) for each in folders]
         teachers = step.teachers_from_store(store, rows, notes)

@@ -16,7 +16,9 @@ def export(
     train: Annotated[Path, typer.Option(help="The file for training.")] = Path("train.jsonl"),
     validation: Annotated[Path, typer.Option(help="The file for validation.")] = Path("validation.jsonl"),
     folder: Path = Folder,
-    share: Annotated[float, typer.Option(min=0, max=0.9, help="The share for validation.")] = 0.2,
+    validation_fraction: Annotated[
+        float, typer.Option("--validation-fraction", "--share", min=0, max=0.9, help="Fraction of rows for validation.")
+    ] = 0.2,
     labels: Annotated[str, typer.Option(help="Whose labels: best (people's first), teacher, human.")] = "best",
     seed: Annotated[int, typer.Option(help="Draws the validation rows.")] = 0,
     price: Annotated[
@@ -35,7 +37,7 @@ def export(
             store,
             train,
             validation,
-            share=share,
+            validation_fraction=validation_fraction,
             use=labels_from(labels, ("best", "teacher", "human")),
             seed=seed,
         )

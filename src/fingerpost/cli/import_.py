@@ -70,8 +70,8 @@ def _import_log(project: Project, served: Path, source: str, limit: int | None) 
         print(
             "  the teacher was asked what the student was unsure of; 'fingerpost label' asks it the others, for a fair test"
         )
-    if done.set_aside:
-        print(f"  {done.set_aside} set aside: near-duplicates of questions on another side of the split")
+    if done.excluded:
+        print(f"  {done.excluded} excluded from all splits: near-duplicates of questions in another split")
 
 
 def import_one(project: Project, file: Path, columns: Columns) -> None:
@@ -81,6 +81,6 @@ def import_one(project: Project, file: Path, columns: Columns) -> None:
     with project.store() as store:
         done = import_file(store, project.task, file, columns)
     print(f"{file}: {done.rows:,} rows, {done.new:,} new questions, {done.verdicts:,} new labels")
-    if done.set_aside:
-        print(f"  {done.set_aside} set aside: near-duplicates of questions on another side of the split")
+    if done.excluded:
+        print(f"  {done.excluded} excluded from all splits: near-duplicates of questions in another split")
     show_rejected(file, done.rejected, done.rows)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fingerpost.consensus.model import Array, Consensus, Rows, consensus, metric, pooled
 from fingerpost.core.text import hash_fraction
-from fingerpost.core.types import Question, Verdict
-from fingerpost.core.verdicts import REVIEW, fits_none, known
+from fingerpost.core.types import Question
+from fingerpost.core.verdicts import REVIEW, QuestionVerdicts
 from fingerpost.students.linear import fit_head
 
 STRENGTH = 3.0  # of the head whose held-out beliefs are the starting point
@@ -44,46 +44,45 @@ class Ground:
 
 def gather(
     names: Sequence[str],
-    questions: Sequence[Question],
-    verdicts: Mapping[str, Sequence[Verdict]],
+    labelled: Sequence[tuple[Question, QuestionVerdicts]],
     vectors: Array,
     hidden: frozenset[str] = frozenset(),
 ) -> Evidence:
-    """The opinions on these questions. People's verdicts on questions of the `hidden` sides are left out.
+    """The verdicts on these questions as arrays. Humans' verdicts on questions of the `hidden` splits are left out.
 
-    A model that wrote a question has an opinion, too: the label that it was written for.
+    A model that wrote a question counts as a teacher: its answer is the label that the question was written for.
 
-    Verdicts that name a label which the task no longer has are left out too.
+    Args:
+        vectors: (questions, width), in the order of `labelled`.
     """
     index = {name: i for i, name in enumerate(names)}
     teachers: dict[tuple[str, str], Array] = {}
     answers: dict[int, Array] = {}
     outside: list[int] = []
     chosen: list[int] = []
-    for row, question in enumerate(questions):
-        opinions = known(verdicts.get(question.id, ()), index)
-        machines = [each for each in opinions if each.kind != "person"]
+    for row, (question, verdicts) in enumerate(labelled):
+        machines = [each for each in verdicts.valid if each.kind != "human"]
         for by in {(each.kind, each.by) for each in machines}:
             said = [index[str(each.label)] for each in machines if (each.kind, each.by) == by]
             if by not in teachers:
-                teachers[by] = np.zeros((len(questions), len(index)), dtype=np.float32)
+                teachers[by] = np.zeros((len(labelled), len(index)), dtype=np.float32)
             np.add.at(teachers[by][row], said, 1 / len(said))
-        people = [each for each in opinions if each.kind == "person"]
-        if not people or question.split in hidden:
+        human = verdicts.human
+        if not human or question.split in hidden:
             continue
-        if fits_none(opinions):
+        if verdicts.none_fits:
             outside.append(row)
             continue
         counts = np.zeros(len(index), dtype=np.float32)
-        np.add.at(counts, [index[each.label] for each in people if each.label is not None], 1)
+        np.add.at(counts, [index[each.label] for each in human if each.label is not None], 1)
         answers[row] = counts / counts.sum()
-        if any(each.origin == REVIEW for each in people):
+        if any(each.origin == REVIEW for each in human):
             chosen.append(row)
     order = list(dict.fromkeys([*chosen, *answers]))
     return Evidence(
         vectors,
-        [each.group for each in questions],
-        [teachers[by] for by in sorted(teachers)] or [np.zeros((len(questions), len(index)), dtype=np.float32)],
+        [question.group for question, _ in labelled],
+        [teachers[by] for by in sorted(teachers)] or [np.zeros((len(labelled), len(index)), dtype=np.float32)],
         np.array(order, dtype=np.int64),
         np.array([answers[row] for row in order], dtype=np.float32).reshape(len(order), len(index)),
         np.array(outside, dtype=np.int64),

@@ -49,5 +49,5 @@ def take_back(store: Store, mark: str) -> int:
     withdrawn = {each.question_id for each in given if each.origin == WITHDRAWN}
     open_ = [each for each in given if each.origin != WITHDRAWN and each.question_id not in withdrawn]
     return store.add_verdicts(
-        Verdict(each.question_id, "person", each.by, None, origin=WITHDRAWN, mark=mark) for each in open_
+        Verdict(each.question_id, "human", each.by, None, origin=WITHDRAWN, mark=mark) for each in open_
     )

@@ -15,7 +15,7 @@ from fingerpost.consensus.session import Card, Desk
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Question
-from fingerpost.core.verdicts import BULK, current
+from fingerpost.core.verdicts import BULK, QuestionVerdicts, active
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 
@@ -166,7 +166,12 @@ class Review(Desk):
     # --- inside
 
     def _gather(self) -> Evidence:
-        return gather(self.task.names, self.questions, self._verdicts, self._vectors)
+        names, teacher = self.task.names, self.task.teacher_model
+        labelled = [
+            (question, QuestionVerdicts(self._verdicts.get(question.id, ()), names, teacher))
+            for question in self.questions
+        ]
+        return gather(names, labelled, self._vectors)
 
     def _learn(self, evidence: Evidence) -> None:
         self._evidence = evidence
@@ -194,7 +199,7 @@ class Review(Desk):
         probabilities = self._consensus.beliefs[pick.row]
         order = np.argsort(-probabilities)[:LIKELY]
         names = self.task.names
-        opinions = current(self._verdicts.get(self.questions[pick.row].id, []))
+        opinions = active(self._verdicts.get(self.questions[pick.row].id, []))
         said = Counter(each.label for each in opinions if each.kind == "teacher")
         near = self._nearest(pick.row)
         return Card(

@@ -11,7 +11,7 @@ from fingerpost.consensus.history import take_back
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Question, Verdict
-from fingerpost.core.verdicts import REVIEW, current
+from fingerpost.core.verdicts import REVIEW, active
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 
@@ -80,7 +80,7 @@ class Desk:
             raise InputError(f"there is no label '{label}'; add it to task.toml first")
         mark = uuid.uuid4().hex[:12]
         self._store.add_verdicts(
-            Verdict(each.id, "person", self.by, label, origin=origin, mark=mark, note=note) for each in questions
+            Verdict(each.id, "human", self.by, label, origin=origin, mark=mark, note=note) for each in questions
         )
         self.log.strokes.append((mark, tuple(each.id for each in questions)))
         return mark
@@ -119,4 +119,4 @@ class Sample(Desk):
 
 
 def _decided(verdicts: Sequence[Verdict]) -> bool:
-    return any(each.kind == "person" for each in current(verdicts))
+    return any(each.kind == "human" for each in active(verdicts))

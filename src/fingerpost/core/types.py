@@ -12,8 +12,8 @@ from typing import Annotated, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Split: TypeAlias = Literal["train", "dev", "test", "aside"]
-"""`aside`: a near-duplicate of questions on another side; kept, and used on neither."""
+Split: TypeAlias = Literal["train", "dev", "test", "excluded"]
+"""`excluded`: a near-duplicate of questions in another split; stored, and used in none."""
 
 
 class Strict(BaseModel):
@@ -66,16 +66,24 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One opinion on one question; `label` is None where the reply named none of the task's labels.
+    """A label given to a question by a teacher, a human or the model that wrote it; never edited once stored.
 
-    A `writer` is the model that wrote the question, its label the one that the question was written for.
-    `prompt` is the fingerprint of the prompt that was answered, `order` the number of the label order,
-    `logprob` the log-probability of the whole reply. Verdicts with the same `mark` were given at one stroke and
-    can be taken back together; `note` is what a person wrote beside it.
+    Attributes:
+        kind: `writer` is the model that wrote the question; its label is the one that the question was written for.
+        by: the model's name, or the human's.
+        label: None where the reply named none of the task's labels, or a human says that none fits.
+        origin: the step that the verdict comes from.
+        prompt: fingerprint of the prompt that was answered.
+        order: number of the label order in that prompt.
+        raw: the reply as it came.
+        logprob: log-probability of the whole reply, in nats.
+        mark: verdicts with the same mark were given together and can be taken back together.
+        note: what a human wrote beside it.
+        draft, item: of a writer, the id of the draft and the number of the item in it that the question answers.
     """
 
     question_id: str
-    kind: Literal["teacher", "person", "writer"]
+    kind: Literal["teacher", "human", "writer"]
     by: str
     label: str | None
     origin: str = "import"
@@ -87,6 +95,8 @@ class Verdict:
     at: datetime | None = None
     mark: str | None = None
     note: str | None = None
+    draft: int | None = None
+    item: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

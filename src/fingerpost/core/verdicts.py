@@ -1,82 +1,122 @@
-"""Whose verdicts count: of everyone the latest, of what was taken back none, as shares of the labels."""
+"""Whose label counts: the one owner of that rule.
+
+Training data, exports, test rows, label quality, cut-offs, generation and descriptions all ask `QuestionVerdicts`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
-from fingerpost.core.types import Verdict
+from fingerpost.core.types import Question, Verdict
 
 LabelsFrom: TypeAlias = Literal["consensus", "best", "teacher", "human"]
-"""`best`: people's, and the teacher's where no person has decided. `consensus`: what these teach about the rest, too."""
+"""`best`: human labels, and the teacher's where no human has decided. `consensus`: also what human labels imply for
+similar questions."""
 REVIEW, BULK = "review", "bulk"
-"""The origins of verdicts that the queue asked for, and of those given to many questions at one stroke."""
+"""Origins of verdicts from the review queue, and of those given to a whole group of questions."""
 WITHDRAWN = "withdrawn"
-"""The origin of a verdict that takes back those of the same person and mark on the same question."""
+"""Origin of a verdict that takes back those with the same author and mark on the same question."""
 
 
-def current(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """What everyone thinks now, oldest first: of each person, and of each teacher and label order, one verdict.
+def active(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The latest verdict of each author, oldest first; of a teacher, the latest of each label order.
 
-    Of a person the latest that was not taken back, be it that no label fits. Of a teacher the latest that names a
-    label: a reply without one is no opinion.
+    Of a human, the latest that was not taken back counts, including "no label fits". Of a teacher, the latest that names
+    a label counts: a reply without a label is no verdict.
     """
-    taken_back = {(each.by, each.mark) for each in verdicts if each.origin == WITHDRAWN}
+    taken_back = {(verdict.by, verdict.mark) for verdict in verdicts if verdict.origin == WITHDRAWN}
     found: dict[tuple[str, str, int | None], Verdict] = {}
     for verdict in verdicts:
         key = (verdict.kind, verdict.by, verdict.order)
-        if verdict.kind == "person":
-            if verdict.origin != WITHDRAWN and (verdict.mark is None or (verdict.by, verdict.mark) not in taken_back):
-                found.pop(key, None)
-                found[key] = verdict
-        elif verdict.label is not None:
-            found.pop(key, None)
-            found[key] = verdict
+        if verdict.kind == "human":
+            if verdict.origin == WITHDRAWN or (verdict.mark is not None and (verdict.by, verdict.mark) in taken_back):
+                continue
+        elif verdict.label is None:
+            continue
+        found.pop(key, None)
+        found[key] = verdict
     return list(found.values())
 
 
-def known(verdicts: Sequence[Verdict], names: Container[str]) -> list[Verdict]:
-    """Of `current`, those whose label the task has, and those of people who say that none fits."""
-    return [each for each in current(verdicts) if each.label is None or each.label in names]
+class QuestionVerdicts:
+    """The verdicts on one question that count, for a task with these labels.
 
+    Args:
+        verdicts: all verdicts on the question, oldest first.
+        labels: the task's label names. Verdicts that name another label do not count.
+        teacher: the model whose answers count alone where it has answered; without it, all teachers count.
 
-def latest(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Of `current`, those that name a label."""
-    return [verdict for verdict in current(verdicts) if verdict.label is not None]
-
-
-def fits_none(opinions: Sequence[Verdict]) -> bool:
-    """Whether at least half of the people who decided say that no label fits."""
-    people = [each.label is None for each in opinions if each.kind == "person"]
-    return bool(people) and 2 * sum(people) >= len(people)
-
-
-def doubted(verdicts: Sequence[Verdict], teacher: str | None = None) -> bool:
-    """Whether a written question is a border case: a teacher gives it another label than it was written for.
-
-    Where a person has decided, there is no doubt any more.
+    Attributes:
+        valid: the active verdicts that name one of the labels, or are a human's "no label fits".
     """
-    meant = {each.label for each in verdicts if each.kind == "writer"}
-    if not meant or any(each.kind == "person" for each in current(verdicts)):
-        return False
-    said = shares(verdicts, "teacher", teacher)
-    return said is not None and max(said, key=said.__getitem__) not in meant
+
+    __slots__ = ("_teacher", "valid")
+
+    def __init__(self, verdicts: Sequence[Verdict], labels: Container[str], teacher: str | None = None) -> None:
+        self.valid = [verdict for verdict in active(verdicts) if verdict.label is None or verdict.label in labels]
+        self._teacher = teacher
+
+    @property
+    def human(self) -> list[Verdict]:
+        """The humans' verdicts."""
+        return [verdict for verdict in self.valid if verdict.kind == "human"]
+
+    @property
+    def none_fits(self) -> bool:
+        """Whether at least half of the humans who decided say that no label fits."""
+        human = self.human
+        return bool(human) and 2 * sum(verdict.label is None for verdict in human) >= len(human)
+
+    @property
+    def disputed(self) -> bool:
+        """Whether this is an undecided border case of `generate`: the teacher gives a label it was not written for."""
+        intended = {verdict.label for verdict in self.valid if verdict.kind == "writer"}
+        if not intended or self.human:
+            return False
+        answer = self.teacher_label
+        return answer is not None and answer not in intended
+
+    @property
+    def teacher_label(self) -> str | None:
+        """The label that most of the teacher's answers name, whatever humans say."""
+        return _top(self.votes("teacher"))
+
+    def votes(self, use: LabelsFrom = "best") -> dict[str, float] | None:
+        """The share of each label among the verdicts of `use`, or None where none names a label. Nothing is excluded."""
+        human = [verdict for verdict in self.human if verdict.label is not None]
+        teachers = [verdict for verdict in self.valid if verdict.kind == "teacher"]
+        teachers = [verdict for verdict in teachers if verdict.by == self._teacher] or teachers
+        counted = {"human": human, "teacher": teachers}.get(use, human or teachers)
+        found: dict[str, float] = {}
+        for verdict in counted:
+            found[str(verdict.label)] = found.get(str(verdict.label), 0.0) + 1 / len(counted)
+        return found or None
+
+    def label_distribution(self, use: LabelsFrom = "best") -> dict[str, float] | None:
+        """The label that may be learnt from or measured against, as a probability per label.
+
+        None where there is none: no verdict names a label, the question is disputed, or, unless only the teacher
+        counts, humans say that no label fits.
+        """
+        if self.disputed or (use != "teacher" and self.none_fits):
+            return None
+        return self.votes(use)
+
+    def label(self, use: LabelsFrom = "best") -> str | None:
+        """The most probable label of `label_distribution`."""
+        return _top(self.label_distribution(use))
 
 
-def shares(
-    verdicts: Sequence[Verdict], use: LabelsFrom = "best", teacher: str | None = None
-) -> dict[str, float] | None:
-    """The share of each label among the opinions on one question, or None where nobody names one.
+def by_question(
+    questions: Iterable[Question],
+    verdicts: Mapping[str, Sequence[Verdict]],
+    labels: Container[str],
+    teacher: str | None = None,
+) -> dict[str, QuestionVerdicts]:
+    """The verdicts that count on each question, by question id; questions without verdicts are included."""
+    return {each.id: QuestionVerdicts(verdicts.get(each.id, ()), labels, teacher) for each in questions}
 
-    People's verdicts count before a teacher's; with `teacher` or `human` only theirs count. Of several teachers the
-    named one counts alone, where it has answered.
-    """
-    named = latest(verdicts)
-    people = [verdict for verdict in named if verdict.kind == "person"]
-    teachers = [verdict for verdict in named if verdict.kind == "teacher"]
-    teachers = [verdict for verdict in teachers if verdict.by == teacher] or teachers
-    counted = {"human": people, "teacher": teachers}.get(use, people or teachers)
-    found: dict[str, float] = {}
-    for verdict in counted:
-        found[str(verdict.label)] = found.get(str(verdict.label), 0.0) + 1 / len(counted)
-    return found or None
+
+def _top(distribution: Mapping[str, float] | None) -> str | None:
+    return max(distribution, key=distribution.__getitem__) if distribution else None

@@ -28,7 +28,7 @@ class Imported:
     rows: int = 0
     new: int = 0
     verdicts: int = 0
-    set_aside: int = 0
+    excluded: int = 0
     rejected: list[Rejected] = field(default_factory=list)
 
 
@@ -103,7 +103,7 @@ def import_log(store: Store, task: Task, logged: Sequence[Record], source: str, 
 def _keep(store: Store, task: Task, new: list[New], stored: list[Question], result: Imported) -> None:
     placed = place(new, stored, task.split)
     result.new = store.add_questions(placed)
-    result.set_aside = sum(question.split == "aside" for question in placed)
+    result.excluded = sum(question.split == "excluded" for question in placed)
 
 
 def _verdicts(items: Sequence[Item], ids: Sequence[str], columns: Columns) -> Iterable[Verdict]:
@@ -111,7 +111,7 @@ def _verdicts(items: Sequence[Item], ids: Sequence[str], columns: Columns) -> It
         if columns.teacher and (item.label or item.raw):
             yield teacher_verdict(item, key, columns.teacher)
         elif item.label and not columns.teacher:
-            yield Verdict(key, "person", columns.person, item.label)
+            yield Verdict(key, "human", columns.person, item.label)
 
 
 def teacher_verdict(item: Item, key: str, teacher: str) -> Verdict:

@@ -198,6 +198,6 @@ def _split(given: Any) -> Split | None:
         return None
     name = str(given).strip().lower()
     name = {"validation": "dev", "valid": "dev", "val": "dev", "training": "train"}.get(name, name)
-    if name not in get_args(Split) or name == "aside":
+    if name not in get_args(Split) or name == "excluded":
         raise _Bad(f"unknown split '{given}'; write train, dev or test")
     return cast(Split, name)

@@ -37,7 +37,7 @@ def place(new: Sequence[New], stored: Sequence[Question], settings: SplitSetting
     """Give every new question its group and its side; those that are stored keep theirs.
 
     A group without a wish is drawn by its name. Where a group's members are wanted on several sides, test wins
-    over dev and dev over train, and the others are set aside: kept, but used on neither side. So is a question
+    over dev and dev over train, and the others are excluded: kept, but used in no split. So is a question
     that is like stored ones of different sides.
     """
     groups = _groups([*((each.id, each.messages) for each in stored), *((each.id, each.messages) for each in new)])
@@ -52,13 +52,13 @@ def place(new: Sequence[New], stored: Sequence[Question], settings: SplitSetting
         name = known[number][0].group if number in known else min(each.id for each in members)
         side = _side(known.get(number, []), members, name, settings)
         for each in members:
-            mine: Split = side if each.wanted in (None, side) and side else "aside"
+            mine: Split = side if each.wanted in (None, side) and side else "excluded"
             placed[each.id] = Question(each.id, each.messages, each.source, name, mine)
     return [placed[each.id] for each in new]
 
 
 def _side(known: Sequence[Question], members: Sequence[New], name: str, settings: SplitSettings) -> Split | None:
-    sides = {each.split for each in known} - {"aside"}
+    sides = {each.split for each in known} - {"excluded"}
     if len(sides) > 1:
         return None
     if sides:

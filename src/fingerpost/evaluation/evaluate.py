@@ -14,7 +14,7 @@ from fingerpost.consensus.evidence import agree, gather, ground
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import conversation, question_id
 from fingerpost.core.types import Example, Message, Prediction, Predictor, Usage, Verdict
-from fingerpost.core.verdicts import known, latest, shares
+from fingerpost.core.verdicts import QuestionVerdicts, active
 from fingerpost.core.version import __version__
 from fingerpost.evaluation import metrics
 from fingerpost.evaluation.compare import Answers, Role, compare
@@ -50,8 +50,9 @@ class Recorded:
         return [self._one(self._answers[question_id(conversation(each))]) for each in conversations]
 
     def _one(self, votes: list[Verdict]) -> Prediction:
-        found = shares(votes, "teacher") or {}
-        votes = latest(votes) or votes[-1:]
+        counted = QuestionVerdicts(votes, {str(verdict.label) for verdict in votes})
+        found = counted.votes("teacher") or {}
+        votes = active(votes) or votes[-1:]
         label = max(found, key=found.__getitem__) if found else None
         if len(votes) > 1:
             confidence = found.get(label or "", 0.0)
@@ -150,23 +151,22 @@ def label_quality(task: Task, store: Store, embed: Embed) -> LabelQuality | None
     What people said of test questions is kept from the consensus. None where no person reviewed a training question,
     or there is no test row with both a person's label and the teacher's.
     """
-    verdicts = store.verdicts()
-    questions = store.questions("train", "dev", "test")
-    if not any(shares(verdicts.get(each.id, []), "human") for each in questions if each.split != "test"):
+    labelled = store.labelled(task.names, task.teacher_model, "train", "dev", "test")
+    if not any(verdicts.label("human") for question, verdicts in labelled if question.split != "test"):
         return None
-    name = task.teacher.model if task.teacher else None
     rows, gold, taught = [], [], []
-    for row, question in enumerate(questions):
-        mine = known(verdicts.get(question.id, []), task.names)
-        person = shares(mine, "human") if question.split == "test" else None
-        vote = shares(mine, "teacher", name)
-        if person and vote:
+    for row, (question, verdicts) in enumerate(labelled):
+        human = verdicts.label("human") if question.split == "test" else None
+        answer = verdicts.teacher_label
+        if human is not None and answer is not None:
             rows.append(row)
-            gold.append(task.names.index(max(person, key=person.__getitem__)))
-            taught.append(task.names.index(max(vote, key=vote.__getitem__)))
+            gold.append(task.names.index(human))
+            taught.append(task.names.index(answer))
     if not rows:
         return None
-    evidence = gather(task.names, questions, verdicts, embed(questions), hidden=frozenset({"test"}))
+    questions = [question for question, _ in labelled]
+    vectors = embed(questions)
+    evidence = gather(task.names, labelled, vectors, hidden=frozenset({"test"}))
     agreed = agree(evidence, ground(evidence), task.student.seed).probabilities[rows].argmax(1)
     teacher, consensus = np.array(taught) == gold, agreed == gold
     only_teacher, only_consensus, p = metrics.exact_mcnemar(teacher, consensus)

@@ -8,9 +8,9 @@ from pathlib import Path
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Conversation
-from fingerpost.core.verdicts import shares
 from fingerpost.data.rows import Columns, Item, Rejected, read_items
 from fingerpost.store.project import Store
+from fingerpost.task.settings import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,16 @@ class TestRow:
     gold: str | None
 
 
-def rows_from_store(store: Store) -> list[TestRow]:
-    """The test questions, with the label that people gave them."""
-    verdicts = store.verdicts()
-    rows = []
-    for question in store.questions("test"):
-        found = shares(verdicts.get(question.id, []), "human")
-        gold = max(found, key=found.__getitem__) if found else None
-        rows.append(TestRow(question.id, question.messages, question.source, gold))
-    return rows
+def rows_from_store(task: Task, store: Store) -> list[TestRow]:
+    """The test questions with their human label, where humans gave one that the task still has.
+
+    Questions that humans say no label fits are left out: no answer to them is right.
+    """
+    return [
+        TestRow(question.id, question.messages, question.source, verdicts.label("human"))
+        for question, verdicts in store.labelled(task.names, task.teacher_model, "test")
+        if not verdicts.none_fits
+    ]
 
 
 def rows_from_file(

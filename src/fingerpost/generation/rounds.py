@@ -13,7 +13,7 @@ import numpy as np
 from fingerpost.core.languages import LANGUAGES
 from fingerpost.core.text import question_id, shorten
 from fingerpost.core.types import Conversation, Message, Question, Verdict
-from fingerpost.core.verdicts import doubted, known, shares
+from fingerpost.core.verdicts import QuestionVerdicts
 from fingerpost.data.splits import New, place
 from fingerpost.generation.brief import Brief, Item, meaning
 from fingerpost.generation.filters import KEPT, Gate, fault, main_language
@@ -65,8 +65,8 @@ def trusted(task: Task, store: Store) -> set[str]:
     """The ids of written questions that can be learnt from: the teacher, asked blind, or a person has confirmed them."""
     name, found = task.teacher.model if task.teacher else None, set()
     for key, verdicts in store.verdicts().items():
-        named = known(verdicts, task.names)
-        if any(each.kind == WRITER for each in named) and shares(named, teacher=name) and not doubted(named, name):
+        counted = QuestionVerdicts(verdicts, task.names, name)
+        if any(each.kind == WRITER for each in counted.valid) and counted.label():
             found.add(key)
     return found
 
@@ -114,11 +114,11 @@ class Desk:
         }
         meant = self._meant()
         good = [meant[key] for key in trusted(self._task, self._store)]
-        return len(mine), sum((int(each.prompt or 0), each.order) in mine for each in good)
+        return len(mine), sum((each.draft, each.item) in mine for each in good)
 
     def judge(self) -> None:
         """Sift what was answered since the last time, in one transaction."""
-        new = [each for each in self._store.drafts() if each.answered and each.fates is None]
+        new = [each for each in self._store.drafts() if each.answered and each.outcomes is None]
         if not new:
             return
         stored = self._store.questions()
@@ -149,7 +149,7 @@ class Desk:
             if fate == KEPT:
                 key = question_id(messages)
                 kept[key] = New(key, messages, SOURCE, None)
-                meant.append(Verdict(key, "writer", draft.model, item.label, STEP, prompt=str(draft.id), order=number))
+                meant.append(Verdict(key, "writer", draft.model, item.label, STEP, draft=draft.id, item=number))
         placed = place(list(kept.values()), stored, self._task.split)
         self._store.judge({key: dict(+counts) for key, counts in fates.items()}, placed, meant)
 
@@ -160,15 +160,15 @@ class Desk:
         round_of: dict[int, int] = {}
         for draft in self._store.drafts():
             brief = Brief.of_json(draft.brief)
-            if draft.round == 0 or draft.fates is None or brief.form == BEYOND:
+            if draft.round == 0 or draft.outcomes is None or brief.form == BEYOND:
                 continue
             mine = found.setdefault(draft.round, Round(draft.round))
             mine.asked += len(brief.items)
-            mine.fates.update(draft.fates)
+            mine.fates.update(draft.outcomes)
             round_of[draft.id] = draft.round
         upto: dict[str, int] = {}
         for key, verdict in meant.items():
-            number = round_of.get(int(verdict.prompt or 0))
+            number = round_of.get(verdict.draft or 0)
             if number is None:
                 continue
             upto[key] = number
@@ -208,9 +208,9 @@ class Desk:
     def _known(self, mine: Sequence[tuple[Draft, Brief]]) -> Known:
         meant, form_of = self._meant(), {draft.id: brief.form for draft, brief in mine}
         good = [meant[key] for key in trusted(self._task, self._store)]
-        usable = Counter((form_of.get(int(each.prompt or 0), "messages"), str(each.label)) for each in good)
+        usable = Counter((form_of.get(each.draft or 0, "messages"), str(each.label)) for each in good)
         asked = Counter((brief.form, item.label) for _, brief in mine for item in brief.items)
-        beyond = self._beyond(mine, {(int(each.prompt or 0), each.order) for each in good})
+        beyond = self._beyond(mine, {(each.draft, each.item) for each in good})
         languages = [LANGUAGES[each] for each in self._task.generate.languages]
         if not languages and self._language() not in ("", "en"):
             languages = [LANGUAGES[self._language()]]
@@ -224,7 +224,7 @@ class Desk:
             languages=languages,
         )
 
-    def _beyond(self, mine: Sequence[tuple[Draft, Brief]], good: Container[tuple[int, int | None]]) -> list[str]:
+    def _beyond(self, mine: Sequence[tuple[Draft, Brief]], good: Container[tuple[int | None, int | None]]) -> list[str]:
         """What the writer says is beyond the labels, less what seems not to be: nothing about it is ever confirmed."""
         vain: Counter[str] = Counter()
         fine: set[str] = set()
@@ -251,9 +251,9 @@ class Desk:
         """By question, the label that the teacher gives it."""
         found = {}
         for key, verdicts in self._store.verdicts().items():
-            said = shares(known(verdicts, self._task.names), "teacher", self._teacher)
-            if said:
-                found[key] = max(said, key=said.__getitem__)
+            label = QuestionVerdicts(verdicts, self._task.names, self._teacher).teacher_label
+            if label is not None:
+                found[key] = label
         return found
 
     def _real(self) -> list[Question]:
@@ -325,7 +325,7 @@ class Desk:
         seen: dict[str, list[float]] = defaultdict(list)
         for question, real_looking in zip(written, gap.real, strict=True):
             if not np.isnan(real_looking):
-                seen[style_of.get(int(meant[question.id].prompt or 0), "")].append(float(real_looking))
+                seen[style_of.get(meant[question.id].draft or 0, "")].append(float(real_looking))
         mean = float(np.mean([value for values in seen.values() for value in values]))
         # Towards 1 where few questions speak.
         return {style: (sum(values) + 5 * mean) / (len(values) + 5) / mean for style, values in seen.items()}

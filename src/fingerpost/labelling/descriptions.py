@@ -10,7 +10,6 @@ from pathlib import Path
 
 from fingerpost.core.text import shorten
 from fingerpost.core.types import Label, Message
-from fingerpost.core.verdicts import fits_none, known, shares
 from fingerpost.llm import prices
 from fingerpost.llm.completion import Reply
 from fingerpost.llm.requests import Chat, Key, Schema, size, teacher_endpoint, teacher_of
@@ -60,19 +59,15 @@ def misread(task: Task, store: Store) -> list[Misread]:
 
     Test questions are left out: a description that has seen them could not be measured on them.
     """
-    verdicts = store.verdicts()
-    name = task.teacher.model if task.teacher else None
     confirmed: dict[str, list[str]] = defaultdict(list)
     confused: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for question in store.questions("train", "dev"):
-        mine = known(verdicts.get(question.id, []), task.names)
-        person, teacher = shares(mine, "human"), shares(mine, "teacher", name)
-        if person is None or fits_none(mine):
+    for question, verdicts in store.labelled(task.names, task.teacher_model, "train", "dev"):
+        right, said = verdicts.label("human"), verdicts.teacher_label
+        if right is None:
             continue
-        right = max(person, key=person.__getitem__)
         text = shorten(question.messages[-1].content, 300)
         confirmed[right].append(text)
-        if teacher and (said := max(teacher, key=teacher.__getitem__)) != right:
+        if said is not None and said != right:
             confused[right, said].append(text)
     often = {pair: texts for pair, texts in confused.items() if len(texts) >= OFTEN}
     found = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy import Select, Table, delete, func, select, update
 
 from fingerpost.core.types import Question, Split, Verdict
 from fingerpost.core.utils import chunks
-from fingerpost.core.verdicts import WITHDRAWN
+from fingerpost.core.verdicts import WITHDRAWN, QuestionVerdicts
 from fingerpost.store.engine import connect, writing
 from fingerpost.store.ledger import Ledger
 from fingerpost.store.rows import import_key, insert_new, now, question_row, to_question, to_verdict, verdict_row
@@ -42,7 +42,7 @@ class Posted:
 class Draft:
     """Questions to be written by `brief`, of a `round` and for a task; `raw` is the reply, when `answered`.
 
-    `fates` says how many texts ended in which way, when that has been judged.
+    `outcomes` is the number of texts by outcome, once the reply has been judged.
     """
 
     id: int
@@ -52,7 +52,7 @@ class Draft:
     model: str
     answered: bool = False
     raw: str | None = None
-    fates: dict[str, int] | None = None
+    outcomes: dict[str, int] | None = None
 
 
 class Store:
@@ -109,6 +109,21 @@ class Store:
             found[row.question_id].append(to_verdict(row))
         return dict(found)
 
+    def labelled(
+        self, labels: Container[str], teacher: str | None, *splits: Split
+    ) -> list[tuple[Question, QuestionVerdicts]]:
+        """Questions of these splits (of all, without any), each with the verdicts on it that count.
+
+        Args:
+            labels: the task's label names.
+            teacher: the model whose answers count alone where it has answered.
+        """
+        verdicts = self.verdicts()
+        return [
+            (question, QuestionVerdicts(verdicts.get(question.id, ()), labels, teacher))
+            for question in self.questions(*splits)
+        ]
+
     def marked(self, mark: str | None = None) -> list[Verdict]:
         """The verdicts with this mark, or with any, oldest first."""
         which = verdicts.c.mark.is_not(None) if mark is None else verdicts.c.mark == mark
@@ -156,13 +171,13 @@ class Store:
         with writing(self._engine) as connection:
             connection.execute(delete(drafts).where(drafts.c.id.in_(list(ids)), drafts.c.answered.is_(False)))
 
-    def judge(self, fates: dict[int, dict[str, int]], new: Iterable[Question], meant: Iterable[Verdict]) -> None:
-        """Store what came of drafts: the fates of their texts, the questions kept and what they were meant for."""
+    def judge(self, outcomes: dict[int, dict[str, int]], new: Iterable[Question], meant: Iterable[Verdict]) -> None:
+        """Store what came of drafts: the outcomes of their texts, the questions kept and what they were meant for."""
         with writing(self._engine) as connection:
             insert_new(connection, questions, [question_row(each) for each in new])
             insert_new(connection, verdicts, [verdict_row(each, import_key(each)) for each in meant])
-            for draft_id, counts in fates.items():
-                connection.execute(update(drafts).where(drafts.c.id == draft_id).values(fates=counts))
+            for draft_id, counts in outcomes.items():
+                connection.execute(update(drafts).where(drafts.c.id == draft_id).values(outcomes=counts))
 
     # --- batches at a provider
 

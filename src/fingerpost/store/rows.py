@@ -23,7 +23,8 @@ def import_key(verdict: Verdict) -> str:
     """Equal for two verdicts that say the same: importing a file again adds nothing. A mark is given only once."""
     if verdict.mark is not None:
         return f"{verdict.origin}:{verdict.mark}:{verdict.question_id}"
-    parts = (verdict.question_id, verdict.kind, verdict.by, verdict.label, verdict.order, verdict.raw)
+    kind = "person" if verdict.kind == "human" else verdict.kind  # as in stores of the first versions
+    parts = (verdict.question_id, kind, verdict.by, verdict.label, verdict.order, verdict.raw)
     return f"{verdict.origin}:{fingerprint(map(str, parts))}"
 
 
@@ -47,6 +48,8 @@ def verdict_row(verdict: Verdict, key: str) -> dict[str, Any]:
         "at": verdict.at or now(),
         "mark": verdict.mark,
         "note": verdict.note,
+        "draft": verdict.draft,
+        "item": verdict.item,
     }
 
 
@@ -82,6 +85,8 @@ def to_verdict(row: Row[Any]) -> Verdict:
         row.at,
         row.mark,
         row.note,
+        row.draft,
+        row.item,
     )
 
 

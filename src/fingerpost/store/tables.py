@@ -11,13 +11,14 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 
 metadata = MetaData()
 
@@ -54,7 +55,16 @@ verdicts = Table(
     Column("at", DateTime(timezone=True), nullable=False),
     Column("mark", String(16)),
     Column("note", Text),
+    Column("draft", Integer),
+    Column("item", Integer),
     Index("verdicts_by_question", "question_id"),
+)
+
+sketches = Table(
+    "sketches",
+    metadata,
+    Column("question_id", String(16), ForeignKey("questions.id"), primary_key=True),
+    Column("sketch", LargeBinary, nullable=False),
 )
 
 calls = Table(
@@ -89,7 +99,7 @@ posted = Table(
     Column("at", DateTime(timezone=True), nullable=False),
 )
 
-# Questions to be written: planned, then answered (`raw`), then judged (`fates`: how many texts ended in which way).
+# Questions to be written: planned, then answered (`raw`), then judged (`outcomes`: the number of texts by outcome).
 drafts = Table(
     "drafts",
     metadata,
@@ -100,7 +110,7 @@ drafts = Table(
     Column("model", String(200), nullable=False),
     Column("answered", Boolean, nullable=False),
     Column("raw", Text),
-    Column("fates", JSON),
+    Column("outcomes", JSON),
 )
 
 ledger = Table(

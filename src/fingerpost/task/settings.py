@@ -96,3 +96,8 @@ class Task(Strict):
     def names(self) -> list[str]:
         """Label names, in the order of task.toml."""
         return [label.name for label in self.labels]
+
+    @property
+    def teacher_model(self) -> str | None:
+        """The teacher's model, or None where the task has no teacher."""
+        return self.teacher.model if self.teacher else None

@@ -11,8 +11,8 @@ import numpy as np
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import fingerprint, hash_fraction, question_id
-from fingerpost.core.types import Example, Question, Verdict
-from fingerpost.core.verdicts import LabelsFrom, doubted, fits_none, known, shares
+from fingerpost.core.types import Example, Question
+from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
 from fingerpost.data.rows import Columns, Rejected, read_items
 from fingerpost.store.project import Store
 from fingerpost.task.loader import task_of_labels
@@ -54,47 +54,44 @@ def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> Train
     Raises:
         InputError: none has one.
     """
-    verdicts, questions = _labelled(task, store, use)
+    labelled = _labelled(task, store, use)
     origin = {"human": 0, "teacher": 0}
     targets: dict[str, dict[str, float]] = {}
-    people: set[str] = set()
-    name = task.teacher.model if task.teacher else None
-    for question in questions:
-        mine = verdicts[question.id]
-        targets[question.id] = shares(mine, use, name) or {}
-        if use != "teacher" and any(each.kind == "person" and each.label for each in mine):
-            people.add(question.id)
-        origin["human" if question.id in people else "teacher"] += 1
-    weights = dict.fromkeys(targets, 1.0)
-    print_ = _fingerprint(task, questions, verdicts, use)
+    reviewed: set[str] = set()
     sides: dict[str, list[Question]] = {"train": [], "dev": []}
-    for question in questions:
+    for question, verdicts in labelled:
+        targets[question.id] = verdicts.label_distribution(use) or {}
+        if use != "teacher" and verdicts.votes("human"):
+            reviewed.add(question.id)
+        origin["human" if question.id in reviewed else "teacher"] += 1
         sides[question.split].append(question)
+    weights = dict.fromkeys(targets, 1.0)
+    data_print = _fingerprint(task, labelled, use)
     changed = asked = 0
     vectors: dict[str, Array] = {}
     if use == "consensus" and all(origin.values()):
         from fingerpost.consensus.evidence import agree, gather, ground
 
-        embedded = embed(questions)
-        vectors = {question.id: vector for question, vector in zip(questions, embedded, strict=True)}
-        # What people said of dev questions decides, and must not have taught: it labels these alone.
-        evidence = gather(task.names, questions, verdicts, embedded, hidden=frozenset({"dev"}))
+        embedded = embed([question for question, _ in labelled])
+        vectors = {question.id: vector for (question, _), vector in zip(labelled, embedded, strict=True)}
+        # Human labels of dev questions decide, and must not have taught: they label these questions alone.
+        evidence = gather(task.names, labelled, embedded, hidden=frozenset({"dev"}))
         agreed = agree(evidence, ground(evidence), task.student.seed).probabilities
-        for question, row in zip(questions, agreed, strict=True):
-            vote = shares(verdicts[question.id], "teacher", name)
-            if vote and question.split == "train":
+        for (question, verdicts), row in zip(labelled, agreed, strict=True):
+            answer = verdicts.teacher_label
+            if answer is not None and question.split == "train":
                 asked += 1
-                changed += task.names[int(row.argmax())] != max(vote, key=vote.__getitem__)
-            if question.split == "dev" and question.id in people:
+                changed += task.names[int(row.argmax())] != answer
+            if question.split == "dev" and question.id in reviewed:
                 continue
             targets[question.id] = {task.names[i]: float(row[i]) for i in np.flatnonzero(row > 1e-4)}
-        weights |= dict.fromkeys(people, REVIEWED_WEIGHT)
+        weights |= dict.fromkeys(reviewed, REVIEWED_WEIGHT)
     made = {
         side: [Example(each.id, each.messages, targets[each.id], weights[each.id], each.group) for each in part]
         for side, part in sides.items()
     }
     counted = {key: n for key, n in origin.items() if n}
-    return TrainingSet(task, made["train"], made["dev"], counted, print_, (), changed, asked, vectors)
+    return TrainingSet(task, made["train"], made["dev"], counted, data_print, (), changed, asked, vectors)
 
 
 def fingerprint_of(task: Task, store: Store, use: LabelsFrom = "consensus") -> str:
@@ -103,31 +100,28 @@ def fingerprint_of(task: Task, store: Store, use: LabelsFrom = "consensus") -> s
     Raises:
         InputError: there is none.
     """
-    verdicts, questions = _labelled(task, store, use)
-    return _fingerprint(task, questions, verdicts, use)
+    return _fingerprint(task, _labelled(task, store, use), use)
 
 
-def _labelled(task: Task, store: Store, use: LabelsFrom) -> tuple[dict[str, list[Verdict]], list[Question]]:
-    """Current opinions by question, and the train and dev questions that get a label from them."""
-    names, name = set(task.names), task.teacher.model if task.teacher else None
-    verdicts = {key: known(found, names) for key, found in store.verdicts().items()}
-    questions = []
-    for question in store.questions("train", "dev"):
-        mine = verdicts.get(question.id, [])
-        if shares(mine, use) and not (use != "teacher" and fits_none(mine)) and not doubted(mine, name):
-            questions.append(question)
-    if not any(question.split == "train" for question in questions):
-        whose = {"teacher": "a teacher's label", "human": "a person's label"}.get(use, "a label")
+def _labelled(task: Task, store: Store, use: LabelsFrom) -> list[tuple[Question, QuestionVerdicts]]:
+    """The train and dev questions with a label that may be learnt from, each with the verdicts on it."""
+    labelled = [
+        (question, verdicts)
+        for question, verdicts in store.labelled(task.names, task.teacher_model, "train", "dev")
+        if verdicts.label_distribution(use)
+    ]
+    if not any(question.split == "train" for question, _ in labelled):
+        whose = {"teacher": "a teacher's label", "human": "a human label"}.get(use, "a label")
         raise InputError(f"no training question has {whose}; run 'fingerpost label', or import a file with labels")
-    return verdicts, questions
+    return labelled
 
 
-def _fingerprint(task: Task, questions: Sequence[Question], verdicts: dict[str, list[Verdict]], use: LabelsFrom) -> str:
-    kinds = {"teacher": ("teacher",), "human": ("person",)}.get(use, ("teacher", "person"))
+def _fingerprint(task: Task, labelled: Sequence[tuple[Question, QuestionVerdicts]], use: LabelsFrom) -> str:
+    kinds = {"teacher": ("teacher",), "human": ("human",)}.get(use, ("teacher", "human"))
     return fingerprint(
-        f"{use}/{task.teacher.model if task.teacher else None}/{question.split}/{question.id}/"
-        f"{[(each.kind, each.by, each.order, each.label) for each in verdicts[question.id] if each.kind in kinds]}"
-        for question in questions
+        f"{use}/{task.teacher_model}/{question.split}/{question.id}/"
+        f"{[(each.kind, each.by, each.order, each.label) for each in verdicts.valid if each.kind in kinds]}"
+        for question, verdicts in labelled
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Question
-from fingerpost.core.verdicts import LabelsFrom, fits_none, known, shares
+from fingerpost.core.verdicts import LabelsFrom
 from fingerpost.store.project import Store
 from fingerpost.task.prompt import training_line
 from fingerpost.task.settings import Task
@@ -32,11 +32,11 @@ def export(
     train_file: Path,
     validation_file: Path,
     *,
-    share: float = 0.2,
+    validation_fraction: float = 0.2,
     use: LabelsFrom = "best",
     seed: int = 0,
 ) -> Exported:
-    """Write the labelled questions of train and dev, `share` of each label's to validation, groups kept whole.
+    """Write the labelled questions of train and dev, `validation_fraction` of each label's to validation, groups kept whole.
 
     Test questions are not exported: a model that is tuned on them could not be measured. Where labels have codes
     of the application's own, these stand in the prompt and the replies.
@@ -47,17 +47,14 @@ def export(
     for file in (train_file, validation_file):
         if not file.parent.is_dir():
             raise InputError(f"there is no folder {file.parent}; make it first")
-    verdicts = store.verdicts()
-    name = task.teacher.model if task.teacher else None
-    labelled: list[tuple[Question, str]] = []
-    for question in store.questions("train", "dev"):
-        mine = known(verdicts.get(question.id, []), task.names)
-        target = shares(mine, use, name)
-        if target and not (use != "teacher" and fits_none(mine)):
-            labelled.append((question, max(target, key=target.__getitem__)))
+    labelled = [
+        (question, label)
+        for question, verdicts in store.labelled(task.names, task.teacher_model, "train", "dev")
+        if (label := verdicts.label(use))
+    ]
     if not labelled:
         raise InputError("no question of train or dev has a label yet; run 'fingerpost label', or import labels")
-    held_out = _held_out(labelled, share, seed)
+    held_out = _held_out(labelled, validation_fraction, seed)
     sides: dict[bool, list[str]] = {True: [], False: []}
     for question, label in labelled:
         sides[question.group in held_out].append(training_line(task, question.messages, label))
@@ -77,7 +74,7 @@ def count_tokens(texts: list[str]) -> tuple[int, str]:
     return sum(len(encoding.encode_ordinary(text)) for text in texts), "o200k_base"
 
 
-def _held_out(labelled: list[tuple[Question, str]], share: float, seed: int) -> set[str]:
+def _held_out(labelled: list[tuple[Question, str]], fraction: float, seed: int) -> set[str]:
     """Groups for validation: of each label (a group has that of its first question) the same share of rows."""
     groups: dict[str, dict[str, int]] = defaultdict(dict)
     label_of: dict[str, str] = {}
@@ -89,7 +86,7 @@ def _held_out(labelled: list[tuple[Question, str]], share: float, seed: int) -> 
     for label in sorted(groups):
         order = sorted(groups[label])
         random.Random(f"{seed}/{label}").shuffle(order)
-        owed += share * sum(groups[label].values())
+        owed += fraction * sum(groups[label].values())
         for group in order:
             if groups[label][group] <= owed + 0.5:
                 chosen.add(group)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fingerpost.core.verdicts import LabelsFrom, known, shares
+from fingerpost.core.verdicts import LabelsFrom
 from fingerpost.server.settings import Settings
 from fingerpost.store.project import Store
 from fingerpost.students import folder as artifact
@@ -60,9 +60,6 @@ def _project_labels(settings: Settings, use: LabelsFrom) -> dict[str, str]:
     assert settings.project is not None
     assert settings.task is not None
     assert settings.teacher is not None
-    names = set(settings.task.names)
     with Store(settings.project / "fingerpost.db") as store:
-        dev = {question.id for question in store.questions("dev")}
-        verdicts = {key: known(found, names) for key, found in store.verdicts().items() if key in dev}
-    found = {key: shares(each, use, settings.teacher.model) for key, each in verdicts.items()}
-    return {key: max(share, key=share.__getitem__) for key, share in found.items() if share}
+        labelled = store.labelled(settings.task.names, settings.teacher.model, "dev")
+    return {question.id: label for question, verdicts in labelled if (label := verdicts.label(use))}
