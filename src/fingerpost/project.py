@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fingerpost.cli.console import show_step
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -28,18 +26,13 @@ class Project:
         self.models = folder / "models"
         self.reports = folder / "reports"
 
-    def embed(
-        self, questions: Sequence[Question], settings: StudentSettings | None = None, quiet: bool = False
-    ) -> NDArray[np.float32]:
+    def embed(self, questions: Sequence[Question], settings: StudentSettings | None = None) -> NDArray[np.float32]:
         """Unit vectors of questions, (questions, width), kept in the project's folder `cache`."""
         from fingerpost.core.utils import require_training
 
         require_training("comparing texts")
         from fingerpost.students.encoder.vectors import vectors_of
 
-        missing = "embedding what is new" if (self.folder / "cache").is_dir() else f"embedding {len(questions):,} texts"
-        if not quiet:
-            show_step(missing)
         return vectors_of(questions, settings or self.task.student, self.folder / "cache")
 
     def store(self) -> Store:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,10 +69,10 @@ def _run(
     batch: bool,
 ) -> Generated:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import RunProgress as Bar
 
     from fingerpost.generation import generate as step
-    from fingerpost.llm.requests import Progress
+    from fingerpost.llm.requests import RunProgress
 
     out = console()
     with Bar(
@@ -82,14 +81,14 @@ def _run(
     ) as bar:  # fmt: skip
         line = bar.add_task("planning", total=None)
 
-        def show(what: str, progress: Progress) -> None:
+        def show(what: str, progress: RunProgress) -> None:
             bar.update(line, description=what, total=progress.total, completed=progress.done)
 
         return step.generate(
             project.task,
             store,
             project.folder,
-            partial(project.embed, quiet=True),
+            project.embed,
             count=count,
             errors=errors,
             seed=seed,

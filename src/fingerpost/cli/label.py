@@ -15,7 +15,7 @@ from fingerpost.project import Project
 if TYPE_CHECKING:
     from fingerpost.labelling.label import Plan
     from fingerpost.labelling.requests import LabelSelection
-    from fingerpost.llm.requests import Progress
+    from fingerpost.llm.requests import RunProgress
     from fingerpost.store.project import Store
     from fingerpost.task.settings import Task
 
@@ -79,9 +79,9 @@ def label_project(
 
 def _show_progress(
     project: Project, store: Store, planned: Plan, budget: float | None, record: Path | None, batch: bool
-) -> Progress:
+) -> RunProgress:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import RunProgress as Bar
 
     from fingerpost.labelling import label as step
 
@@ -96,7 +96,7 @@ def _show_progress(
     ) as bar:
         line = bar.add_task("label", total=len(planned.jobs), rate=0.0, cost=0.0, none=0)
 
-        def show(progress: Progress) -> None:
+        def show(progress: RunProgress) -> None:
             bar.update(
                 line,
                 completed=progress.done,
@@ -118,7 +118,7 @@ def _show_progress(
         )
 
 
-def _tell(done: Progress, budget: float | None) -> None:
+def _tell(done: RunProgress, budget: float | None) -> None:
     cached = f", {done.cached_tokens / done.prompt_tokens:.0%} of prompt tokens cached" if done.prompt_tokens else ""
     print(
         f"{done.useful:,} labelled, {done.useless:,} without a label, ${done.cost_usd:.4f}, {done.rate:.1f}/s{cached}"

@@ -5,10 +5,10 @@ Data and its validation only: nothing here opens a file, a database or a connect
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -124,6 +124,33 @@ class Prediction:
     scores: dict[str, float] = field(default_factory=dict)
     by: str = ""
     usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a running step reports.
+
+    Attributes:
+        step: the step's name, such as "label" or "train".
+        message: one line for humans, where there is news.
+        done, total: finished units of work (requests, texts, epochs), and how many there are; None where unknown.
+        cost_usd: US dollars spent by this run so far.
+        data: the step's own record of what just finished: a generation round, the metrics of a training epoch.
+    """
+
+    step: str
+    message: str = ""
+    done: int = 0
+    total: int | None = None
+    cost_usd: float = 0.0
+    data: Any = None
+
+
+ProgressCallback: TypeAlias = Callable[[Progress], None]
+
+
+def no_progress(_: Progress) -> None:
+    """A callback that ignores all progress."""
 
 
 class Predictor(Protocol):

@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fingerpost.consensus.evidence import agree, gather, ground
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import conversation, question_id
-from fingerpost.core.types import Example, Message, Prediction, Predictor, Usage, Verdict
+from fingerpost.core.types import Example, Message, Prediction, Predictor, Question, Usage, Verdict
 from fingerpost.core.verdicts import QuestionVerdicts, active
 from fingerpost.core.version import __version__
 from fingerpost.evaluation import metrics
@@ -22,7 +24,9 @@ from fingerpost.evaluation.results import CurvePoint, DataReport, LabelQuality, 
 from fingerpost.evaluation.rows import TestRow
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
-from fingerpost.training.dataset import Embed
+
+Embed: TypeAlias = Callable[[Sequence[Question]], NDArray[np.float32]]
+"""Unit vectors of questions, (questions, width)."""
 
 LATENCY_ROWS = 200
 

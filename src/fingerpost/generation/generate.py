@@ -24,7 +24,7 @@ from fingerpost.generation.rounds import WRITER, Desk, Embed, Round
 from fingerpost.labelling.requests import LabelJob, LabelRequests, LabelSelection, open_jobs
 from fingerpost.llm import prices
 from fingerpost.llm.batch import Say, run_requests_or_batch
-from fingerpost.llm.requests import BYTES_A_TOKEN, Progress, RequestSpec, size, teacher_endpoint, teacher_of
+from fingerpost.llm.requests import BYTES_A_TOKEN, RequestSpec, RunProgress, size, teacher_endpoint, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.students.folder import dev_answers, read_manifest
 from fingerpost.task.settings import Task, TeacherSettings
@@ -139,7 +139,7 @@ def generate(
     seed: int = 0,
     budget_usd: float | None = None,
     batch: bool = False,
-    on_progress: Callable[[str, Progress], None] = lambda _what, _progress: None,
+    on_progress: Callable[[str, RunProgress], None] = lambda _what, _progress: None,
     on_round: Callable[[Round], None] = lambda _: None,
     show: Say = lambda _: None,
 ) -> Generated:
@@ -190,7 +190,7 @@ class _Models:
     stack: ExitStack
     batch: bool
     budget_usd: float | None
-    on_progress: Callable[[str, Progress], None]
+    on_progress: Callable[[str, RunProgress], None]
     show: Say
     stopped: Literal["", "budget", "interrupted"] = ""
     spent: bool = False

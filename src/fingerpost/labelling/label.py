@@ -10,7 +10,7 @@ from fingerpost.core.types import Usage
 from fingerpost.labelling.requests import EVERYTHING, LabelJob, LabelRequests, LabelSelection, open_jobs
 from fingerpost.llm import prices
 from fingerpost.llm.batch import run_requests_or_batch
-from fingerpost.llm.requests import BYTES_A_TOKEN, Progress, Show, size, teacher_endpoint, teacher_of
+from fingerpost.llm.requests import BYTES_A_TOKEN, RunProgress, Show, size, teacher_endpoint, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 
@@ -58,7 +58,7 @@ def label(
     batch: bool = False,
     on_progress: Show = lambda _: None,
     show: Callable[[str], None] = lambda _: None,
-) -> Progress:
+) -> RunProgress:
     """Ask the teacher. Ctrl-C lets the requests in flight finish; the budget ends it with `stopped`.
 
     With `batch`, what is planned is handed in as a batch, and an earlier one is fetched.

@@ -20,7 +20,17 @@ from fingerpost.core.types import Usage
 from fingerpost.core.utils import chunks, locked
 from fingerpost.llm import prices
 from fingerpost.llm.completion import Lost, Reply, api_key, extras_of, message_of, read_reply, request_of
-from fingerpost.llm.requests import NONSENSE, Progress, RequestSpec, Show, cost_of, count, nonsense, out_of_budget, size
+from fingerpost.llm.requests import (
+    NONSENSE,
+    RequestSpec,
+    RunProgress,
+    Show,
+    cost_of,
+    count,
+    nonsense,
+    out_of_budget,
+    size,
+)
 from fingerpost.llm.runner import run_requests
 from fingerpost.store.ledger import Call, Outcome, Settlement
 from fingerpost.store.project import Posted, Store
@@ -50,7 +60,7 @@ def run_requests_or_batch(
     record: Path | None = None,
     on_progress: Show = lambda _: None,
     show: Say = lambda _: None,
-) -> Progress:
+) -> RunProgress:
     """`post_all` for a batch, else `ask_all`."""
     if batch:
         return run_batch(work, jobs, store, teacher, budget_usd=budget_usd, on_progress=on_progress, show=show)
@@ -68,7 +78,7 @@ def run_batch(
     budget_usd: float | None = None,
     on_progress: Show = lambda _: None,
     show: Say = lambda _: None,
-) -> Progress:
+) -> RunProgress:
     """Fetch the batches that are out, then hand in these jobs and wait for them. Ctrl-C leaves them at the provider.
 
     Raises:
@@ -89,9 +99,9 @@ def _post(
     budget_usd: float | None,
     on_progress: Show,
     show: Say,
-) -> Progress:
+) -> RunProgress:
     out = [each for each in store.open_posted(work.step) if each.model == teacher.model]
-    progress = Progress(total=len(jobs) + sum(len(each.jobs) for each in out))
+    progress = RunProgress(total=len(jobs) + sum(len(each.jobs) for each in out))
     client = openai.OpenAI(
         api_key=api_key(teacher), base_url=teacher.base_url, timeout=teacher.timeout_s, max_retries=3
     )

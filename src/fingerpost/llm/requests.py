@@ -61,7 +61,7 @@ class RequestSpec(Protocol[J]):
 
 
 @dataclass(slots=True)
-class Progress:
+class RunProgress:
     """Where asking stands: replies of use and others. `stopped` says why it ended before its time."""
 
     total: int
@@ -81,7 +81,7 @@ class Progress:
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
 
-Show = Callable[[Progress], None]
+Show = Callable[[RunProgress], None]
 
 
 def teacher_of(task: Task) -> TeacherSettings:
@@ -122,7 +122,7 @@ def cost_of(teacher: TeacherSettings, reply: Reply, at_most_usd: float) -> Usage
     return replace(reply.usage, cost_usd=prices.cost(teacher, reply.usage) if counted else at_most_usd)
 
 
-def nonsense(work: RequestSpec[Any], progress: Progress) -> TeacherError:
+def nonsense(work: RequestSpec[Any], progress: RunProgress) -> TeacherError:
     """None of so many replies is of use."""
     return TeacherError(
         f"none of the teacher's {progress.done} replies {work.wants} (the first: '{progress.example}'); "
@@ -130,7 +130,7 @@ def nonsense(work: RequestSpec[Any], progress: Progress) -> TeacherError:
     )
 
 
-def count(progress: Progress, reply: Reply, usage: Usage, useful: bool) -> None:
+def count(progress: RunProgress, reply: Reply, usage: Usage, useful: bool) -> None:
     """Add a reply to where asking stands."""
     progress.done += 1
     progress.useful += useful

@@ -20,8 +20,8 @@ from fingerpost.llm.completion import Lost, Reply
 from fingerpost.llm.requests import (
     NONSENSE,
     J,
-    Progress,
     RequestSpec,
+    RunProgress,
     Show,
     cost_of,
     count,
@@ -46,7 +46,7 @@ def run_requests(
     budget_usd: float | None = None,
     record: Path | None = None,
     on_progress: Show = lambda _: None,
-) -> Progress:
+) -> RunProgress:
     """Ask for each job once. Ctrl-C lets the requests in flight finish; the budget ends it with `stopped`.
 
     Raises:
@@ -78,7 +78,7 @@ class _Run(Generic[J]):
         on_progress: Show,
     ) -> None:
         self.does, self.teacher, self.budget = work, teacher, budget_usd
-        self.progress = Progress(total=len(jobs))
+        self.progress = RunProgress(total=len(jobs))
         self.error: TeacherError | BudgetError | None = None
         self._jobs = deque((job, 0) for job in jobs)  # with how often it was lost
         self._book = _GroupCommit(store, budget_usd)
