@@ -69,7 +69,7 @@ def _run(
     batch: bool,
 ) -> Generated:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import RunProgress as Bar
+    from rich.progress import Progress as Bar
 
     from fingerpost.generation import generate as step
     from fingerpost.llm.requests import RunProgress

@@ -81,7 +81,7 @@ def _show_progress(
     project: Project, store: Store, planned: Plan, budget: float | None, record: Path | None, batch: bool
 ) -> RunProgress:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import RunProgress as Bar
+    from rich.progress import Progress as Bar
 
     from fingerpost.labelling import label as step
 
