@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.console import console, price_agreed, show_step
+from fingerpost.cli.console import confirm_price, console, show_message
 from fingerpost.cli.options import Budget, Folder, Yes
-from fingerpost.cli.train import STUDENT
-from fingerpost.project import Project
+from fingerpost.project import STUDENT, Project
 
 if TYPE_CHECKING:
     from fingerpost.generation.generate import Generated
@@ -54,7 +53,7 @@ def generate(
             planned = step.estimate(project.task, lacking, batch=batch)
             writers = ", ".join(each.model for each in step.writers_of(project.task))
             print(f"about {planned.calls:,} requests to {writers} for questions, and one for the label of each")
-            price_agreed(project.task, planned.about_usd, planned.at_most_usd, budget, yes)
+            confirm_price(project.task, planned.about_usd, planned.at_most_usd, budget, yes)
         done = _run(project, store, wanted, errors, seed, budget, batch)
     _tell(done, budget)
 
@@ -96,7 +95,7 @@ def _run(
             batch=batch,
             on_progress=show,
             on_round=lambda each: out.print(_line(each)),
-            show=show_step,
+            show=show_message,
         )
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.options import SERVED, Folder
+from fingerpost.cli.options import Folder
+from fingerpost.project import SERVED
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

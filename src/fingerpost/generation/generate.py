@@ -24,7 +24,7 @@ from fingerpost.generation.rounds import WRITER, Desk, Embed, Round
 from fingerpost.labelling.requests import LabelJob, LabelRequests, LabelSelection, open_jobs
 from fingerpost.llm import prices
 from fingerpost.llm.batch import Say, run_requests_or_batch
-from fingerpost.llm.requests import BYTES_A_TOKEN, RequestSpec, RunProgress, size, teacher_endpoint, teacher_of
+from fingerpost.llm.requests import BYTES_PER_TOKEN, RequestSpec, RunProgress, size, teacher_endpoint, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.students.folder import dev_answers, read_manifest
 from fingerpost.task.settings import Task, TeacherSettings
@@ -108,14 +108,14 @@ def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
     texts = sum(len(brief.items) for brief in briefs) / len(briefs)
     sizes = [size(write(task, brief), written_schema(brief)) for brief in briefs]
     ask = LabelRequests(task).request(LabelJob(Question("", (Message("user", "x" * 80),), "", "", "train"), 0))
-    call = Usage(prompt=round(sum(sizes) / len(briefs) / BYTES_A_TOKEN), completion=round(TEXT_TOKENS * texts))
+    call = Usage(prompt=round(sum(sizes) / len(briefs) / BYTES_PER_TOKEN), completion=round(TEXT_TOKENS * texts))
     about = at_most = 0.0
     for writer in writers:
         share = (writer.batch_price if batch else 1.0) * calls / len(writers)
         about += share * prices.cost(writer, call)
         at_most += share * MOST_ASKED * prices.at_most(writer, 2 * max(sizes))
     share = teacher.batch_price if batch else 1.0
-    tokens = round(size(*ask) / BYTES_A_TOKEN)
+    tokens = round(size(*ask) / BYTES_PER_TOKEN)
     about += share * count / TRUSTED_OF_ASKED * prices.cost(teacher, Usage(prompt=tokens, cached=0, completion=10))
     at_most += share * MOST_ASKED * count * prices.at_most(teacher, size(*ask) + 600)
     return Estimate(calls, about, at_most)

@@ -22,7 +22,7 @@ TEMPERATURE = 1.0
 class WritingRequests:
     """The work of writing, as `asking` takes it."""
 
-    step, wants, after, temperature = STEP, "holds a message", "then run it again", TEMPERATURE
+    step, expected, retry, temperature = STEP, "holds a message", "then run it again", TEMPERATURE
 
     def __init__(self, task: Task, drafts: Sequence[Draft]) -> None:
         self._task = task

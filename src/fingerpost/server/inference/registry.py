@@ -56,8 +56,8 @@ class Served:
 
 def form_of(manifest: Manifest) -> ReplyTemplate:
     """How the model replies: as its training data did, else in JSON, with codes where the labels have some."""
-    if manifest.reply is not None:
-        return manifest.reply
+    if manifest.reply_template is not None:
+        return manifest.reply_template
     before, after = json.dumps({manifest.answer_field: "\x00"}).split(json.dumps("\x00"))
     codes = any(label.code is not None for label in manifest.labels)
     return ReplyTemplate(before=before, after=after, json_value=True, codes=codes)
@@ -173,7 +173,7 @@ class Models:
             student=student,
             task=task,
             form=form,
-            frame=manifest.frame,
+            frame=manifest.user_template,
             system=manifest.system or system_prompt(task, codes=form.codes),
             created=int((path / artifact.MANIFEST).stat().st_mtime),
             choice=self._choose(path),

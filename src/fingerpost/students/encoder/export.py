@@ -16,18 +16,38 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from fingerpost.students.encoder.network import Encoder, Network
 
+_frozen_graphs: dict[str, bytes] = {}
+
 
 def export_graph(encoder: Encoder, network: Network, file: Path) -> None:
-    """Write the graph: `input_ids` and `attention_mask` (batch, tokens) in, `logits` (batch, labels) out."""
-    example = encoder.tokens(["what an example looks like", "shorter"])
+    """Write the graph: `input_ids` and `attention_mask` (batch, tokens) in, `logits` (batch, labels) out.
+
+    A pretrained encoder that was not fine-tuned is exported once per process; only the head differs between models.
+    """
+    key = str(sorted(encoder.origin.items()))
+    frozen = network.encoder is encoder.model
+    content = _frozen_graphs.get(key) if frozen else None
+    if content is None:
+        content = _embedding_graph(encoder, network, file)
+    if frozen:
+        _frozen_graphs[key] = content
+    model = onnx.load_from_string(content)
+    _attach_head(model, network)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(file))
+
+
+def _embedding_graph(encoder: Encoder, network: Network, file: Path) -> bytes:
+    """The graph of the encoder with pooling, its output `embedding` (batch, width)."""
+    example = encoder.tokens(["an example", "shorter"])
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
     with _quiet():
         torch.onnx.export(
-            network.eval(),
+            _Embedding(network).eval(),
             (example["input_ids"], example["attention_mask"]),
             str(file),
             input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
+            output_names=["embedding"],
             dynamic_shapes={"input_ids": {0: batch, 1: tokens}, "attention_mask": {0: batch, 1: tokens}},
             dynamo=True,
             external_data=False,
@@ -35,7 +55,40 @@ def export_graph(encoder: Encoder, network: Network, file: Path) -> None:
         )
     model = onnx.load(str(file))
     del model.graph.value_info[:]  # the exporter leaves stale shapes here, which the quantiser stumbles over
-    onnx.save(model, str(file))
+    content: bytes = model.SerializeToString()
+    return content
+
+
+class _Embedding(torch.nn.Module):
+    """The network without its head."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.network.embed(input_ids, attention_mask).float()
+
+
+def _attach_head(model: onnx.ModelProto, network: Network) -> None:
+    """Append the linear head to the graph: its output becomes `logits` (batch, labels)."""
+    weight = network.head.weight.detach().numpy().T.astype(np.float32)
+    bias = network.head.bias.detach().numpy().astype(np.float32)
+    graph = model.graph
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.ascontiguousarray(weight), "head_weight"),
+            numpy_helper.from_array(bias, "head_bias"),
+        ]
+    )
+    graph.node.extend(
+        [
+            helper.make_node("MatMul", ["embedding", "head_weight"], ["head_product"], "head_matmul"),
+            helper.make_node("Add", ["head_product", "head_bias"], ["logits"], "head_add"),
+        ]
+    )
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", weight.shape[1]]))
 
 
 def quantise(source: Path, target: Path) -> None:
