@@ -80,11 +80,12 @@ class FingerpostClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         files = state.pop("_files", None)
         super().__setstate__(state)
         if files is not None:
-            scratch = tempfile.TemporaryDirectory()
+            folder = Path(tempfile.mkdtemp()) / "student"
+            folder.mkdir()
             for name, content in files.items():
-                (Path(scratch.name) / name).write_bytes(content)
-            self.student_ = cast("EncoderStudent", load(scratch.name))
-            self.student_.scratch = scratch
+                (folder / name).write_bytes(content)
+            self.student_ = cast("EncoderStudent", load(folder))
+            self.student_.delete_folder_at_end()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -79,10 +79,10 @@ def train_texts(
     require_training("training")
     from fingerpost.students.encoder.predict import EncoderStudent
 
-    scratch = tempfile.TemporaryDirectory() if folder is None else None
-    target = Path(scratch.name) / name if scratch is not None else Path(folder or name)
+    target = Path(tempfile.mkdtemp()) / name if folder is None else Path(folder)
     data = from_texts(texts, labels, target.name)
     manifest = train(data, target, on_progress=on_progress, **options)
     student = EncoderStudent(target, manifest, threads=1)
-    student.scratch = scratch
+    if folder is None:
+        student.delete_folder_at_end()
     return student

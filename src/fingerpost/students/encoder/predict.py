@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -29,7 +30,6 @@ class EncoderStudent(BasePredictor):
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.name = folder.name
         self.folder = folder
-        self.scratch: Any = None  # keeps a temporary model folder until the student is gone
         self.manifest = manifest
         self.labels = [label.name for label in manifest.labels]
         self._tokenizer = limited(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), manifest.max_tokens)
@@ -63,6 +63,10 @@ class EncoderStudent(BasePredictor):
             InputError: the target exists and is no model folder.
         """
         copy_model(self.folder, Path(folder))
+
+    def delete_folder_at_end(self) -> None:
+        """Delete the model folder when this object is gone: it was temporary."""
+        weakref.finalize(self, shutil.rmtree, self.folder.parent, ignore_errors=True)
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Uncalibrated scores, shape (texts, labels), of texts as `encoder_input` renders them."""

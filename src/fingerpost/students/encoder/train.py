@@ -18,7 +18,7 @@ from fingerpost.core.text import encoder_input, humanise
 from fingerpost.core.types import Example, Progress, ProgressCallback, no_progress
 from fingerpost.students.denoise import Rows, clean, fit_cleaned, plausibility_of
 from fingerpost.students.encoder.calibrate import calibrate, cross_entropy, loses
-from fingerpost.students.encoder.export import export_graph, quantise
+from fingerpost.students.encoder.export import encoder_graphs, write_graph
 from fingerpost.students.encoder.finetune import STEP, TrainingStep, fine_tuned, network_of, predict_logits
 from fingerpost.students.encoder.network import SCALE, Encoder, Network, repeatable
 from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE, EncoderStudent, softmax
@@ -146,9 +146,7 @@ def fit_base(task: Task, folder: Path) -> Manifest:
         base.save_tokenizer(fresh / TOKENIZER_FILE)
         described = base.embed([label.description or humanise(label.name) for label in task.labels])
         network = network_of(base, task, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
-        export_graph(base, network, fresh / "fp32.onnx")
-        quantise(fresh / "fp32.onnx", fresh / MODEL_FILE)
-        (fresh / "fp32.onnx").unlink()
+        write_graph(encoder_graphs(base, network).int8, network, fresh / MODEL_FILE)
         manifest = _manifest(task, folder.name, base, task.student.history, task.student.seed)
         manifest = write_manifest(fresh, manifest.model_copy(update={"precision": "int8"}))
     return manifest
@@ -196,18 +194,16 @@ def _export(
     base: Encoder, network: Network, folder: Path, manifest: Manifest, dev: Rows, on_progress: ProgressCallback
 ) -> str:
     """Write 8-bit integers where dev accuracy holds, else 32-bit floats; returns which."""
-    whole = folder / "fp32.onnx"
-    export_graph(base, network, whole)
+    graphs = encoder_graphs(base, network)
     exact = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
-    quantise(whole, folder / MODEL_FILE)
+    write_graph(graphs.int8, network, folder / MODEL_FILE)
     small = EncoderStudent(folder, manifest, threads=2).logits(dev.texts).argmax(1) == dev.labels
     message = f"dev labels matched: {exact.mean():.3f} in fp32, {small.mean():.3f} in int8"
     on_progress(Progress(STEP, message))
     if loses(exact, small):
-        whole.replace(folder / MODEL_FILE)
+        write_graph(graphs.fp32, network, folder / MODEL_FILE)
         on_progress(Progress(STEP, "int8 loses too much: fp32 is kept"))
         return "fp32"
-    whole.unlink()
     return "int8"
 
 
