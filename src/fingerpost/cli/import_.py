@@ -63,7 +63,7 @@ def _import_log(project: Project, served: Path, source: str, limit: int | None) 
         raise InputError(f"{served} is no folder of 'fingerpost serve'; name the one that it was given with --data")
     log = ServerStore(served / DATABASE)
     with project.store() as store:
-        done = import_log(store, project.task, log.logged(), source, limit)
+        done = import_log(store, project.task, log.log_entries(), source, limit)
     log.close()
     print(f"{served}: {done.rows:,} requests, {done.new:,} new questions, {done.verdicts:,} new answers of the teacher")
     if done.verdicts and limit is None:

@@ -42,7 +42,7 @@ class Unanswered(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TeacherReply:
     """The teacher's answer: its text, what it took, and the log-probability of the whole."""
 
     text: str
@@ -78,7 +78,7 @@ class Teacher:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def ask(self, request: dict[str, Any]) -> Asked:
+    async def ask(self, request: dict[str, Any]) -> TeacherReply:
         """The answer to a chat request, which goes out as it is, but for the model's name and streaming.
 
         Raises:
@@ -101,7 +101,7 @@ class Teacher:
         self.breaker.succeeded(attempt)
         return asked
 
-    async def _in_turn(self, request: dict[str, Any]) -> Asked:
+    async def _in_turn(self, request: dict[str, Any]) -> TeacherReply:
         """Wait for a place, no longer than the time-out; then ask, no longer than that."""
         body = {key: value for key, value in request.items() if key not in ("stream", "stream_options", "n")}
         body["model"] = self.model
@@ -120,7 +120,7 @@ class Teacher:
         finally:
             self._slots.release()
 
-    async def _paid(self, body: dict[str, Any]) -> Asked:
+    async def _paid(self, body: dict[str, Any]) -> TeacherReply:
         """Reserve the most that it can cost, ask, and settle; what is cut off counts in full.
 
         With a budget, the reply's length is bounded, and nothing goes out whose price the bytes do not bound.
@@ -162,7 +162,7 @@ class Teacher:
         except DatabaseError as error:  # it stays reserved in full
             log("a teacher's call could not be settled", logging.ERROR, problem=str(error.orig))
 
-    async def _post(self, body: bytes) -> Asked:
+    async def _post(self, body: bytes) -> TeacherReply:
         began = time.perf_counter()
         response = await self._client.post(
             "chat/completions", content=body, headers={"Content-Type": "application/json"}
@@ -184,7 +184,7 @@ class Teacher:
         if not isinstance(text, str):
             raise Unanswered("nonsense")
         prompt, cached, replied = (each if isinstance(each, int) else None for each in counts)
-        return Asked(text, self._with_cost(Usage(prompt, cached, replied, None, seconds)), logprob)
+        return TeacherReply(text, self._with_cost(Usage(prompt, cached, replied, None, seconds)), logprob)
 
     def _with_cost(self, usage: Usage) -> Usage:
         try:

@@ -19,10 +19,11 @@ from fingerpost.core.errors import FingerpostError, InputError
 from fingerpost.core.text import shorten
 from fingerpost.core.types import Example
 from fingerpost.data.chat import LEAST_ROWS, ChatData, Row, as_classification, examples_of, read_chat
-from fingerpost.server.jobs.files import Files
+from fingerpost.server.jobs.files import FileStorage
 from fingerpost.server.schemas import Json
 from fingerpost.server.settings import Settings
-from fingerpost.store.server import JOBS, Record, ServerStore, now
+from fingerpost.store.server import ServerStore, now
+from fingerpost.store.server_rows import JobRow
 from fingerpost.task.reply_format import NoClassification
 from fingerpost.training.dataset import held_out
 
@@ -33,28 +34,28 @@ SECONDS_A_ROW, SECONDS_MORE = 0.03, 25  # for the estimated finish, until it is 
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
-def validate(settings: Settings, store: ServerStore, job: Record) -> None:
+def validate(settings: Settings, store: ServerStore, job: JobRow) -> None:
     """Read the job's files; it is queued then, or has failed with the reason."""
-    request = job["request"]
-    store.tell(job["id"], f"Validating training file: {request['training_file']}")
+    request = job.request
+    store.add_event(job.id, f"Validating training file: {request['training_file']}")
     try:
         data, dev, notes = read(settings, store, request)
     except NoClassification as error:
-        store.fail(job["id"], "not_a_classification", str(error), "training_file")
+        store.fail_job(job.id, "not_a_classification", str(error), "training_file")
         return
     except Unusable as error:
-        store.fail(job["id"], f"invalid_{error.param}", str(error), error.param)
+        store.fail_job(job.id, f"invalid_{error.param}", str(error), error.param)
         return
     sides = f"{len(data.examples):,} training" + (f" and {len(dev):,} validation" if dev else "")
-    store.tell(job["id"], f"Found a classification: {len(data.task.labels)} labels in {sides} examples; replies such as "
+    store.add_event(job.id, f"Found a classification: {len(data.task.labels)} labels in {sides} examples; replies such as "
                f"{data.form.before}...{data.form.after}")  # fmt: skip
     if data.frame.before or data.frame.after:
-        store.tell(job["id"], f"All user messages have the same text around them, which is left out: "
+        store.add_event(job.id, f"All user messages have the same text around them, which is left out: "
                    f"{shorten(data.frame.before, 60)!r} ... {shorten(data.frame.after, 60)!r}")  # fmt: skip
     for note in notes:
-        store.tell(job["id"], note, "warn")
-    store.tell(job["id"], "Files validated, moving job to queued state")
-    store.change(JOBS, job["id"], ("validating_files",), status="queued", attempts=0)
+        store.add_event(job.id, note, "warn")
+    store.add_event(job.id, "Files validated, moving job to queued state")
+    store.change_job(job.id, ("validating_files",), status="queued", attempts=0)
 
 
 def read(settings: Settings, store: ServerStore, request: Json) -> tuple[ChatData, list[Example], list[str]]:
@@ -63,7 +64,7 @@ def read(settings: Settings, store: ServerStore, request: Json) -> tuple[ChatDat
     Raises:
         NoClassification, Unusable: what is wrong with a file.
     """
-    files = Files(settings, store)
+    files = FileStorage(settings, store)
     name = request.get("suffix") or "task"
     data = as_classification(_rows(files, request, "training_file", LEAST_ROWS), name)
     if not request.get("validation_file"):
@@ -81,7 +82,7 @@ class Unusable(InputError):
         self.param = param
 
 
-def _rows(files: Files, request: Json, param: str, least: int) -> list[Row]:
+def _rows(files: FileStorage, request: Json, param: str, least: int) -> list[Row]:
     path = files.path(request[param])
     if not path.is_file():
         raise Unusable(param, "it was deleted; upload it again, and create the job again")
@@ -91,12 +92,12 @@ def _rows(files: Files, request: Json, param: str, least: int) -> list[Row]:
         raise Unusable(param, str(error)) from None
 
 
-def train(settings: Settings, store: ServerStore, job: Record) -> None:
+def train(settings: Settings, store: ServerStore, job: JobRow) -> None:
     """Train the job's model; it has succeeded then, or failed with the reason."""
     from fingerpost.students import encoder
     from fingerpost.training.dataset import data_fingerprint
 
-    request = job["request"]
+    request = job.request
     steps: list[Json] = []
 
     def on_step(measured: Measured) -> None:
@@ -109,15 +110,14 @@ def train(settings: Settings, store: ServerStore, job: Record) -> None:
         }
         steps.append(metrics)
         text = f"Step {measured.step}/{measured.of}: training loss={measured.train_loss:.3f}, validation loss={measured.dev_loss:.3f}"
-        store.tell(job["id"], text, data=metrics)
+        store.add_event(job.id, text, data=metrics)
 
     try:
         data, dev, _ = read(settings, store, request)
         training, dev = held_out(data.examples, dev)
         epochs = _epochs(request)
-        store.change(
-            JOBS,
-            job["id"],
+        store.change_job(
+            job.id,
             ("running",),
             estimated_finish=now() + SECONDS_MORE + int(SECONDS_A_ROW * len(training) * epochs),
         )
@@ -125,7 +125,7 @@ def train(settings: Settings, store: ServerStore, job: Record) -> None:
             training,
             dev,
             data.task,
-            settings.tuned / job["id"],
+            settings.tuned / job.id,
             encoder=settings.encoder,
             seed=request.get("seed") or 0,
             epochs=epochs,
@@ -136,40 +136,40 @@ def train(settings: Settings, store: ServerStore, job: Record) -> None:
                 "frame": data.frame,
                 "system": data.system,
             },
-            show=lambda text: store.tell(job["id"], text),
+            show=lambda text: store.add_event(job.id, text),
             on_step=on_step,
         )
         report = io.StringIO()
         writer = csv.DictWriter(report, COLUMNS, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(steps)
-        results = Files(settings, store).add(
+        results = FileStorage(settings, store).add(
             "step_metrics.csv", "fine-tune-results", lambda stream: stream.write(report.getvalue().encode())
         )
     except InputError as error:
-        store.fail(job["id"], "invalid_training_file", str(error), "training_file")
+        store.fail_job(job.id, "invalid_training_file", str(error), "training_file")
         return
     except (FingerpostError, OSError) as error:
-        store.fail(job["id"], "server_error", str(error))
+        store.fail_job(job.id, "server_error", str(error))
         return
     kept = next(each for each in steps if each["step"] == manifest.training["epochs"])
     accuracy = f"{kept['valid_mean_token_accuracy']:.3f} of {len(dev)} validation labels matched"
-    store.tell(job["id"], f"Checkpoint created at step {kept['step']}: {accuracy}", data=kept)
+    store.add_event(job.id, f"Checkpoint created at step {kept['step']}: {accuracy}", data=kept)
     name = model_name(job)
-    store.tell(job["id"], f"New fine-tuned model created: {name}")
+    store.add_event(job.id, f"New fine-tuned model created: {name}")
     tokens = sum(count_words(each) for each in training) * max(1, epochs)
-    store.tell(job["id"], "The job has successfully completed")
-    store.change(JOBS, job["id"], ("running",), status="succeeded", finished_at=now(), model=name, estimated_finish=None,
-                 result_file=results["id"], trained_tokens=tokens)  # fmt: skip
+    store.add_event(job.id, "The job has successfully completed")
+    store.change_job(job.id, ("running",), status="succeeded", finished_at=now(), model=name, estimated_finish=None,
+                 result_file=results.id, trained_tokens=tokens)  # fmt: skip
 
 
-def model_name(job: Record) -> str:
+def model_name(job: JobRow) -> str:
     """ft:base:organization:suffix:id, as the hosted service names its models."""
-    given = job["request"]["model"]
+    given = job.request["model"]
     base = given.split(":")[1] if given.startswith("ft:") and ":" in given[3:] else given
     base = re.sub(r"[^\w.\-/]+", "-", base)
-    suffix = re.sub(r"[^\w\-]+", "-", job["request"].get("suffix") or "")
-    return f"ft:{base}:local:{suffix}:{job['id'][-8:]}"
+    suffix = re.sub(r"[^\w\-]+", "-", job.request.get("suffix") or "")
+    return f"ft:{base}:local:{suffix}:{job.id[-8:]}"
 
 
 def count_words(example: Example) -> int:
@@ -204,7 +204,7 @@ def main(verb: str, folder: str, job_id: str, options: str) -> None:
         os.nice(given["nice"])
         os.environ["OMP_NUM_THREADS"] = str(given["threads"])
     store = ServerStore(settings.database)
-    job = store.get(JOBS, job_id)
+    job = store.get_job(job_id)
     if job is not None:
         {"validate": validate, "train": train}[verb](settings, store, job)
     store.close()
