@@ -172,7 +172,7 @@ class ChatService:
             reply = await teacher.ask(request)
         except Unanswered as error:
             return replace(decision, teacher_failure=error.reason)
-        label = label_in(decision.model.reply_template, decision.model.task, reply.text)
+        label = label_in(decision.model.reply_template, decision.model.task, reply.text or "")
         if label is None or (allowed is not None and label not in allowed):
             return replace(decision, teacher_reply=reply, teacher_failure="nonsense")
         return replace(decision, label=label, by="teacher", teacher_reply=reply)
