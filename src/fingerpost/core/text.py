@@ -51,6 +51,12 @@ def content_text(content: object) -> str:
     return content if isinstance(content, str) else ""
 
 
+def strip_code_fence(text: str) -> str:
+    """The text inside a Markdown code fence (``` or ```json), or the text itself; outer white space is removed."""
+    text = text.strip()
+    return text.strip("`").removeprefix("json").strip() if text.startswith("```") else text
+
+
 def encoder_input(messages: Conversation, history: int) -> str:
     """What a sentence encoder reads: the last turn first, so that truncation takes the oldest words.
 
