@@ -10,18 +10,18 @@ from fingerpost.core.text import question_id
 from fingerpost.core.types import Message, Question, Split
 from fingerpost.data.importer import import_file
 from fingerpost.data.rows import Columns
-from fingerpost.data.splits import New, place
+from fingerpost.data.splits import NewQuestion, assign_splits
 from fingerpost.store.project import Store
 from fingerpost.task.settings import SplitSettings, Task
 
 
-def new(text: str, wanted: Split | None = None) -> New:
+def new(text: str, wanted: Split | None = None) -> NewQuestion:
     messages = (Message("user", text),)
-    return New(question_id(messages), messages, "user", wanted)
+    return NewQuestion(question_id(messages), messages, "user", wanted)
 
 
 def test_near_duplicates_share_a_group_and_others_do_not() -> None:
-    one, two, three = place(
+    one, two, three = assign_splits(
         [
             new("how do I get my payslip for october"),
             new("How do I get my payslip for October?!"),
@@ -35,7 +35,7 @@ def test_near_duplicates_share_a_group_and_others_do_not() -> None:
 
 
 def test_test_wins_and_its_twins_are_excluded() -> None:
-    placed = place(
+    placed = assign_splits(
         [
             new("where is my parcel now", "train"),
             new("where is my parcel, now?", "test"),
@@ -48,8 +48,8 @@ def test_test_wins_and_its_twins_are_excluded() -> None:
 
 
 def test_what_is_stored_keeps_its_side_and_newcomers_join_it() -> None:
-    stored = place([new("where is my parcel now", "test")], [], SplitSettings())
-    twin, wish = place(
+    stored = assign_splits([new("where is my parcel now", "test")], [], SplitSettings())
+    twin, wish = assign_splits(
         [new("where is my parcel now?"), new("where is my parcel now!", "train")], stored, SplitSettings()
     )
     assert (twin.split, twin.group) == ("test", stored[0].group)
@@ -63,7 +63,7 @@ def test_a_bridge_between_two_sides_is_excluded() -> None:
         Question("1", (Message("user", near[0]),), "user", "g1", "train"),
         Question("2", (Message("user", near[1]),), "user", "g2", "test"),
     ]
-    (bridge,) = place([new(text)], stored, SplitSettings())
+    (bridge,) = assign_splits([new(text)], stored, SplitSettings())
     assert bridge.split == "excluded"
 
 
@@ -73,7 +73,7 @@ def test_no_group_lies_on_two_sides(texts: list[str]) -> None:
     wishes: list[Split | None] = ["train", "dev", "test", None]
     unique = {new(text).id: new(text, wishes[i % 4]) for i, text in enumerate(texts)}
     sides: dict[str, set[str]] = {}
-    for question in place(list(unique.values()), [], SplitSettings()):
+    for question in assign_splits(list(unique.values()), [], SplitSettings()):
         sides.setdefault(question.group, set()).add(question.split)
     assert all(len(each - {"excluded"}) == 1 for each in sides.values())
 

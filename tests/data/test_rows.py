@@ -10,19 +10,19 @@ import pytest
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Label, Message
 from fingerpost.data.files import columns, read_rows
-from fingerpost.data.rows import Columns, Item, Rejected, read_items
+from fingerpost.data.rows import Columns, LabelledRow, Rejected, read_labelled_rows
 from fingerpost.data.writers import writing
 from fingerpost.task.settings import Task
 
 TASK = Task(name="t", labels=(Label(name="a", code=1), Label(name="b")))
 
 
-def good(path: Path, chosen: Columns = Columns(), task: Task | None = None) -> list[Item]:
-    return [item for item in read_items(path, chosen, task) if isinstance(item, Item)]
+def good(path: Path, chosen: Columns = Columns(), task: Task | None = None) -> list[LabelledRow]:
+    return [item for item in read_labelled_rows(path, chosen, task) if isinstance(item, LabelledRow)]
 
 
 def bad(path: Path, chosen: Columns = Columns(), task: Task | None = TASK) -> list[Rejected]:
-    return [item for item in read_items(path, chosen, task) if isinstance(item, Rejected)]
+    return [item for item in read_labelled_rows(path, chosen, task) if isinstance(item, Rejected)]
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json", "parquet", "txt"])
@@ -118,13 +118,13 @@ def test_files_and_columns_that_cannot_be_used(tmp_path: Path, content: str) -> 
         read_rows(tmp_path / "x.doc")
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(InputError, match="is empty" if not content else "no column text"):
-        list(read_items(tmp_path / "x.csv", Columns(), None))
+        list(read_labelled_rows(tmp_path / "x.csv", Columns(), None))
     (tmp_path / "x.parquet").write_text("PAR1 but not really")
     with pytest.raises(InputError, match="Parquet"):
         list(read_rows(tmp_path / "x.parquet"))
     (tmp_path / "y.csv").write_text("text,kind\na,b\n")
     with pytest.raises(InputError, match="no column 'intent'; name one of its columns with --label: text, kind"):
-        list(read_items(tmp_path / "y.csv", Columns(label="intent"), None))
+        list(read_labelled_rows(tmp_path / "y.csv", Columns(label="intent"), None))
 
 
 def test_split_names(tmp_path: Path) -> None:
@@ -179,6 +179,6 @@ def test_without_a_task_a_chats_answer_is_the_value_in_it(tmp_path: Path, answer
     file = tmp_path / "chat.jsonl"
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": answer}]
     file.write_text(json.dumps({"messages": chat}))
-    (item,) = read_items(file, Columns(), None)
+    (item,) = read_labelled_rows(file, Columns(), None)
     assert not isinstance(item, Rejected)
     assert item.label == label

@@ -202,11 +202,11 @@ def _teacher_of_file(file: Path, chosen: Columns, column: str, task: Task) -> Co
     from fingerpost.core.text import question_id
     from fingerpost.core.types import Verdict
     from fingerpost.data.importer import teacher_verdict
-    from fingerpost.data.rows import Rejected, read_items
+    from fingerpost.data.rows import Rejected, read_labelled_rows
     from fingerpost.evaluation.evaluate import Contestant, Recorded
 
     answers: dict[str, list[Verdict]] = {}
-    for item in read_items(file, replace(chosen, label=column, teacher=column), task):
+    for item in read_labelled_rows(file, replace(chosen, label=column, teacher=column), task):
         if not isinstance(item, Rejected):
             key = question_id(item.messages)
             answers[key] = [teacher_verdict(item, key, column)]

@@ -63,11 +63,11 @@ def init(
 
 def _labels_of(file: Path, column: str | None) -> list[str]:
     from fingerpost.core.errors import InputError
-    from fingerpost.data.rows import Columns, Rejected, read_items
+    from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
 
     counts = Counter(
         item.label
-        for item in read_items(file, Columns(label=column), None)
+        for item in read_labelled_rows(file, Columns(label=column), None)
         if not isinstance(item, Rejected) and item.label
     )
     if len(counts) < 2:

@@ -56,7 +56,7 @@ def _predict_file(router: Any, file: Path, output: Path | None, text: str | None
     """Stream a file through the model; a row that cannot be read is left out, and listed."""
     from fingerpost.core.errors import InputError
     from fingerpost.core.utils import chunks
-    from fingerpost.data.rows import Columns, Rejected, read_items
+    from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
     from fingerpost.data.writers import writing
 
     if output is None:
@@ -64,7 +64,7 @@ def _predict_file(router: Any, file: Path, output: Path | None, text: str | None
     rejected: list[Rejected] = []
     done = 0
     with writing(output) as writer:
-        for chunk in chunks(read_items(file, Columns(text=text, label=None, teacher="-"), None), PREDICT_BATCH):
+        for chunk in chunks(read_labelled_rows(file, Columns(text=text, label=None, teacher="-"), None), PREDICT_BATCH):
             good = [item for item in chunk if not isinstance(item, Rejected)]
             answers = iter(router.predict([item.messages for item in good]))
             rows = []

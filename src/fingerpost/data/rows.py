@@ -35,7 +35,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class LabelledRow:
     """One good row: a conversation, its label (None: none given), and what else the row says."""
 
     line: int
@@ -55,7 +55,7 @@ class Rejected:
     reason: str
 
 
-def read_items(path: Path, columns: Columns, task: Task | None) -> Iterable[Item | Rejected]:
+def read_labelled_rows(path: Path, columns: Columns, task: Task | None) -> Iterable[LabelledRow | Rejected]:
     """The rows of a file as conversations with labels. Without a task, any label is taken as it is.
 
     Raises:
@@ -98,7 +98,7 @@ class _Pick:
         return wanted or next((lower[name] for name in usual if name in lower), None)
 
 
-def _item(row: Row, pick: _Pick, columns: Columns, task: Task | None) -> Item | Rejected:
+def _item(row: Row, pick: _Pick, columns: Columns, task: Task | None) -> LabelledRow | Rejected:
     values = row.values
     try:
         messages, answer = _conversation(values.get(str(pick.text)), pick.chat, task)
@@ -107,7 +107,7 @@ def _item(row: Row, pick: _Pick, columns: Columns, task: Task | None) -> Item | 
     except _Bad as bad:
         return Rejected(row.line, str(bad))
     source = str(values.get("source") or columns.source)
-    return Item(row.line, messages, label, raw, split, source, values)
+    return LabelledRow(row.line, messages, label, raw, split, source, values)
 
 
 class _Bad(Exception):

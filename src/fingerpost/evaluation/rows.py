@@ -8,7 +8,7 @@ from pathlib import Path
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Conversation
-from fingerpost.data.rows import Columns, Item, Rejected, read_items
+from fingerpost.data.rows import Columns, LabelledRow, Rejected, read_labelled_rows
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 
@@ -45,9 +45,9 @@ def rows_from_file(
     Raises:
         InputError: all of them are, or the file cannot be used.
     """
-    good: list[Item] = []
+    good: list[LabelledRow] = []
     rejected: list[Rejected] = []
-    for item in read_items(path, columns, None):
+    for item in read_labelled_rows(path, columns, None):
         if isinstance(item, Rejected):
             rejected.append(item)
         elif item.label:

@@ -16,7 +16,7 @@ import numpy as np
 from fingerpost.core.languages import LANGUAGES
 from fingerpost.core.text import humanise, normalise, question_id
 from fingerpost.core.types import Conversation, Message, Question
-from fingerpost.data.duplicates import Alike
+from fingerpost.data.duplicates import DuplicateIndex
 from fingerpost.generation.brief import Item, meaning
 from fingerpost.task.settings import Task
 
@@ -81,7 +81,7 @@ class Gate:
 
     def __init__(self, stored: Sequence[Question], vectors: Callable[[Sequence[Question]], Array]) -> None:
         self._vectors = vectors
-        self._alike = Alike()
+        self._alike = DuplicateIndex()
         self._sides = [question.split for question in stored]
         self._ids = {question.id for question in stored}
         for question in stored:
@@ -126,7 +126,7 @@ def _says_no_more(task: Task, item: Item, text: str) -> bool:
     given = {normalise(each).strip(" .?!") for each in (item.opening, item.about)}
     if normalise(text).strip(" .?!:") in given:
         return True
-    described = Alike()
+    described = DuplicateIndex()
     for label in task.labels:
         if label.name == item.label:
             described.add((Message("user", meaning(label)),))

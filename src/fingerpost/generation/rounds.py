@@ -14,7 +14,7 @@ from fingerpost.core.languages import LANGUAGES
 from fingerpost.core.text import question_id, shorten
 from fingerpost.core.types import Conversation, Message, Question, Verdict
 from fingerpost.core.verdicts import QuestionVerdicts
-from fingerpost.data.splits import New, place
+from fingerpost.data.splits import NewQuestion, assign_in_store
 from fingerpost.generation.brief import Brief, Item, meaning
 from fingerpost.generation.filters import KEPT, Gate, fault, main_language
 from fingerpost.generation.plan import Error, Known, plan_errors, plan_round
@@ -140,7 +140,7 @@ class Desk:
                     fates[draft.id][wrong] += 1
                 else:
                     candidates.append((draft, number, item, messages))
-        kept: dict[str, New] = {}
+        kept: dict[str, NewQuestion] = {}
         meant: list[Verdict] = []
         for (draft, number, item, messages), fate in zip(
             candidates, gate.new([messages for *_, messages in candidates]), strict=True
@@ -148,10 +148,10 @@ class Desk:
             fates[draft.id][fate] += 1
             if fate == KEPT:
                 key = question_id(messages)
-                kept[key] = New(key, messages, SOURCE, None)
+                kept[key] = NewQuestion(key, messages, SOURCE, None)
                 meant.append(Verdict(key, "writer", draft.model, item.label, STEP, draft=draft.id, item=number))
-        placed = place(list(kept.values()), stored, self._task.split)
-        self._store.judge({key: dict(+counts) for key, counts in fates.items()}, placed, meant)
+        placed, sketches = assign_in_store(self._store, list(kept.values()), self._task.split)
+        self._store.finish_drafts({key: dict(+counts) for key, counts in fates.items()}, placed, meant, sketches)
 
     def rounds(self) -> list[Round]:
         """What came of each round so far."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Select, Table, delete, func, select, update
+from sqlalchemy import Connection, Select, Table, delete, func, select, update
 
 from fingerpost.core.types import Question, Split, Verdict
 from fingerpost.core.utils import chunks
@@ -16,9 +17,10 @@ from fingerpost.core.verdicts import WITHDRAWN, QuestionVerdicts
 from fingerpost.store.engine import connect, writing
 from fingerpost.store.ledger import Ledger
 from fingerpost.store.rows import import_key, insert_new, now, question_row, to_question, to_verdict, verdict_row
-from fingerpost.store.tables import calls, drafts, posted, questions, verdicts
+from fingerpost.store.tables import calls, drafts, posted, questions, sketches, verdicts
 
 BATCH = 5_000
+NO_SKETCHES: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,35 @@ class Store:
 
     # --- questions
 
-    def add_questions(self, new: Iterable[Question]) -> int:
-        """Add those whose id is not there yet; returns how many that were."""
-        return self._insert(questions, (question_row(each) for each in new))
+    def add_questions(self, new: Iterable[Question], sketches: Mapping[str, bytes] = NO_SKETCHES) -> int:
+        """Add the questions whose id is not stored yet; returns their number.
+
+        Args:
+            new: the questions.
+            sketches: their sketches for near-duplicate search by question id, where known.
+        """
+        with writing(self._engine) as connection:
+            return sum(_insert_questions(connection, batch, sketches) for batch in chunks(new, BATCH))
+
+    def known_ids(self, ids: Iterable[str]) -> set[str]:
+        """Those of the ids that are stored."""
+        return {
+            row.id
+            for batch in chunks(ids, BATCH)
+            for row in self._rows(select(questions.c.id).where(questions.c.id.in_(batch)))
+        }
+
+    def questions_by_id(self, ids: Iterable[str]) -> list[Question]:
+        """The questions with these ids, in the order they were added."""
+        rows = [
+            row
+            for batch in chunks(ids, BATCH)
+            for row in self._rows(select(questions).where(questions.c.id.in_(batch)))
+        ]
+        return [to_question(row) for row in sorted(rows, key=lambda row: (row.at, row.id))]
 
     def questions(self, *splits: Split) -> list[Question]:
-        """All questions in the order they came, or those of the given sides of the split."""
+        """All questions in the order they were added, or those of the given splits."""
         query = select(questions).order_by(questions.c.at, questions.c.id)
         if splits:
             query = query.where(questions.c.split.in_(splits))
@@ -95,6 +120,31 @@ class Store:
             questions.c.source, questions.c.split
         )
         return {(source, split): count for source, split, count in self._rows(query)}
+
+    # --- sketches of questions, for near-duplicate search
+
+    def sketches(self) -> Iterator[tuple[str, bytes]]:
+        """(question id, sketch) of all questions that have one."""
+        for row in self._rows(select(sketches)):
+            yield row.question_id, row.sketch
+
+    def ids_without_sketch(self) -> list[str]:
+        """The ids of the questions that have no sketch: older versions and hand-made questions store none."""
+        with self._engine.connect() as connection:
+            counts = [connection.execute(select(func.count()).select_from(table)) for table in (questions, sketches)]
+        total, sketched = (count.scalar_one() for count in counts)
+        if total == sketched:
+            return []
+        joined = questions.outerjoin(sketches, questions.c.id == sketches.c.question_id)
+        query = select(questions.c.id).select_from(joined).where(sketches.c.question_id.is_(None))
+        return [row.id for row in self._rows(query)]
+
+    def put_sketches(self, new: Mapping[str, bytes]) -> None:
+        """Store sketches by question id; they replace older ones."""
+        with writing(self._engine) as connection:
+            for batch in chunks(new, BATCH):
+                connection.execute(delete(sketches).where(sketches.c.question_id.in_(batch)))
+                _insert_sketches(connection, batch, new)
 
     # --- verdicts
 
@@ -171,11 +221,24 @@ class Store:
         with writing(self._engine) as connection:
             connection.execute(delete(drafts).where(drafts.c.id.in_(list(ids)), drafts.c.answered.is_(False)))
 
-    def judge(self, outcomes: dict[int, dict[str, int]], new: Iterable[Question], meant: Iterable[Verdict]) -> None:
-        """Store what came of drafts: the outcomes of their texts, the questions kept and what they were meant for."""
+    def finish_drafts(
+        self,
+        outcomes: dict[int, dict[str, int]],
+        new: Sequence[Question],
+        intended: Iterable[Verdict],
+        sketches: Mapping[str, bytes] = NO_SKETCHES,
+    ) -> None:
+        """Store the result of drafts in one transaction.
+
+        Args:
+            outcomes: the number of texts by outcome, by draft id.
+            new: the questions that are kept.
+            intended: the writer's verdicts on them: the labels they were written for.
+            sketches: their sketches by question id, where known.
+        """
         with writing(self._engine) as connection:
-            insert_new(connection, questions, [question_row(each) for each in new])
-            insert_new(connection, verdicts, [verdict_row(each, import_key(each)) for each in meant])
+            _insert_questions(connection, new, sketches)
+            insert_new(connection, verdicts, [verdict_row(verdict, import_key(verdict)) for verdict in intended])
             for draft_id, counts in outcomes.items():
                 connection.execute(update(drafts).where(drafts.c.id == draft_id).values(outcomes=counts))
 
@@ -216,7 +279,7 @@ class Store:
         """The calls that were reserved for a batch."""
         return [row.id for row in self._rows(select(calls.c.id).where(calls.c.posted == key))]
 
-    # --- inside
+    # --- helpers
 
     def _rows(self, query: Select[Any]) -> Iterator[Any]:
         with self._engine.connect() as connection:
@@ -225,3 +288,14 @@ class Store:
     def _insert(self, table: Table, rows: Iterable[dict[str, Any]]) -> int:
         with writing(self._engine) as connection:
             return sum(insert_new(connection, table, batch) for batch in chunks(rows, BATCH))
+
+
+def _insert_questions(connection: Connection, new: Sequence[Question], sketches: Mapping[str, bytes]) -> int:
+    added = insert_new(connection, questions, [question_row(question) for question in new])
+    _insert_sketches(connection, [question.id for question in new], sketches)
+    return added
+
+
+def _insert_sketches(connection: Connection, ids: Sequence[str], found: Mapping[str, bytes]) -> None:
+    rows = [{"question_id": key, "sketch": found[key]} for key in ids if key in found]
+    insert_new(connection, sketches, rows)

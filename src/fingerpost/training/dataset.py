@@ -13,7 +13,7 @@ from fingerpost.core.errors import InputError
 from fingerpost.core.text import fingerprint, hash_fraction, question_id
 from fingerpost.core.types import Example, Question
 from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
-from fingerpost.data.rows import Columns, Rejected, read_items
+from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
 from fingerpost.store.project import Store
 from fingerpost.task.loader import task_of_labels
 from fingerpost.task.settings import Task
@@ -139,7 +139,7 @@ def from_file(path: Path, columns: Columns) -> TrainingSet:
     train: list[Example] = []
     dev: list[Example] = []
     rejected: list[Rejected] = []
-    for item in read_items(path, columns, None):
+    for item in read_labelled_rows(path, columns, None):
         if isinstance(item, Rejected):
             rejected.append(item)
         elif item.label and item.split != "test":
