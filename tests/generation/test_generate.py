@@ -314,7 +314,7 @@ def test_questions_are_written_labelled_blind_and_counted(
     assert sum(each.confirmed for each in done.rounds) > 0.8 * len(questions)
     written = [body for body in teacher.bodies if "1" in _properties(body)]
     assert all(body["temperature"] == 1 and "logprobs" not in body for body in written)
-    calls = {line.step: line.calls for line in store.ledger.lines()}
+    calls = {line.step: line.calls for line in store.ledger.step_costs()}
     assert calls == {"generate": len(written), "label": len(questions)}
     asked = sum(teacher.asked.values())
     again = run(task, store, folder, count=60)
@@ -469,7 +469,7 @@ def test_in_batches_at_half_the_price(store: Store, task: Task, folder: Path, te
     teacher.batches.polls = 1
     done = run(task, store, folder, count=40, batch=True)
     assert done.kept >= 40 and teacher.batches.created >= 3
-    lines = store.ledger.lines()
+    lines = store.ledger.step_costs()
     assert {(line.step, line.batch) for line in lines} == {("generate", True), ("label", True)}
     full = sum(line.calls for line in lines) * (40 * 1.0 + 60 * 0.5 + 5 * 4.0) / 1e6
     assert store.ledger.account().committed_usd == pytest.approx(full / 2)

@@ -61,7 +61,7 @@ def label_project(
     task = project.task
     with project.store() as store:
         planned = step.plan(task, store, wanted, batch=batch)
-        out = len(store.posted_keys(STEP, teacher_of(task).model))
+        out = len(store.batch_keys(STEP, teacher_of(task).model))
         if out:
             how = "it is fetched now" if batch else "'fingerpost label --batch' fetches it"
             print(f"a batch of {out:,} requests is at the provider; {how}")

@@ -24,7 +24,7 @@ def predict(
 ) -> None:
     """Predict labels of texts, or of a whole file."""
     from fingerpost.core.errors import InputError
-    from fingerpost.data.rows import MAX_CHARACTERS
+    from fingerpost.core.text import check_text
     from fingerpost.students import load
 
     router = load(model, threads)
@@ -32,17 +32,11 @@ def predict(
     if len(inputs) == 1 and (output is not None or _is_file(file)):
         _predict_file(router, file, output, text)
         return
-    for each in inputs:
-        if not each.strip():
-            raise InputError("the text is empty; give at least one word")
-        if len(each) > MAX_CHARACTERS:
-            raise InputError(f"the text has {len(each):,} characters, at most {MAX_CHARACTERS:,} are taken; shorten it")
-        try:
-            each.encode()
-        except UnicodeEncodeError:
-            raise InputError("the text is not UTF-8; set your terminal to UTF-8") from None
-    for each, answer in zip(inputs, router.predict(inputs), strict=True):
-        print(f"{answer.label}\t{answer.confidence:.3f}" + (f"\t{each}" if len(inputs) > 1 else ""))
+    for given in inputs:
+        if reason := check_text(given):
+            raise InputError(reason)
+    for given, answer in zip(inputs, router.predict(inputs), strict=True):
+        print(f"{answer.label}\t{answer.confidence:.3f}" + (f"\t{given}" if len(inputs) > 1 else ""))
 
 
 def _is_file(path: Path) -> bool:

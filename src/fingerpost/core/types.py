@@ -13,17 +13,17 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 Split: TypeAlias = Literal["train", "dev", "test", "excluded"]
-"""`excluded`: a near-duplicate of questions in another split; stored, and used in none."""
+"""`excluded`: a near-duplicate of questions in another split. It is stored but not used."""
 
 
 class Strict(BaseModel):
-    """Settings that people write: an unknown key is a mistake, not an extra."""
+    """Base class of settings files: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Label(Strict):
-    """One destination: its name, what belongs there, and the application's own code for it, if any."""
+    """A class that questions are sorted into: name, description, and the application's own code for it, if any."""
 
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
@@ -39,12 +39,12 @@ class Message:
 
 
 Conversation: TypeAlias = tuple[Message, ...]
-"""One or more turns, the last of them the user's: what is to be decided."""
+"""One or more turns; the last is the user's message to classify."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A conversation to decide on. `id` and `split` never change once they are stored."""
+    """A conversation to classify. A stored question never changes."""
 
     id: str
     messages: Conversation
@@ -55,7 +55,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one call of a model took: tokens (`cached` are part of `prompt`), US dollars, seconds."""
+    """What one call of a model used: tokens (`cached` is part of `prompt`), US dollars, seconds. None: not known."""
 
     prompt: int | None = None
     cached: int | None = None
@@ -66,20 +66,20 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A label given to a question by a teacher, a human or the model that wrote it; never edited once stored.
+    """A label for a question from a teacher, a human or the model that wrote it. A stored verdict never changes.
 
     Attributes:
-        kind: `writer` is the model that wrote the question; its label is the one that the question was written for.
-        by: the model's name, or the human's.
-        label: None where the reply named none of the task's labels, or a human says that none fits.
+        kind: `writer` is the model that generated the question; its label is the one it generated the question for.
+        by: the name of the model or human.
+        label: None if the reply names none of the task's labels, or a human decided that none fits.
         origin: the step that the verdict comes from.
-        prompt: fingerprint of the prompt that was answered.
+        prompt: fingerprint of the prompt.
         order: number of the label order in that prompt.
-        raw: the reply as it came.
+        raw: the unparsed reply.
         logprob: log-probability of the whole reply, in nats.
-        mark: verdicts with the same mark were given together and can be taken back together.
-        note: what a human wrote beside it.
-        draft, item: of a writer, the id of the draft and the number of the item in it that the question answers.
+        mark: verdicts with the same mark were given together and can be withdrawn together.
+        note: a human's comment.
+        draft, item: of a writer, the id of the draft and the position in it of the item that the question was written for.
     """
 
     question_id: str
@@ -101,7 +101,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a student learns from: a conversation, a probability for each label, a weight."""
+    """A training example: a conversation, a probability for each label, a weight."""
 
     id: str
     messages: Conversation
@@ -117,7 +117,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A model's answer: label (None where it gave none), its probability, and the score of every label."""
+    """A model's answer: the label (None if it names none), its probability, and the score of every label."""
 
     label: str | None
     confidence: float
@@ -128,11 +128,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a running step reports.
+    """Progress of a running step.
 
     Attributes:
         step: the step's name, such as "label" or "train".
-        message: one line for humans, where there is news.
+        message: one line for humans; may be empty.
         done, total: finished units of work (requests, texts, epochs), and how many there are; None where unknown.
         cost_usd: US dollars spent by this run so far.
         data: the step's own record of what just finished: a generation round, the metrics of a training epoch.
@@ -154,7 +154,7 @@ def no_progress(_: Progress) -> None:
 
 
 class Predictor(Protocol):
-    """All that evaluation and serving know of a model: teacher, base, student or a mixture of them."""
+    """The interface of all models in evaluation and serving: teacher, baseline, student, or a cascade of them."""
 
     @property
     def name(self) -> str: ...

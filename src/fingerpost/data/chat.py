@@ -25,11 +25,12 @@ from fingerpost.task.reply_format import (
 from fingerpost.task.settings import Task
 
 LEAST_ROWS = 10
+"""Rows that a file must have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the file: the conversation, the reply to learn, and the system prompt."""
+    """One line of the file: the conversation, the reply to learn, and the system prompt."""
 
     line: int
     messages: Conversation
@@ -39,9 +40,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ChatData:
-    """The file's rows as examples of a task, and the form of its replies. `system` is the most usual system prompt.
+    """A fine-tuning file as examples of a classification task.
 
-    The examples' last turns are without their `frame`.
+    Attributes:
+        task: the task, with the labels found in the replies.
+        form: the format of the replies.
+        frame: the constant text around the users' messages; the examples' last turns are without it.
+        system: the most frequent system prompt.
+        examples: one per row.
     """
 
     task: Task
@@ -52,12 +58,12 @@ class ChatData:
 
 
 def read_chat(path: Path, least: int = LEAST_ROWS) -> list[Row]:
-    """All lines of a chat JSONL file.
+    """Read a chat JSONL file for fine-tuning.
 
-    Of each conversation the last assistant's message is learnt whose `weight` is not 0, with the turns before it.
+    The reply to learn is the last assistant message whose `weight` is not 0; the turns before it are its input.
 
     Raises:
-        InputError: a line that is no conversation with an assistant's reply, or fewer than `least` lines.
+        InputError: a line is not a conversation with an assistant's reply, or there are fewer than `least` lines.
     """
     rows: list[Row] = []
     with path.open("rb") as stream:
@@ -81,23 +87,25 @@ def _row(number: int, value: Any) -> Row:
     system = "\n".join(
         content_text(turn.get("content")) for turn in turns if turn.get("role") in ("system", "developer")
     )
-    spoken_turns = [turn for turn in turns if turn.get("role") in ("user", "assistant")]
-    for end in range(len(spoken_turns) - 1, 0, -1):
-        turn = spoken_turns[end]
-        if turn["role"] == "assistant" and turn.get("weight") != 0 and spoken_turns[end - 1]["role"] == "user":
+    dialogue = [turn for turn in turns if turn.get("role") in ("user", "assistant")]
+    for end in range(len(dialogue) - 1, 0, -1):
+        turn = dialogue[end]
+        if turn["role"] == "assistant" and turn.get("weight") != 0 and dialogue[end - 1]["role"] == "user":
             reply = content_text(turn.get("content")).strip()
             if not reply:
-                raise InputError(f"line {number}: the assistant's reply has no text; tool calls cannot be learnt")
-            before = tuple(Message(each["role"], content_text(each.get("content"))) for each in spoken_turns[:end])
+                raise InputError(
+                    f"line {number}: the assistant's reply has no text; tool calls cannot be learnt; remove the line"
+                )
+            before = tuple(Message(turn["role"], content_text(turn.get("content"))) for turn in dialogue[:end])
             return Row(number, before, reply, system)
     raise InputError(f"line {number} has no assistant's reply to a user's message; add the answer that is to be learnt")
 
 
 def as_classification(rows: Sequence[Row], name: str) -> ChatData:
-    """The rows as examples of a task.
+    """Interpret the rows as examples of a classification task.
 
     Raises:
-        NoClassification: the replies are no labels.
+        NoClassification: the replies are not labels.
     """
     form, field, values = find_reply_template([row.reply for row in rows])
     system = Counter(row.system for row in rows).most_common(1)[0][0]
@@ -109,7 +117,11 @@ def as_classification(rows: Sequence[Row], name: str) -> ChatData:
 
 
 def examples_of(rows: Sequence[Row], data: ChatData) -> tuple[list[Example], int]:
-    """Further rows as examples of the same task, and how many did not fit: another form, or a label not seen there."""
+    """Interpret further rows as examples of the same task.
+
+    Returns:
+        The examples, and the number of rows left out: their replies have another format or an unknown label.
+    """
     labels = {label.name: label for label in data.task.labels}
     found = [(row, label_in(data.form, data.task, row.reply)) for row in rows]
     fitting = [(row, name) for row, name in found if name is not None]

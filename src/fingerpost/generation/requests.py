@@ -8,7 +8,7 @@ from fingerpost.generation.brief import Brief, Form
 from fingerpost.generation.prompts import read_beyond, read_written, write, written_schema
 from fingerpost.llm.completion import Reply
 from fingerpost.llm.requests import Chat, Key, Schema
-from fingerpost.store.ledger import Written
+from fingerpost.store.ledger import WriterReply
 from fingerpost.store.project import Draft
 from fingerpost.task.settings import Task
 
@@ -35,9 +35,9 @@ class WritingRequests:
     def key(self, job: Draft) -> Key:
         return [job.id]
 
-    def keep(self, key: Key, reply: Reply) -> tuple[Written, bool]:
+    def keep(self, key: Key, reply: Reply) -> tuple[WriterReply, bool]:
         brief = self._briefs.get(key[0])
         useful = brief is not None and bool(
             read_beyond(reply.text) if brief.form == BEYOND else read_written(brief, reply.text)
         )
-        return Written(key[0], reply.text if reply.text else reply.refusal), useful
+        return WriterReply(key[0], reply.text if reply.text else reply.refusal), useful

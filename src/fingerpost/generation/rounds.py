@@ -97,7 +97,7 @@ class Desk:
         return [each for each in self.drafts() if each.model == writer and not each.answered and each.id not in out]
 
     def _handed_in(self) -> set[int]:
-        return {key[0] for key in self._store.posted_keys(STEP)}
+        return {key[0] for key in self._store.batch_keys(STEP)}
 
     def written(self) -> set[str]:
         """The ids of all questions that were written here."""

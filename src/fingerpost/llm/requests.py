@@ -14,7 +14,7 @@ from fingerpost.core.text import shorten
 from fingerpost.core.types import Usage, Verdict
 from fingerpost.llm import gguf, prices
 from fingerpost.llm.completion import Reply
-from fingerpost.store.ledger import Written
+from fingerpost.store.ledger import WriterReply
 from fingerpost.task.settings import Task, TeacherSettings
 
 NONSENSE = 10  # so many replies without a single usable one, and the model is not asked on
@@ -55,7 +55,7 @@ class RequestSpec(Protocol[J]):
 
     def key(self, job: J) -> Key: ...
 
-    def keep(self, key: Key, reply: Reply) -> tuple[Verdict | Written | None, bool]:
+    def keep(self, key: Key, reply: Reply) -> tuple[Verdict | WriterReply | None, bool]:
         """What is stored of a reply, and whether it was of use."""
         ...
 

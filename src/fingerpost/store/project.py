@@ -1,4 +1,4 @@
-"""Questions and verdicts: added, never changed, read back as the core types."""
+"""The database of a project: questions and verdicts (added, never changed), drafts, batches."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ NO_SKETCHES: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
-    """Requests handed in as a batch; `jobs` maps each call's id, as text, to what the job is known by.
+class ProviderBatch:
+    """A batch of requests at a provider's batch API.
 
-    `state` is `new`, then `creating` when the file is there, `out` when the provider has the batch, and `ended`.
+    Attributes:
+        jobs: the key of each request, by the id of its call in the ledger, as text.
+        file: the provider's id of the uploaded file.
+        batch: the provider's id of the batch.
+        state: `new`, `creating` (the file is uploaded), `out` (the provider has the batch), `ended` (the results are
+            stored, or there are none).
     """
 
     id: int
@@ -42,9 +47,16 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Questions to be written by `brief`, of a `round` and for a task; `raw` is the reply, when `answered`.
+    """A request to write questions.
 
-    `outcomes` is the number of texts by outcome, once the reply has been judged.
+    Attributes:
+        round: the generation round.
+        brief: what to write, as JSON.
+        task: fingerprint of the task.
+        model: the model that writes.
+        answered: whether the model has replied.
+        raw: its reply.
+        outcomes: the number of texts by outcome, once the reply has been filtered.
     """
 
     id: int
@@ -58,7 +70,7 @@ class Draft:
 
 
 class Store:
-    """One project's database. Safe to use from several processes at once; close it, or use it in a `with`.
+    """The database of a project. Several processes may use it at once. Close it, or use it as a context manager.
 
     Raises:
         InputError: on opening, if the file cannot be used.
@@ -149,8 +161,8 @@ class Store:
     # --- verdicts
 
     def add_verdicts(self, new: Iterable[Verdict]) -> int:
-        """Append verdicts; one that was imported before is not added again."""
-        return self._insert(verdicts, (verdict_row(each, import_key(each)) for each in new))
+        """Add verdicts; returns the number of those that were not imported before."""
+        return self._insert(verdicts, (verdict_row(verdict, import_key(verdict)) for verdict in new))
 
     def verdicts(self) -> dict[str, list[Verdict]]:
         """All verdicts by question id, oldest first."""
@@ -162,11 +174,12 @@ class Store:
     def labelled(
         self, labels: Container[str], teacher: str | None, *splits: Split
     ) -> list[tuple[Question, QuestionVerdicts]]:
-        """Questions of these splits (of all, without any), each with the verdicts on it that count.
+        """The questions of these splits, or of all, with the verdicts that count.
 
         Args:
             labels: the task's label names.
-            teacher: the model whose answers count alone where it has answered.
+            teacher: where this model has answered, other teachers do not count.
+            splits: without any, questions of all splits are returned.
         """
         verdicts = self.verdicts()
         return [
@@ -175,14 +188,16 @@ class Store:
         ]
 
     def marked(self, mark: str | None = None) -> list[Verdict]:
-        """The verdicts with this mark, or with any, oldest first."""
+        """The verdicts with this mark, or with any mark, oldest first."""
         which = verdicts.c.mark.is_not(None) if mark is None else verdicts.c.mark == mark
         return [to_verdict(row) for row in self._rows(select(verdicts).where(which).order_by(verdicts.c.id))]
 
     def answered(self, teacher: str, prompt: str | None = None) -> set[tuple[str, int | None, bool]]:
-        """(question id, label order, whether it named a label) of each answer of this teacher.
+        """(question id, number of the label order, whether it names a label) of this teacher's answers.
 
-        With `prompt`, only answers to the prompt of that fingerprint.
+        Args:
+            teacher: the model.
+            prompt: only answers to the prompt with this fingerprint.
         """
         query = select(verdicts.c.question_id, verdicts.c.order_no, verdicts.c.label).where(
             verdicts.c.kind == "teacher", verdicts.c.by == teacher
@@ -192,7 +207,7 @@ class Store:
         return {(key, order, label is not None) for key, order, label in self._rows(query)}
 
     def verdict_counts(self) -> list[tuple[str, str, int, int, int]]:
-        """(kind, by, questions, verdicts, verdicts without a label) for everyone who gave any, taken-back ones too."""
+        """(kind, by, questions, verdicts, verdicts without a label) by author, withdrawn verdicts included."""
         query = select(
             verdicts.c.kind,
             verdicts.c.by,
@@ -202,22 +217,22 @@ class Store:
         ).where(verdicts.c.origin != WITHDRAWN)
         query = query.group_by(verdicts.c.kind, verdicts.c.by)
         rows = self._rows(query.order_by(verdicts.c.kind, verdicts.c.by))
-        return [(kind, by, asked, given, none) for kind, by, asked, given, none in rows]
+        return [(kind, by, asked, given, unlabelled) for kind, by, asked, given, unlabelled in rows]
 
-    # --- questions to be written
+    # --- drafts of generated questions
 
     def plan_drafts(self, new: Iterable[Draft]) -> None:
-        """Note what is to be written; the ids are given here."""
+        """Store drafts before they are requested; the database assigns their ids."""
         rows = [{"round": d.round, "brief": d.brief, "task": d.task, "model": d.model, "answered": False} for d in new]
         with writing(self._engine) as connection:
             connection.execute(drafts.insert(), rows)
 
     def drafts(self) -> list[Draft]:
-        """All drafts, in the order of their planning."""
+        """All drafts, in the order they were planned."""
         return [Draft(**row._mapping) for row in self._rows(select(drafts).order_by(drafts.c.id))]
 
     def drop_drafts(self, ids: Iterable[int]) -> None:
-        """Forget drafts that were never answered."""
+        """Delete drafts that were never answered; others stay."""
         with writing(self._engine) as connection:
             connection.execute(delete(drafts).where(drafts.c.id.in_(list(ids)), drafts.c.answered.is_(False)))
 
@@ -242,10 +257,10 @@ class Store:
             for draft_id, counts in outcomes.items():
                 connection.execute(update(drafts).where(drafts.c.id == draft_id).values(outcomes=counts))
 
-    # --- batches at a provider
+    # --- batches at a provider's batch API
 
-    def add_posted(self, step: str, model: str, base_url: str | None) -> int:
-        """Note a batch about to be handed in; returns its id."""
+    def add_batch(self, step: str, model: str, base_url: str | None) -> int:
+        """Store a batch before it is submitted; returns its id."""
         row: dict[str, Any] = {
             "step": step,
             "model": model,
@@ -257,27 +272,29 @@ class Store:
         with writing(self._engine) as connection:
             return int(connection.execute(posted.insert().values(row).returning(posted.c.id)).scalar_one())
 
-    def change_posted(self, key: int, **values: Any) -> Posted:
-        """Update a batch's row; returns it."""
-        columns = [each for each in posted.c if each.name != "at"]
+    def update_batch(self, batch_id: int, **values: Any) -> ProviderBatch:
+        """Change columns of a batch; returns the batch."""
+        columns = [column for column in posted.c if column.name != "at"]
         with writing(self._engine) as connection:
-            row = connection.execute(update(posted).where(posted.c.id == key).values(values).returning(*columns)).one()
-        return Posted(**row._mapping)
+            row = connection.execute(
+                update(posted).where(posted.c.id == batch_id).values(values).returning(*columns)
+            ).one()
+        return ProviderBatch(**row._mapping)
 
-    def open_posted(self, step: str) -> list[Posted]:
-        """The batches of a step that have not been fetched, the oldest first."""
-        columns = [each for each in posted.c if each.name != "at"]
+    def open_batches(self, step: str) -> list[ProviderBatch]:
+        """The batches of a step whose results have not been fetched, oldest first."""
+        columns = [column for column in posted.c if column.name != "at"]
         query = select(*columns).where(posted.c.step == step, posted.c.state != "ended").order_by(posted.c.id)
-        return [Posted(**row._mapping) for row in self._rows(query)]
+        return [ProviderBatch(**row._mapping) for row in self._rows(query)]
 
-    def posted_keys(self, step: str, model: str | None = None) -> list[list[Any]]:
-        """What may lie in batches that have not been fetched; of all models, or of one."""
-        out = [each for each in self.open_posted(step) if each.state != "new" and model in (None, each.model)]
-        return [key for each in out for key in each.jobs.values()]
+    def batch_keys(self, step: str, model: str | None = None) -> list[list[Any]]:
+        """The keys of requests in batches that may be at the provider; of all models, or of one."""
+        batches = [batch for batch in self.open_batches(step) if batch.state != "new" and model in (None, batch.model)]
+        return [key for batch in batches for key in batch.jobs.values()]
 
-    def posted_calls(self, key: int) -> list[int]:
-        """The calls that were reserved for a batch."""
-        return [row.id for row in self._rows(select(calls.c.id).where(calls.c.posted == key))]
+    def batch_calls(self, batch_id: int) -> list[int]:
+        """The ids of the calls that were reserved for a batch."""
+        return [row.id for row in self._rows(select(calls.c.id).where(calls.c.posted == batch_id))]
 
     # --- helpers
 
