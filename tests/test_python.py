@@ -69,7 +69,7 @@ def test_a_saved_student_answers_the_same(student: Any, tmp_path: Path) -> None:
         (["a", "b"], ["x"], "one label for each text"),
         ([], [], "no texts"),
         (["a", "b"], ["x", "x"], "at least two"),
-        (["a", None], ["x", "y"], "texts"),
+        (["a", None], ["x", "y"], "row 2"),
         (["a", " "], ["x", "y"], "empty"),
     ],
 )

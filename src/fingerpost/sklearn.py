@@ -59,7 +59,8 @@ class FingerpostClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The labels of texts, shape (texts,)."""
-        found: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        rows = self.predict_proba(X)
+        found: NDArray[Any] = self.classes_[rows.argmax(axis=1)]
         return found
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -70,7 +71,7 @@ class FingerpostClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return rows[:, order]
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
+        state: dict[str, Any] = dict(super().__getstate__())
         student = state.pop("student_", None)
         if student is not None:
             state["_files"] = {file.name: file.read_bytes() for file in student.folder.iterdir()}
