@@ -69,7 +69,9 @@ def test_rows_do_not_depend_on_each_other(fitted: FingerpostClassifier) -> None:
     order = np.random.default_rng(0).permutation(len(X))
     whole = fitted.predict_proba(X)
     assert np.allclose(fitted.predict_proba(X[order]), whole[order], atol=1e-6)
-    assert np.allclose(np.concatenate([fitted.predict_proba(X[i : i + 7]) for i in range(0, len(X), 7)]), whole, atol=1e-6)
+    assert np.allclose(
+        np.concatenate([fitted.predict_proba(X[i : i + 7]) for i in range(0, len(X), 7)]), whole, atol=1e-6
+    )
 
 
 def test_numbers_as_labels_stay_numbers() -> None:

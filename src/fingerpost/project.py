@@ -118,7 +118,7 @@ class Project:
         log = ServerStore(database)
         try:
             with self.store() as store:
-                return import_log(store, self.task, log.logged(), source, limit)
+                return import_log(store, self.task, log.log_entries(), source, limit)
         finally:
             log.close()
 

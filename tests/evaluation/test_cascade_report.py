@@ -65,7 +65,7 @@ def test_the_teacher_answers_only_what_the_student_is_unsure_of(models: tuple[Fi
 def test_a_failing_teacher_leaves_the_students_answers(models: tuple[Fixed, Fixed]) -> None:
     class Down(Fixed):
         def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
-            raise TeacherError("down")
+            raise TeacherError(f"down, {len(conversations)} unanswered")
 
     student, teacher = models
     teacher.__class__ = Down
@@ -74,7 +74,9 @@ def test_a_failing_teacher_leaves_the_students_answers(models: tuple[Fixed, Fixe
 
 def test_the_report_has_accuracy_share_cost_and_latency_of_the_mixture(models: tuple[Fixed, Fixed]) -> None:
     student, teacher = models
-    report = evaluate_texts([student, Cascade(student, teacher, 0.5)], ["a", "b", "c"], ["billing", "delivery", "other"])
+    report = evaluate_texts(
+        [student, Cascade(student, teacher, 0.5)], ["a", "b", "c"], ["billing", "delivery", "other"]
+    )
     alone, mixture = report.models
     assert (alone.accuracy, mixture.accuracy) == (pytest.approx(2 / 3), 1.0)
     assert mixture.role == "cascade" and alone.teacher_share is None

@@ -58,7 +58,9 @@ def test_trained_evaluated_and_loaded(tmp_path: Path) -> None:
 def test_rows_with_a_label_column_are_no_fine_tuning_data(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     rows = [
-        {"messages": [{"role": "user", "content": text}], "label": label} for label, texts in TEXTS.items() for text in texts
+        {"messages": [{"role": "user", "content": text}], "label": label}
+        for label, texts in TEXTS.items()
+        for text in texts
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert from_file(file, Columns()).reply_template is None

@@ -40,8 +40,8 @@ def list_(folder: Path = Folder, data: Path | None = Data) -> None:
 
     rows = _keys_of(folder, data).all_keys()
     for row in rows:
-        made = datetime.fromtimestamp(row["created_at"]).strftime("%Y-%m-%d")
-        print(f"{row['name']}\t{row['hint']}\tmade {made}{chr(9) + 'revoked' if row['revoked_at'] else ''}")
+        made = datetime.fromtimestamp(row.created_at).strftime("%Y-%m-%d")
+        print(f"{row.name}\t{row.hint}\tmade {made}{chr(9) + 'revoked' if row.revoked_at else ''}")
     if not rows:
         print("no keys yet; 'fingerpost keys add NAME' makes one")
 

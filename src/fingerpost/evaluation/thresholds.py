@@ -73,8 +73,13 @@ def choose_for_folder(
     return CutoffChoice(math.inf if found is None else found.value, found, against, len(rows))
 
 
-def choose_for_project(task: Task, store: Store, folder: Path, target: CascadeTarget) -> CutoffChoice:
+def choose_for_project(
+    task: Task, store: Store, folder: Path, target: CascadeTarget, teacher: str | None = None
+) -> CutoffChoice:
     """The cut-off of a project's model: the given one, or the one that the project's dev questions show.
+
+    Args:
+        teacher: the model whose answers count; the task's own by default.
 
     Raises:
         InputError: the target names none or several of accuracy, agreement and cut-off.
@@ -86,7 +91,7 @@ def choose_for_project(task: Task, store: Store, folder: Path, target: CascadeTa
     against: Against = "the teacher's answers" if target.accuracy is None else "human labels"
     share = target.agreement if target.accuracy is None else target.accuracy
     assert share is not None
-    return choose_for_folder(folder, share, against, dev_labels(task, store, against))
+    return choose_for_folder(folder, share, against, dev_labels(task, store, against, teacher))
 
 
 def describe_cutoff(choice: CutoffChoice, teacher: str, target: float | None) -> str:

@@ -98,7 +98,7 @@ def parse_completion(completion: object, seconds: float | None, where: str) -> R
         used = completion.get("usage") or {}  # type: ignore[attr-defined]
         message = choice["message"]
         text = message.get("content")
-        if text is None and message.get("tool_calls"):
+        if not text and message.get("tool_calls"):
             text = message["tool_calls"][0]["function"]["arguments"]
         refusal = message.get("refusal")
         tokens = (choice.get("logprobs") or {}).get("content") or []
