@@ -57,7 +57,7 @@ def test_money_is_not_spent_without_a_yes(cli: Cli, folder: Path, teacher: Teach
     run = cli("label")
     failed(run, "--yes", "--budget")
     assert "at most $" in run.stdout and not teacher.asked
-    failed(cli("label", "--yes", "--budget", "0.000001"), "nothing was asked", "--budget")
+    failed(cli("label", "--yes", "--budget", "0.000001"), "no request was sent", "--budget")
 
 
 def test_bad_input_costs_one_line_and_nothing_else(cli: Cli, folder: Path, teacher: Teacher, student: Path) -> None:

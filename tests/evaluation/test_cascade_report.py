@@ -106,7 +106,7 @@ def test_a_project_measures_what_it_serves(labelled: Project, teacher: Teacher) 
     stored = json.loads((labelled.reports / "report.json").read_text())
     assert "cascade" in {model["role"] for model in stored["models"]}
     few = labelled.evaluate(cascade=CascadeTarget(accuracy=0.95))
-    assert any("everything goes to test-model" in note for note in few.notes)  # three dev rows show nothing
+    assert any("all requests are forwarded to test-model" in note for note in few.notes)  # three dev rows show nothing
 
 
 def test_without_the_teachers_answers_it_says_what_to_run(folder: Path) -> None:

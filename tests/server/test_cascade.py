@@ -250,7 +250,7 @@ def test_the_cut_off_is_chosen_on_dev_and_its_bound_is_stated(
     project_with_dev(folder, student, 0.9)
     with Serving(tmp_path / "served", folder / "model", "-C", folder, option, "0.95", OPENAI_API_KEY="x") as server:
         line = next(each for each in server.greeting if "model" in each)
-    assert "goes to test-model: on dev" in line
+    assert "forwarded to test-model: " in line
     assert "with 95 % confidence" in line
     assert f"match {'the teacher' if option == '--agreement' else 'people'}'s" in line
     bound = float(line.split("at least ")[1].split("%")[0])
@@ -263,7 +263,7 @@ def test_a_target_that_cannot_be_met_is_said_and_the_teacher_answers(
     project_with_dev(folder, student, 0.0)
     arguments = [f"student={folder / 'model'}", "-C", folder, "--agreement", "0.98"]
     with Serving(tmp_path / "served", *arguments, OPENAI_API_KEY="x") as server:
-        assert "everything goes to test-model" in "".join(server.greeting)
+        assert "all requests are forwarded to test-model" in "".join(server.greeting)
         assert server.ask("my invoice is wrong").headers["x-fingerpost-by"] == "teacher"
 
 
@@ -296,7 +296,7 @@ def test_a_teacher_that_takes_the_connection_and_says_nothing(tmp_path: Path, st
 
 
 def test_the_teacher_needs_a_name(tmp_path: Path, student: Path) -> None:
-    with pytest.raises(AssertionError, match="which teacher"):
+    with pytest.raises(AssertionError, match="there is no teacher"):
         Serving(tmp_path, student, "--cutoff", "0.5").start()
     (tmp_path / "task.toml").write_text(TASK.format(base_url="http://127.0.0.1:1/v1"))
     with pytest.raises(AssertionError, match="give one of"):

@@ -173,9 +173,9 @@ def test_a_label_with_a_single_example_is_not_doubted_away() -> None:
 
 def test_int8_may_lose_by_chance_but_not_for_sure() -> None:
     exact = np.ones(1000, dtype=bool)
-    assert not fitting.loses(exact[:96], np.arange(96) >= 2)
-    assert not fitting.loses(exact, np.arange(1000) >= 4)
-    assert fitting.loses(exact, np.arange(1000) >= 20)
+    assert not fitting.loses_accuracy(exact[:96], np.arange(96) >= 2)
+    assert not fitting.loses_accuracy(exact, np.arange(1000) >= 4)
+    assert fitting.loses_accuracy(exact, np.arange(1000) >= 20)
 
 
 def test_calibration_finds_the_temperature() -> None:

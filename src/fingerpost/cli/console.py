@@ -1,4 +1,4 @@
-"""What commands print: tables, progress, prices to agree to, rows that were not imported."""
+"""Output that several commands share: tables, progress, price confirmation, rejected rows."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MAX_SHOWN = 20  # rejected rows
 
 
 def console() -> Console:
-    """For tables and progress bars, on standard output."""
+    """A console for tables and progress bars on standard output."""
     from rich.console import Console
 
     return Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def show_message(progress: Progress) -> None:
-    """A progress callback: prints the messages of a long step on standard error."""
+    """A progress callback that prints messages to standard error."""
     if progress.message:
         print(f"  {progress.message}", file=sys.stderr, flush=True)
 
@@ -37,11 +37,17 @@ def show_message(progress: Progress) -> None:
 def confirm_price(
     task: Task, about_usd: float | None, at_most_usd: float, budget: float | None = None, yes: bool = False
 ) -> None:
-    """Show what the teacher will cost, and ask for confirmation.
+    """Print the expected cost of the teacher's requests, and ask for confirmation unless they are free.
+
+    Args:
+        about_usd: the estimated cost in US dollars, if there is an estimate.
+        at_most_usd: an upper bound of the cost in US dollars.
+        budget: the project's budget in US dollars, to print it.
+        yes: do not ask.
 
     Raises:
-        BudgetError: there is no terminal to ask on.
-        Exit: the user says no.
+        BudgetError: confirmation is needed but there is no terminal.
+        Exit: the user does not confirm.
     """
     from fingerpost.llm.prices import is_local, price_source
 
@@ -49,7 +55,7 @@ def confirm_price(
     if teacher is None:
         return
     if at_most_usd == 0:
-        print("no cost: it runs on this machine" if is_local(teacher) else "no cost, by task.toml")
+        print("no cost: the teacher runs on this machine" if is_local(teacher) else "no cost, according to task.toml")
         return
     source = "task.toml" if teacher.prices else price_source()
     cap = f"; the budget is ${budget:g}" if budget is not None else ""
@@ -58,13 +64,13 @@ def confirm_price(
     if yes:
         return
     if not sys.stdin.isatty():
-        raise BudgetError("nothing was asked: this costs money; add --yes, and --budget for a cap")
+        raise BudgetError("nothing was asked, because it costs money; add --yes to confirm, and --budget for a limit")
     if not typer.confirm("Continue?"):
         raise typer.Exit(1)
 
 
 def require_folders(*files: Path | None) -> None:
-    """Fail before the work, not after it, where a file could not be written.
+    """Check that output files can be created, so that a command fails before its work and not after it.
 
     Raises:
         InputError: the folder of one of the files does not exist.
@@ -75,10 +81,10 @@ def require_folders(*files: Path | None) -> None:
 
 
 def show_rejected(file: Path, rejected: Sequence[Rejected], total: int) -> None:
-    """List the rows that were rejected, and fail; the good rows have been taken.
+    """Print rejected rows to standard error, and fail if there are any. Other rows were imported.
 
     Raises:
-        InputError: there are any.
+        InputError: rows were rejected.
     """
     if not rejected:
         return
@@ -87,5 +93,5 @@ def show_rejected(file: Path, rejected: Sequence[Rejected], total: int) -> None:
     if len(rejected) > MAX_SHOWN:
         print(f"... and {len(rejected) - MAX_SHOWN} more", file=sys.stderr)
     raise InputError(
-        f"{len(rejected)} of {total} rows of {file} were rejected, the others were taken; fix them and run this again"
+        f"{len(rejected)} of {total} rows of {file} were rejected, the others were imported; fix them and run the command again"
     )

@@ -1,4 +1,4 @@
-"""What every predictor offers beyond `predict`: probabilities as an array, class names, an end."""
+"""The base class of all predictors, which derives probabilities and class names from `predict`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 
 class BasePredictor:
-    """Base of all predictors. A subclass sets the attributes and overrides `predict`; use it in a `with` to close it.
+    """Base class of all predictors. A subclass sets the attributes and overrides `predict`.
+
+    A predictor is a context manager that closes itself.
 
     Attributes:
-        name: what reports call the model.
-        labels: the names of the labels it chooses from.
-        manifest: the model's own description, a `fingerpost.students.folder.Manifest`.
+        name: the model's name in reports.
+        labels: names of the labels that the model predicts.
+        manifest: the model's description, a `fingerpost.students.folder.Manifest`.
     """
 
     name: str
@@ -32,8 +34,8 @@ class BasePredictor:
     def predict_proba(self, conversations: Sequence[str | Sequence[Message]]) -> NDArray[np.float64]:
         """Probabilities, shape (conversations, labels), columns in the order of `labels`; rows sum to 1.
 
-        Where a model gives no score for every label, its own label gets its confidence and the others share the rest
-        evenly; without a label or a confidence, all labels are equally likely.
+        If a model does not score all labels, its predicted label gets its confidence, and the other labels share the rest
+        equally. Without a predicted label or a confidence, all labels have the same probability.
         """
         import numpy as np
 
@@ -50,13 +52,13 @@ class BasePredictor:
 
     @property
     def classes_(self) -> NDArray[np.str_]:
-        """The labels as an array, as scikit-learn names them."""
+        """The labels as an array of shape (labels,), under the name that scikit-learn uses."""
         import numpy as np
 
         return np.array(self.labels)
 
     def close(self) -> None:
-        """Release what the predictor holds, such as connections. Calling it again does nothing."""
+        """Release resources such as connections. Repeated calls have no effect."""
 
     def __enter__(self) -> Any:
         return self

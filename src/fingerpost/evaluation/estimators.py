@@ -1,4 +1,4 @@
-"""A scikit-learn classifier as a predictor, so that it can be measured beside a student."""
+"""A scikit-learn classifier as a predictor, so that it can be compared with a student."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from fingerpost.task.loader import task_of_labels
 
 
 class EstimatorPredictor(BasePredictor):
-    """A fitted classifier of texts, such as a scikit-learn pipeline. It reads the last message of a conversation.
+    """A fitted classifier of texts, such as a scikit-learn pipeline. It sees only the last message of a conversation.
+
+    Args:
+        estimator: has `predict`, `classes_` and optionally `predict_proba`.
+        name: its name in reports; default is its class name.
 
     Raises:
-        InputError: it is not fitted (it has no `classes_`).
+        InputError: on construction, if the estimator is not fitted (it has no `classes_`).
     """
 
     def __init__(self, estimator: Any, name: str | None = None) -> None:
@@ -32,7 +36,7 @@ class EstimatorPredictor(BasePredictor):
         self._estimator = estimator
 
     def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
-        """One prediction for each conversation, in order; without `predict_proba` the confidence is NaN."""
+        """One prediction for each conversation, in order. Without `predict_proba` the confidence is NaN."""
         if not conversations:
             return []
         texts = [conversation(given)[-1].content for given in conversations]

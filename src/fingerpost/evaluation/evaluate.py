@@ -1,4 +1,4 @@
-"""Measures base, teacher and students on the same rows, with confidence intervals."""
+"""Evaluates the untuned base, teachers and students on the same rows, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 
 Embed: TypeAlias = Callable[[Sequence[Question]], NDArray[np.float32]]
-"""Unit vectors of questions, (questions, width)."""
+"""Computes unit vectors of questions, shape (questions, width)."""
 
 LATENCY_ROWS = 200
-
-WARM_UP = 5
+WARM_UP = 5  # requests before the latency measurement
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model to be measured.
+    """A model to evaluate.
 
     Attributes:
-        timed: whether its latency is measured here, one request at a time; else it is taken from the predictions.
-        teacher: of a cascade, the name of the model that it asks.
+        role: the model's role in the report.
+        predictor: the model.
+        timed: measure latency here, one request at a time; otherwise it is taken from the predictions.
+        teacher: for a cascade, the name of its teacher.
     """
 
     role: Role
@@ -65,31 +66,34 @@ def evaluate(
     notes: Sequence[str] = (),
     on_progress: ProgressCallback = no_progress,
 ) -> Report:
-    """Let every model answer every row, and compare. Rows without a human label count only where no row has one.
+    """Evaluate all models on all rows and compare them.
+
+    If any row has a human label, rows without one are left out. Otherwise models are measured by the teacher's answers.
 
     Args:
         name: the report's title.
-        labels: the label names, in the order of the report.
-        spent_usd: US dollars that labelling has cost, for the break-even point.
-        inputs: a fingerprint of what was measured, kept in the report.
+        labels: label names, in the order of the report.
+        spent_usd: cost of labelling in US dollars, for the break-even point.
+        inputs: a fingerprint of the evaluated data and models, stored in the report.
+        notes: remarks for the report.
 
     Raises:
-        InputError: there are no rows, or a label that no model knows.
+        InputError: there are no rows, or a row has a label that no model knows.
     """
     if not rows:
-        raise InputError("there are no test rows; import labelled ones with a split column that says test")
+        raise InputError("there are no test rows; import labelled rows with a split column that contains 'test'")
     with_gold = [row for row in rows if row.gold is not None]
     measured = with_gold or list(rows)
     if unknown := sorted({str(row.gold) for row in with_gold} - set(labels)):
         raise InputError(
             f"the test rows have labels that the models do not know: {', '.join(unknown[:5])}; "
-            "name another column with --label, or train on these labels too"
+            "give another column with --label, or train on these labels too"
         )
     answers: list[Answers] = []
     for number, candidate in enumerate(candidates):
         predictor = candidate.predictor
-        on_progress(Progress("evaluate", f"asking {predictor.name}", number, len(candidates)))
-        unique = _unused(predictor.name, {other.name for other in answers})
+        on_progress(Progress("evaluate", f"evaluating {predictor.name}", number, len(candidates)))
+        unique = _unique_name(predictor.name, {other.name for other in answers})
         predictions = predictor.predict([row.messages for row in measured])
         seconds = _latencies(candidate, measured, predictions)
         answers.append(Answers(unique, candidate.role, predictions, seconds, candidate.teacher))
@@ -98,7 +102,7 @@ def evaluate(
     by_source = []
     for source in sources if len(sources) > 1 else []:
         chosen = [i for i, row in enumerate(measured) if row.source == source]
-        parts = compare(list(labels), [measured[i] for i in chosen], [each.take(chosen) for each in answers])
+        parts = compare(list(labels), [measured[i] for i in chosen], [answer.take(chosen) for answer in answers])
         by_source.append(DataReport(source=source, n=len(chosen), models=parts[0], pairs=parts[1]))
     notes = list(notes)
     if len(measured) < len(rows):
@@ -123,27 +127,32 @@ def evaluate(
 def label_quality(task: Task, store: Store, embed: Embed) -> LabelQuality | None:
     """The accuracy of the teacher's labels and of the consensus on test rows with a human label.
 
-    The consensus does not see the human labels of test questions. None where no training question was reviewed, or no
-    test row has both a human label and the teacher's.
+    The consensus does not see the human labels of test questions.
+
+    Args:
+        embed: computes unit vectors of questions, shape (questions, width).
+
+    Returns:
+        None if no training question was reviewed, or no test row has both a human label and a teacher's label.
     """
     labelled = store.labelled(task.names, task.teacher_model, "train", "dev", "test")
     if not any(verdicts.label("human") for question, verdicts in labelled if question.split != "test"):
         return None
-    rows, gold, taught = [], [], []
+    rows, gold, teacher_answers = [], [], []
     for row, (question, verdicts) in enumerate(labelled):
         human = verdicts.label("human") if question.split == "test" else None
         answer = verdicts.teacher_label
         if human is not None and answer is not None:
             rows.append(row)
             gold.append(task.names.index(human))
-            taught.append(task.names.index(answer))
+            teacher_answers.append(task.names.index(answer))
     if not rows:
         return None
     questions = [question for question, _ in labelled]
     vectors = embed(questions)
     evidence = gather(task.names, labelled, vectors, hidden=frozenset({"test"}))
-    agreed = agree(evidence, ground(evidence), task.student.seed).probabilities[rows].argmax(1)
-    teacher, consensus = np.array(taught) == gold, agreed == gold
+    consensus_labels = agree(evidence, ground(evidence), task.student.seed).probabilities[rows].argmax(1)
+    teacher, consensus = np.array(teacher_answers) == gold, consensus_labels == gold
     only_teacher, only_consensus, p = metrics.exact_mcnemar(teacher, consensus)
     return LabelQuality(
         n=len(rows),
@@ -161,10 +170,10 @@ def learning_curve(
     rows: Sequence[TestRow],
     vectors: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> list[CurvePoint]:
-    """Accuracy on the test rows of a linear head that has seen 25, 50, 100, ... of the training examples.
+    """Test accuracy of linear heads that are trained on 25, 50, 100, ... and all training examples.
 
     Args:
-        vectors: embeddings by example id, each of shape (width,), where they are known already.
+        vectors: known embeddings by example id, each of shape (width,).
     """
     from fingerpost.students.encoder.curve import learning_curve as curve
 
@@ -177,26 +186,26 @@ def learning_curve(
     ]
 
 
-def _unused(name: str, used: set[str]) -> str:
-    """The name, numbered where another model has it already."""
+def _unique_name(name: str, used: set[str]) -> str:
+    """The name, with a number appended if another model already has it."""
     return next(new for i in range(1, 1000) if (new := name if i == 1 else f"{name} #{i}") not in used)
 
 
 def _latencies(candidate: Candidate, rows: Sequence[TestRow], answers: Sequence[Prediction]) -> list[float]:
-    """Seconds per prediction: one at a time in this process, or what was recorded."""
+    """Seconds per prediction: measured one request at a time, or as recorded in the predictions."""
     if not candidate.timed:
         return [answer.usage.latency_s for answer in answers if answer.usage.latency_s is not None]
     seconds = []
     for row in [*rows[:WARM_UP], *rows[:LATENCY_ROWS]]:
         began = time.perf_counter()
         (answer,) = candidate.predictor.predict([row.messages])
-        # A recorded teacher in a cascade answers at once, and says how long it took.
+        # A recorded teacher in a cascade answers immediately, but reports its original latency.
         seconds.append(max(time.perf_counter() - began, answer.usage.latency_s or 0.0))
     return seconds[min(WARM_UP, len(rows)) :]
 
 
 def _break_even(models: Sequence[ModelReport], spent_usd: float) -> dict[str, int]:
-    """After how many requests a student has saved what labelling cost."""
+    """By student, the number of requests after which it has saved the cost of labelling."""
     teacher = next((model for model in models if model.role == "teacher"), None)
     if teacher is None or not teacher.cost_per_1000_usd or spent_usd <= 0:
         return {}

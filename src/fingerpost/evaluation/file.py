@@ -1,4 +1,4 @@
-"""Measures models on the labelled rows of a file, or on texts and labels in memory."""
+"""Evaluates models on the labelled rows of a file, or on texts and labels in memory."""
 
 from __future__ import annotations
 
@@ -34,25 +34,29 @@ def evaluate_file(
     teacher: str | None = None,
     on_progress: ProgressCallback = no_progress,
 ) -> tuple[Report, Task, list[TestRow]]:
-    """Measure model folders and the untuned base on a file; returns the report, the models' task and the test rows.
+    """Evaluate model folders and the untuned base on the labelled rows of a file.
 
     Args:
-        teacher: the file's column of a teacher's answers, to be measured beside the models.
+        columns: the columns of texts and labels.
+        teacher: a column with a teacher's answers, to evaluate it as well.
+
+    Returns:
+        The report, the task of the models, and the test rows.
 
     Raises:
         MissingExtra: the extra `train` is not installed.
-        InputError: the file cannot be used, or the models were trained on all of its rows.
+        InputError: there is no model, the file cannot be used, or the models were trained on all of its rows.
     """
     require_training("measuring")
     from fingerpost.students.encoder.train import fit_base
 
     if not folders:
-        raise InputError("which model? name its folder before the file")
+        raise InputError("there is no model to evaluate; give its folder before the file")
     notes: list[str] = []
     manifest = read_manifest(folders[0])
     seen = set().union(*(trained_on(folder) for folder in folders))
     rows, rejected = rows_from_file(file, columns, seen, notes, manifest)
-    task = _task(file.stem, manifest)
+    task = _task_of_model(file.stem, manifest)
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "base"
         on_progress(Progress("evaluate", "exporting the untuned base"))
@@ -76,7 +80,7 @@ def evaluate_texts(
     name: str = "evaluation",
     on_progress: ProgressCallback = no_progress,
 ) -> Report:
-    """Measure models on texts with human labels, side by side, with 95 % intervals and paired tests.
+    """Evaluate models on texts with human labels, with 95 % confidence intervals and paired tests.
 
     Args:
         models: predictors (students, teachers, cascades), model folders, or fitted scikit-learn classifiers of texts.
@@ -85,24 +89,25 @@ def evaluate_texts(
 
     Raises:
         MissingExtra: the extra `train` is not installed.
-        InputError: the lengths differ, there is no model, or a label that no model knows.
+        InputError: the lengths differ, there is no model, a label is unknown to all models, or an estimator is not fitted.
     """
     require_training("measuring")
-    given, gold = column_texts(texts), column_labels(labels)
-    if len(given) != len(gold):
-        raise InputError(f"there are {len(given):,} texts and {len(gold):,} labels; give one label for each text")
+    given_texts, gold = column_texts(texts), column_labels(labels)
+    if len(given_texts) != len(gold):
+        raise InputError(f"there are {len(given_texts):,} texts and {len(gold):,} labels; give one label for each text")
     if not models:
-        raise InputError("there is no model to measure; give at least one")
-    candidates = [_candidate(model) for model in models]
+        raise InputError("there is no model to evaluate; give at least one")
+    candidates = [_as_candidate(model) for model in models]
     rows = []
-    for text, label in zip(given, gold, strict=True):
+    for text, label in zip(given_texts, gold, strict=True):
         messages = (Message("user", text),)
         rows.append(TestRow(question_id(messages), messages, "user", label))
     known = list(dict.fromkeys(label for candidate in candidates for label in candidate.predictor.labels))
     return evaluate(name, known, rows, candidates, on_progress=on_progress)
 
 
-def _candidate(model: Any) -> Candidate:
+def _as_candidate(model: Any) -> Candidate:
+    """A model folder, predictor or scikit-learn classifier as a candidate."""
     if isinstance(model, str | Path):
         return student_candidate(Path(model))
     if isinstance(model, Cascade):
@@ -115,8 +120,8 @@ def _candidate(model: Any) -> Candidate:
     return Candidate("student", predictor, timed=not isinstance(model, ChatPredictor))
 
 
-def _task(name: str, manifest: Manifest) -> Task:
-    """The task of a model's labels, with the encoder that the model was trained from."""
+def _task_of_model(name: str, manifest: Manifest) -> Task:
+    """A task with a model's labels, and the encoder that the model was trained from."""
     settings = StudentSettings(
         encoder=manifest.encoder.get("name", StudentSettings().encoder), history=manifest.history, seed=manifest.seed
     )

@@ -1,4 +1,4 @@
-"""Measures the models of a project on its test questions."""
+"""Evaluates the models of a project on its test questions."""
 
 from __future__ import annotations
 
@@ -37,17 +37,19 @@ def evaluate_project(
     vectors: Mapping[str, NDArray[np.float32]] | None = None,
     on_progress: ProgressCallback = no_progress,
 ) -> Report:
-    """Measure base, teachers and students, with the quality of the training labels.
+    """Evaluate the untuned base, teachers and students, and the quality of the training labels.
 
     Args:
         folders: model folders of the students.
-        base: folder of the untuned base; created where it is missing or of another task.
-        cascade: also measure each student together with the task's teacher.
-        curve_examples: training examples for the learning curve; none, no curve.
-        vectors: embeddings by example id.
+        base: model folder of the untuned base; it is created if it is missing or belongs to another task.
+        embed: computes unit vectors of questions, shape (questions, width).
+        inputs: a fingerprint of the evaluated data and models, stored in the report.
+        cascade: also evaluate each student in a cascade with the task's teacher that has this target.
+        curve_examples: training examples for the learning curve; without any there is no curve.
+        vectors: known embeddings by example id, each of shape (width,).
 
     Raises:
-        InputError: there are no test questions, or the cascade's teacher was not asked about all of them.
+        InputError: there are no test questions, or the teacher of the cascade has not answered all of them.
     """
     rows = rows_from_store(task, store)
     teachers, notes = teachers_from_store(task, store, [row.id for row in rows])
@@ -60,10 +62,10 @@ def evaluate_project(
         for folder, student in zip(folders, students, strict=True):
             choice = choose_for_project(task, store, folder, cascade)
             assert choice.cutoff is not None
-            mixture = Cascade(student.predictor, teacher, choice.cutoff)
-            candidates.append(Candidate("cascade", mixture, teacher=teacher.name))
+            combined = Cascade(student.predictor, teacher, choice.cutoff)
+            candidates.append(Candidate("cascade", combined, teacher=teacher.name))
             notes.append(
-                f"{mixture.name}: {describe_cutoff(choice, teacher.name, cascade.accuracy or cascade.agreement)}"
+                f"{combined.name}: {describe_cutoff(choice, teacher.name, cascade.accuracy or cascade.agreement)}"
             )
     report = evaluate(
         task.name, task.names, rows, candidates,
@@ -78,12 +80,16 @@ def evaluate_project(
 
 
 def student_candidate(folder: Path) -> Candidate:
-    """A student to be measured. A hosted one is timed as its answers come: it is not asked twice."""
+    """A student to evaluate. Latencies of a hosted student are taken from its answers, to avoid paying for more requests."""
     return Candidate("student", load(folder), timed=read_manifest(folder).kind != HOSTED)
 
 
 def _teacher_of(task: Task, teachers: Sequence[RecordedTeacher]) -> RecordedTeacher:
-    """The task's teacher, if it has answered all test questions."""
+    """The task's teacher as a predictor of its stored answers.
+
+    Raises:
+        InputError: the teacher has not answered all test questions.
+    """
     name = task.teacher_model
     found = next((teacher for teacher in teachers if teacher.name == name), None)
     if found is None:
@@ -94,7 +100,7 @@ def _teacher_of(task: Task, teachers: Sequence[RecordedTeacher]) -> RecordedTeac
 
 
 def _base(task: Task, folder: Path, on_progress: ProgressCallback) -> Path:
-    """The folder of the untuned base, created where it is missing or of another task."""
+    """The model folder of the untuned base, created if it is missing or belongs to another task."""
     from fingerpost.students.encoder.train import fit_base
 
     if not (folder / MANIFEST).is_file() or not matches_task(read_manifest(folder), task):

@@ -1,4 +1,4 @@
-"""Teachers to be measured, by answers that they have given already: nothing is asked, nothing paid."""
+"""Teachers as predictors of their stored answers. No requests are sent."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from fingerpost.task.settings import Task
 
 
 class RecordedTeacher(BasePredictor):
-    """A teacher as a predictor, by its stored answers.
+    """A teacher as a predictor of its stored answers.
 
-    The label is the one that most of its votes name. The confidence is the share of votes; of a single vote, the
-    probability of the reply, or NaN where that is not known.
+    The label is the one with the most votes. The confidence is its share of the votes. With a single vote, it is the
+    probability of the reply, or NaN if that is unknown.
 
     Args:
         answers: the teacher's verdicts by question id.
@@ -33,23 +33,23 @@ class RecordedTeacher(BasePredictor):
 
     def __init__(self, name: str, answers: Mapping[str, Sequence[Verdict]], task: Task) -> None:
         self.name, self.labels, self.manifest = name, task.names, manifest_of("teacher", name, task)
-        self._answers = answers
+        self._verdicts = answers
 
     def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
         """One prediction for each conversation, in order.
 
         Raises:
-            InputError: the teacher was not asked about one of them.
+            InputError: the teacher has not answered one of them.
         """
         return [self._prediction(question_id(conversation(given))) for given in conversations]
 
     def _prediction(self, key: str) -> Prediction:
-        verdicts = self._answers.get(key)
+        verdicts = self._verdicts.get(key)
         if not verdicts:
-            raise InputError(f"{self.name} was not asked about one of these questions; run 'fingerpost label'")
-        counted = QuestionVerdicts(verdicts, self.labels)
-        shares, label = counted.votes("teacher") or {}, counted.teacher_label
-        votes = counted.valid or verdicts[-1:]
+            raise InputError(f"{self.name} has not answered one of these questions; run 'fingerpost label'")
+        verdicts_that_count = QuestionVerdicts(verdicts, self.labels)
+        shares, label = verdicts_that_count.votes("teacher") or {}, verdicts_that_count.teacher_label
+        votes = verdicts_that_count.valid or verdicts[-1:]
         if len(votes) > 1:
             confidence = shares.get(label or "", 0.0)
         else:
@@ -64,28 +64,36 @@ class RecordedTeacher(BasePredictor):
 
 
 def teachers_from_store(task: Task, store: Store, ids: Sequence[str]) -> tuple[list[RecordedTeacher], list[str]]:
-    """Every teacher that was asked about all of these questions; and a note for each that was not."""
-    wanted = set(ids)
+    """The teachers that have answered all of these questions, and a note for every other teacher.
+
+    Args:
+        ids: ids of the test questions.
+    """
+    test_ids = set(ids)
     by_teacher: dict[str, dict[str, list[Verdict]]] = {}
     for key, verdicts in store.verdicts().items():
         for verdict in verdicts:
-            if verdict.kind == "teacher" and key in wanted:
+            if verdict.kind == "teacher" and key in test_ids:
                 by_teacher.setdefault(verdict.by, {}).setdefault(key, []).append(verdict)
     found: list[RecordedTeacher] = []
     notes: list[str] = []
     for name, answers in sorted(by_teacher.items()):
-        if len(answers) == len(wanted):
+        if len(answers) == len(test_ids):
             found.append(RecordedTeacher(name, answers, task))
         else:
             notes.append(
-                f"{name} was asked about {len(answers)} of {len(wanted)} test rows and is left out; "
-                "'fingerpost label' asks the rest"
+                f"{name} has answered {len(answers)} of {len(test_ids)} test rows and is left out; "
+                "label the rest with 'fingerpost label'"
             )
     return found, notes
 
 
 def teacher_from_file(file: Path, columns: Columns, column: str, task: Task) -> RecordedTeacher:
-    """The teacher whose answers are in a column of a file."""
+    """A teacher whose answers are in a column of a file.
+
+    Raises:
+        InputError: the file cannot be read or has no such column.
+    """
     answers: dict[str, list[Verdict]] = {}
     for item in read_labelled_rows(file, replace(columns, label=column, teacher=column), task):
         if not isinstance(item, Rejected):

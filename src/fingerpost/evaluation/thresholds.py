@@ -1,4 +1,4 @@
-"""The cut-off of a model: from a target, and the dev rows that show whether the target is met."""
+"""Chooses the cut-off of a cascade: the confidence from which on the student meets a target on dev rows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from fingerpost.students.folder import dev_answers
 from fingerpost.task.settings import Task
 
 Against: TypeAlias = Literal["human labels", "the teacher's answers", "its validation labels"]
+"""The labels that a student's answers are compared with."""
 
 
 @dataclass(frozen=True, slots=True)
 class CutoffChoice:
-    """The confidence below which a model's requests go to the teacher.
+    """The confidence below which requests are forwarded to the teacher.
 
     Attributes:
-        cutoff: None where nothing goes to the teacher, `math.inf` where everything does.
-        found: what the dev rows show of it; None where the cut-off was given, or where they show it for none.
-        against: the labels that the dev rows were compared with.
+        cutoff: None to forward nothing, `math.inf` to forward everything.
+        found: the evidence from dev rows; None if the cut-off was given, or if no cut-off meets the target.
+        against: the labels that the student's answers were compared with.
         rows: number of dev rows.
     """
 
@@ -35,12 +36,12 @@ class CutoffChoice:
 
 @dataclass(frozen=True, slots=True)
 class CascadeTarget:
-    """What the student's own answers must reach in a cascade; what they do not goes to the teacher. Give one of them.
+    """The target for the answers that the student gives itself in a cascade. Set exactly one attribute.
 
     Attributes:
-        accuracy: share of dev questions on which the student must match the human label.
-        agreement: share of dev questions on which it must match the teacher's answer.
-        cutoff: the confidence itself.
+        accuracy: fraction of answers that must match the human label.
+        agreement: fraction of answers that must match the teacher's label.
+        cutoff: the cut-off itself, a confidence from 0 to 1.
     """
 
     accuracy: float | None = None
@@ -54,16 +55,17 @@ def choose_for_folder(
     against: Against = "its validation labels",
     labels: dict[str, str] | None = None,
 ) -> CutoffChoice:
-    """The lowest cut-off above which a model meets the target, shown by its answers to dev rows.
+    """The lowest cut-off above which a model meets the target with a confidence of 95 %; see `choose_cutoff`.
 
-    The answers are those that the model gave before it learnt from the rows.
+    It is based on the model's answers to dev rows, which it gave before it was trained on them.
 
     Args:
         folder: the model folder.
-        target: share of dev rows on which the model must match, from 0 to 1.
-        labels: label by question id; without it, the labels in the model's own validation rows.
+        target: fraction of answers that must match the labels, from 0 to 1.
+        against: what the labels are, for the description of the choice.
+        labels: label by question id; default is the labels stored in the model folder.
     """
-    answers = {answer.id: answer for answer in dev_answers(folder)}  # a text that comes twice counts once
+    answers = {answer.id: answer for answer in dev_answers(folder)}  # repeated texts count once
     if labels is None:
         labels = {answer.id: answer.label for answer in answers.values()}
     rows = [(answer, labels[key]) for key, answer in answers.items() if key in labels]
@@ -76,43 +78,53 @@ def choose_for_folder(
 def choose_for_project(
     task: Task, store: Store, folder: Path, target: CascadeTarget, teacher: str | None = None
 ) -> CutoffChoice:
-    """The cut-off of a project's model: the given one, or the one that the project's dev questions show.
+    """The cut-off of a project's model: the one in the target, or one chosen on the project's dev questions.
 
     Args:
-        teacher: the model whose answers count; the task's own by default.
+        teacher: the model whose answers are used; default is the task's teacher.
 
     Raises:
-        InputError: the target names none or several of accuracy, agreement and cut-off.
+        InputError: the target does not set exactly one of accuracy, agreement and cut-off.
     """
     if sum(value is not None for value in (target.accuracy, target.agreement, target.cutoff)) != 1:
-        raise InputError("give one of --accuracy, --agreement and --cutoff: each of them sets the cut-off")
+        raise InputError("give one of --accuracy, --agreement and --cutoff, because each of them sets the cut-off")
     if target.cutoff is not None:
         return CutoffChoice(target.cutoff)
     against: Against = "the teacher's answers" if target.accuracy is None else "human labels"
-    share = target.agreement if target.accuracy is None else target.accuracy
-    assert share is not None
-    return choose_for_folder(folder, share, against, dev_labels(task, store, against, teacher))
+    fraction = target.agreement if target.accuracy is None else target.accuracy
+    assert fraction is not None
+    return choose_for_folder(folder, fraction, against, dev_labels(task, store, against, teacher))
 
 
 def describe_cutoff(choice: CutoffChoice, teacher: str, target: float | None) -> str:
-    """One line on what goes to the teacher, and what dev rows show of the rest."""
+    """One line that says which requests are forwarded to the teacher, and how often the others match.
+
+    Args:
+        teacher: the teacher's name.
+        target: the required fraction of matching answers, if there is one.
+    """
     if choice.cutoff == math.inf:
-        wanted = f" {target:.1%}" if target is not None else ""
+        required = f" {target:.1%}" if target is not None else ""
         return (
-            f"{choice.rows:,} dev rows do not show{wanted} agreement with {choice.against} on any part: "
-            f"everything goes to {teacher} (more dev rows help, or a lower target)"
+            f"{choice.rows:,} dev rows do not show{required} agreement with {choice.against} at any cut-off; all requests "
+            f"are forwarded to {teacher} (add dev rows or lower the target)"
         )
     if choice.found is None:
-        return f"below {choice.cutoff:.3f} goes to {teacher}"
+        return f"requests with confidence below {choice.cutoff:.3f} are forwarded to {teacher}"
     found = choice.found
     return (
-        f"below {choice.cutoff:.3f} goes to {teacher}: on dev {1 - found.coverage:.0%} of {found.of}; the others match "
-        f"{choice.against} on {found.right} of {found.n}, at least {found.at_least:.1%} with 95 % confidence"
+        f"requests with confidence below {choice.cutoff:.3f} are forwarded to {teacher}: {1 - found.coverage:.0%} of "
+        f"{found.of} dev rows; of the other {found.n}, {found.right} match {choice.against} (at least "
+        f"{found.at_least:.1%} with 95 % confidence)"
     )
 
 
 def dev_labels(task: Task, store: Store, against: Against, teacher: str | None = None) -> dict[str, str]:
-    """The label of each dev question of a project by question id: the human one, or the teacher's."""
+    """The labels of a project's dev questions by question id, from humans or from the teacher.
+
+    Args:
+        teacher: the model whose answers are used; default is the task's teacher.
+    """
     use: Literal["human", "teacher"] = "human" if against == "human labels" else "teacher"
     labelled = store.labelled(task.names, teacher or task.teacher_model, "dev")
     return {question.id: label for question, verdicts in labelled if (label := verdicts.label(use))}

@@ -1,4 +1,4 @@
-"""The teacher labels questions, within rate limits and the budget, at once or as a batch."""
+"""Has the teacher label questions, within rate limits and the budget, directly or as a batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from fingerpost.llm.requests import BYTES_PER_TOKEN, RunProgress, teacher_endpoi
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 
-REPLY_TOKENS = 10  # of a usual reply, for the estimate
+REPLY_TOKENS = 10  # tokens of a typical reply, for the cost estimate
 
 
 @dataclass(frozen=True, slots=True)
 class LabelPlan:
-    """The requests to send and their estimated cost in US dollars; no bill can exceed `at_most_usd`."""
+    """The requests to send, and their cost.
+
+    Attributes:
+        jobs: the requests.
+        prompt_tokens: estimated tokens of all prompts.
+        about_usd: estimated cost in US dollars.
+        at_most_usd: upper bound of the cost in US dollars.
+    """
 
     jobs: tuple[LabelJob, ...]
     prompt_tokens: int
@@ -28,7 +35,7 @@ class LabelPlan:
 
 
 def plan_labels(task: Task, store: Store, selection: LabelSelection = EVERYTHING, *, batch: bool = False) -> LabelPlan:
-    """The requests that are still to be sent, with their cost; with `batch`, at the batch price.
+    """The requests that are still to be sent, and their cost. With `batch`, batch prices apply.
 
     Raises:
         TaskError: the task has no teacher, or fewer label orders than votes.
@@ -39,11 +46,11 @@ def plan_labels(task: Task, store: Store, selection: LabelSelection = EVERYTHING
     spec, discount = LabelRequests(task), teacher.batch_price if batch else 1.0
     sizes = [request_bytes(*spec.request(job)) for job in jobs]
     tokens = round(sum(sizes) / BYTES_PER_TOKEN)
-    usual = Usage(prompt=tokens, cached=0, completion=REPLY_TOKENS * len(jobs))
+    typical = Usage(prompt=tokens, cached=0, completion=REPLY_TOKENS * len(jobs))
     return LabelPlan(
         jobs=tuple(jobs),
         prompt_tokens=tokens,
-        about_usd=discount * prices.cost(teacher, usual),
+        about_usd=discount * prices.cost(teacher, typical),
         at_most_usd=discount * sum(prices.at_most(teacher, size) for size in sizes),
     )
 
@@ -59,18 +66,18 @@ def label(
     batch: bool = False,
     on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
-    """Send the planned requests and store the answers as verdicts.
+    """Send the planned requests and store the teacher's answers as verdicts.
 
-    Ctrl-C lets the requests in flight finish. With `batch`, the requests are handed in as a batch, and an earlier batch
-    is fetched first.
+    Ctrl-C lets the requests in flight finish. With `batch`, the results of an earlier batch are fetched first, then the
+    requests are submitted as a new batch.
 
     Args:
         folder: the project's folder, which recordings and GGUF files are relative to.
-        budget_usd: cap in US dollars on what the whole project may cost.
+        budget_usd: limit in US dollars on the total cost of the project, past costs included.
         record: a file to append the teacher's answers to.
 
     Raises:
-        TeacherError: the teacher cannot be used, or its replies name no label.
+        TeacherError: the teacher cannot be used, or none of its replies names a label.
         BudgetError: the budget has no room for a single request.
     """
     with teacher_endpoint(teacher_of(task), folder) as teacher:

@@ -1,4 +1,4 @@
-"""The requests that ask the teacher for labels, and its replies as verdicts."""
+"""Builds the requests that ask the teacher for labels, and turns its replies into verdicts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 @dataclass(frozen=True, slots=True)
 class LabelJob:
-    """A question, and the number of the label order that it is asked in."""
+    """A question, and the index of the label order to ask it in."""
 
     question: Question
     order: int
@@ -28,14 +28,14 @@ class LabelJob:
 
 @dataclass(frozen=True, slots=True)
 class LabelSelection:
-    """Which questions the teacher is asked about. What it has answered already is left out.
+    """Selects the questions that the teacher is asked. Questions that it has already answered are left out.
 
     Attributes:
-        votes: label orders that each question is asked in.
+        votes: number of answers per question, each with a different label order.
         splits: only questions of these splits.
-        limit: ask about this many questions at most.
-        retry: ask again where the reply named no label.
-        again: ask again where the answer was given to an earlier prompt.
+        limit: maximum number of questions.
+        retry: repeat requests whose reply named no label.
+        again: repeat requests that were answered with an earlier prompt.
         only: only questions with these ids.
     """
 
@@ -51,14 +51,18 @@ EVERYTHING = LabelSelection()
 
 
 def order_count(task: Task) -> int:
-    """The number of label orders in use: the teacher's setting, but no more than there are labels."""
+    """The number of label orders in use: the teacher's setting, but at most the number of labels.
+
+    Raises:
+        TaskError: the task has no teacher.
+    """
     return min(teacher_of(task).orders, len(task.labels))
 
 
 def open_jobs(task: Task, store: Store, selection: LabelSelection = EVERYTHING) -> list[LabelJob]:
-    """The requests that are still to be sent, sorted by label order so that the prompt cache stays warm.
+    """The requests that are still to be sent, sorted by label order to make use of the prompt cache.
 
-    Requests in a batch that has not been fetched are left out.
+    Requests in a batch that was not fetched yet are left out.
 
     Raises:
         TaskError: the task has no teacher, or fewer label orders than votes.
@@ -66,8 +70,8 @@ def open_jobs(task: Task, store: Store, selection: LabelSelection = EVERYTHING) 
     teacher, orders = teacher_of(task), order_count(task)
     if selection.votes > orders:
         raise TaskError(
-            f"--votes {selection.votes} needs as many label orders; set orders = {selection.votes} in [teacher] "
-            f"(it is {orders})"
+            f"--votes {selection.votes} needs {selection.votes} label orders, but there are {orders}; "
+            f"set orders = {selection.votes} in [teacher]"
         )
     answered: dict[str, set[int | None]] = {}
     prompt = prompt_fingerprint(task) if selection.again else None
@@ -79,21 +83,23 @@ def open_jobs(task: Task, store: Store, selection: LabelSelection = EVERYTHING) 
     jobs: list[LabelJob] = []
     limit = selection.limit
     for question in store.questions(*selection.splits):
-        done = answered.get(question.id, set())
-        missing = selection.votes - len(done)
+        answered_orders = answered.get(question.id, set())
+        missing = selection.votes - len(answered_orders)
         if missing <= 0 or (selection.only is not None and question.id not in selection.only):
             continue
         if limit is not None and (limit := limit - 1) < 0:
             break
-        free = [
-            order for vote in range(selection.votes) if (order := order_number(question.id, vote, orders)) not in done
+        open_orders = [
+            order
+            for vote in range(selection.votes)
+            if (order := order_number(question.id, vote, orders)) not in answered_orders
         ]
-        jobs += [LabelJob(question, order) for order in free[:missing]]
+        jobs += [LabelJob(question, order) for order in open_orders[:missing]]
     return sorted(jobs, key=lambda job: job.order)
 
 
 class LabelRequests:
-    """The requests of the step `label`; a `RequestSpec`."""
+    """The `RequestSpec` of the step `label`."""
 
     step, expected, retry, temperature = STEP, "names a label", "then ask again with --retry", 0.0
 
@@ -103,12 +109,15 @@ class LabelRequests:
         self._orders = [label_order(task, number, orders) for number in range(orders)]
 
     def request(self, job: LabelJob) -> tuple[Chat, Schema]:
+        """The chat messages of a job, and the JSON schema of the reply."""
         return render(self._task, job.question.messages, self._orders[job.order]), self._schema
 
     def key(self, job: LabelJob) -> Key:
+        """The id of the question, the label order and the fingerprint of the prompt."""
         return [job.question.id, job.order, self._prompt]
 
     def keep(self, key: Key, reply: Reply) -> tuple[Verdict, bool]:
+        """The reply as a verdict, and whether it names a label."""
         question_id, order, prompt = key
         label = parse(self._task, reply.text)
         verdict = Verdict(

@@ -1,4 +1,4 @@
-"""The task's teacher as a predictor that is asked live."""
+"""The task's teacher as a predictor that sends requests."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fingerpost.task.settings import Task
 
 
 class LiveTeacher(ChatPredictor):
-    """Asks the task's teacher, with the prompt and the label orders of `fingerpost label`.
+    """Predicts with the task's teacher, using the prompt and the label orders of `fingerpost label`.
 
     Args:
         folder: the project's folder, which a recording is relative to.
-        ledger: where calls are booked; without it no budget holds.
-        budget_usd: cap in US dollars on all that the ledger holds.
+        ledger: records calls and their costs; without it there is no budget limit.
+        budget_usd: limit in US dollars on the total of the ledger.
 
     Raises:
         TaskError: the task has no teacher.

@@ -1,7 +1,7 @@
-"""Requests handed in as a batch (OpenAI's /v1/batches): half the price, answered within a day.
+"""Runs requests through OpenAI's batch API (/v1/batches): about half the price, answers within 24 hours.
 
-Each step of handing in is stored, so that a run that was killed, days ago or between two steps, resumes the same batch:
-nothing is asked twice. The batch's reservations stand until it is fetched.
+Each step of submitting a batch is stored. A run that was interrupted between two steps resumes the same batch later, so
+no request is sent twice. The cost of a batch stays reserved in the ledger until its results are fetched.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fingerpost.core.utils import chunks, locked
 from fingerpost.llm import prices
 from fingerpost.llm.completion import (
     Chat,
-    Lost,
     Reply,
+    RequestLost,
     Schema,
     api_key,
     parse_completion,
@@ -40,10 +40,10 @@ from fingerpost.task.settings import TeacherSettings
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 PARAMETERS = ("max_tokens", "max_completion_tokens", "temperature", "logprobs", "response_format", "json_schema")
-MAX_REQUESTS = 20_000  # in one batch; a provider takes 50,000, and 200 MB
-BOOKED_TOGETHER = 500  # in one transaction
-ENDED = ("completed", "failed", "expired", "cancelled")
-MAX_LISTED = 100  # batches searched for one that was created when the run was killed
+MAX_REQUESTS = 20_000  # per batch; OpenAI accepts 50,000 and 200 MB
+LEDGER_CHUNK = 500  # settlements per transaction
+FINAL_STATES = ("completed", "failed", "expired", "cancelled")
+MAX_SEARCHED = 100  # recent batches to search for one whose id was not stored because the run was interrupted
 
 J = TypeVar("J")
 
@@ -60,7 +60,7 @@ def run_requests_or_batch(
     record: Path | None = None,
     on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
-    """`post_all` for a batch, else `ask_all`."""
+    """`run_batch` if `batch` is set, else `run_requests`; see these for arguments and errors."""
     if batch:
         return run_batch(spec, jobs, store, teacher, budget_usd=budget_usd, on_progress=on_progress)
     return run_requests(
@@ -77,19 +77,26 @@ def run_batch(
     budget_usd: float | None = None,
     on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
-    """Fetch the batches that are out, then hand in these jobs and wait for them. Ctrl-C leaves them at the provider.
+    """Fetch the results of open batches, then submit the jobs as new batches and wait for them.
+
+    Ctrl-C stops waiting; the batch keeps running at the provider, and the next run fetches it.
+
+    Args:
+        budget_usd: limit in US dollars on the total of the project's ledger.
 
     Raises:
-        TeacherError: the provider cannot be reached, refuses, or none of its replies is of use.
-        BudgetError: not even one request fits into the budget.
+        TeacherError: the provider cannot be reached or refuses the batch, or none of its replies is usable.
+        BudgetError: the budget has no room for a single request.
     """
     if teacher.recorded:
-        raise TeacherError("the teacher's answers are played back from a file; leave out --batch")
-    with locked(store.path.with_name(".batch.lock"), "another run waits for a batch of this project; wait for it"):
-        return _post(spec, jobs, store, teacher, budget_usd, on_progress)
+        raise TeacherError("the teacher's answers are replayed from a file; run the command without --batch")
+    with locked(
+        store.path.with_name(".batch.lock"), "another run is waiting for a batch of this project; let it finish first"
+    ):
+        return _run(spec, jobs, store, teacher, budget_usd, on_progress)
 
 
-def _post(
+def _run(
     spec: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
@@ -97,47 +104,49 @@ def _post(
     budget_usd: float | None,
     on_progress: ProgressCallback,
 ) -> RunProgress:
-    out = [each for each in store.open_batches(spec.step) if each.model == teacher.model]
-    progress = RunProgress(total=len(jobs) + sum(len(each.jobs) for each in out))
+    open_batches = [posted for posted in store.open_batches(spec.step) if posted.model == teacher.model]
+    progress = RunProgress(total=len(jobs) + sum(len(posted.jobs) for posted in open_batches))
     client = openai.OpenAI(
         api_key=api_key(teacher), base_url=teacher.base_url, timeout=teacher.timeout_s, max_retries=3
     )
 
     def fetch(posted: ProviderBatch) -> None:
-        refused: list[str] = []
+        refusals: list[str] = []
         try:
-            batch = _ended(client, store, teacher, posted, on_progress)
+            batch = _finished_batch(client, store, teacher, posted, on_progress)
         except openai.NotFoundError:
             _release(store, posted.id, "lost" if posted.batch else "unsent")
-            raise TeacherError(f"{client.base_url} no longer has the batch; run the command again") from None
-        for part in chunks(_settlements(client, spec, store, teacher, posted, batch, refused), BOOKED_TOGETHER):
+            raise TeacherError(
+                f"{client.base_url} no longer has the batch; run the command again to submit a new one"
+            ) from None
+        for part in chunks(_settle(client, spec, store, teacher, posted, batch, refusals), LEDGER_CHUNK):
             store.ledger.record([settlement for settlement, _, _ in part], [], budget_usd)
-            for settlement, reply, useful in part:
+            for settlement, reply, usable in part:
                 if reply is not None:
-                    progress.count(reply, settlement.usage, useful)
+                    progress.count(reply, settlement.usage, usable)
             on_progress(progress.report(spec.step))
         store.update_batch(posted.id, state="ended")
         if batch is not None and batch.status == "failed":
             first = next(iter(batch.errors.data if batch.errors and batch.errors.data else []), None)
-            why = first.message if first else "no reason was given"
-            raise TeacherError(f"the batch {batch.id} failed: {why}; mend that, and run the command again")
-        if refused:
+            reason = first.message if first else "no reason was given"
+            raise TeacherError(f"the batch {batch.id} failed: {reason}; fix that, and run the command again")
+        if refusals:
             raise TeacherError(
-                f"{client.base_url} refuses the requests: {refused[0]}; run the command without --batch: then what the "
-                "endpoint does not understand is left out"
+                f"{client.base_url} refuses the requests: {refusals[0]}; run the command without --batch, which leaves "
+                "out parameters that the endpoint does not support"
             )
 
     try:
-        for each in out:
-            fetch(each)
+        for posted in open_batches:
+            fetch(posted)
         for part in chunks(jobs, MAX_REQUESTS):
-            posted = _hand_in(client, spec, part, store, teacher, budget_usd)
-            if posted is None:
+            submitted = _submit(client, spec, part, store, teacher, budget_usd)
+            if submitted is None:
                 progress.stopped = "budget"
                 break
-            if len(posted.jobs) < len(part):
+            if len(submitted.jobs) < len(part):
                 progress.stopped = "budget"
-            fetch(posted)
+            fetch(submitted)
     except KeyboardInterrupt:
         progress.stopped = "interrupted"
     except openai.NotFoundError:
@@ -148,17 +157,18 @@ def _post(
     finally:
         client.close()
     if progress.stopped == "budget" and not progress.done:
-        raise out_of_budget(_at_most(teacher, *spec.request(jobs[0])), budget_usd)
+        raise out_of_budget(_max_cost(teacher, *spec.request(jobs[0])), budget_usd)
     if progress.done >= UNUSABLE_LIMIT and not progress.usable:
         raise all_unusable(spec, progress)
     return progress
 
 
-def _at_most(teacher: TeacherSettings, messages: Chat, schema: Schema) -> float:
+def _max_cost(teacher: TeacherSettings, messages: Chat, schema: Schema) -> float:
+    """The highest possible price of a batch request in US dollars."""
     return teacher.batch_price * prices.at_most(teacher, request_bytes(messages, schema))
 
 
-def _hand_in(
+def _submit(
     client: openai.OpenAI,
     spec: RequestSpec[J],
     jobs: Sequence[J],
@@ -166,30 +176,30 @@ def _hand_in(
     teacher: TeacherSettings,
     budget: float | None,
 ) -> ProviderBatch | None:
-    """Reserve, upload, create; None where the budget has no room for even one."""
+    """Reserve costs, upload the requests and create a batch; None if the budget has no room for a single request."""
     requests = [spec.request(job) for job in jobs]
     key = store.add_batch(spec.step, teacher.model, teacher.base_url)
-    calls = [Call(spec.step, teacher.model, _at_most(teacher, *each)) for each in requests]
+    calls = [Call(spec.step, teacher.model, _max_cost(teacher, *request)) for request in requests]
     ids = store.ledger.record([], calls, budget, batch_id=key)
-    extras, lines, out = request_parameters(teacher, spec.temperature), [], {}
+    parameters, lines, keys = request_parameters(teacher, spec.temperature), [], {}
     for job, call_id, (messages, schema) in zip(jobs, ids, requests, strict=True):
         if call_id is None:
             continue
-        out[str(call_id)] = spec.key(job)
+        keys[str(call_id)] = spec.key(job)
         line = {"custom_id": str(call_id), "method": "POST", "url": ENDPOINT}
-        body = request_body(teacher.model, messages, schema, extras)
+        body = request_body(teacher.model, messages, schema, parameters)
         lines.append(json.dumps({**line, "body": body}, ensure_ascii=False) + "\n")
     if not lines:
         store.update_batch(key, state="ended")
         return None
-    store.update_batch(key, jobs=out)
+    store.update_batch(key, jobs=keys)
     try:
         file = client.files.create(file=(f"fingerpost-{key}.jsonl", "".join(lines).encode()), purpose="batch")
     except openai.OpenAIError:
         _release(store, key, "unsent")
         raise
     store.update_batch(key, file=file.id, state="creating")
-    try:  # once only: a second try could make a second batch
+    try:  # no retries: a second attempt could create a second batch
         once = client.with_options(max_retries=0)
         batch = once.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
     except openai.APIStatusError as error:
@@ -199,48 +209,48 @@ def _hand_in(
     return store.update_batch(key, batch=batch.id, state="out")
 
 
-def _ended(
+def _finished_batch(
     client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted: ProviderBatch, on_progress: ProgressCallback
 ) -> Any:
-    """The batch, when it has ended; None where the run was killed before one was created."""
+    """Wait until a batch has ended and return it; None if the run was interrupted before the batch was created."""
     if posted.state != "new" and posted.base_url != teacher.base_url:
         raise TeacherError(
             f"a batch of {len(posted.jobs):,} requests lies at {posted.base_url or 'OpenAI'}; set base_url back to "
-            "that, and run the command again with --batch"
+            "that address, and run the command again with --batch"
         )
-    found = posted.batch or (_find(client, posted.file) if posted.state == "creating" else None)
-    if found is None:
+    batch_id = posted.batch or (_find_batch(client, posted.file) if posted.state == "creating" else None)
+    if batch_id is None:
         return None
-    store.update_batch(posted.id, batch=found, state="out")
-    return _wait(client, found, posted.step, on_progress)
+    store.update_batch(posted.id, batch=batch_id, state="out")
+    return _wait_for_batch(client, batch_id, posted.step, on_progress)
 
 
-def _settlements(
+def _settle(
     client: openai.OpenAI, spec: RequestSpec[Any], store: Store, teacher: TeacherSettings, posted: ProviderBatch, batch: Any,
-    refused: list[str],
+    refusals: list[str],
 ) -> Iterator[tuple[Settlement, Reply | None, bool]]:  # fmt: skip
-    """How each call of a batch ended; with the reply, and whether that was of use.
+    """The settlement of each call of a batch, with its reply and whether that is usable.
 
-    Where the endpoint does not understand what every request says, the reason goes to `refused`, and they count as
-    never asked.
+    If the endpoint does not support a parameter of the requests, its error message is added to `refusals`, and the calls
+    are settled as not sent.
     """
-    if batch is None:  # nothing was asked
+    if batch is None:  # the requests were never sent
         for call_id in store.batch_calls(posted.id):
             yield Settlement(call_id, "unsent"), None, False
         return
-    left = dict(posted.jobs)
+    unanswered_jobs = dict(posted.jobs)
     for file in (batch.output_file_id, batch.error_file_id):
         if file is None:
             continue
         for text in client.files.content(file).text.split("\n"):
-            line = _object(text)
-            key = left.pop(str(line.get("custom_id")), None)
+            line = _json_object(text)
+            key = unanswered_jobs.pop(str(line.get("custom_id")), None)
             if key is None:
                 continue
             call_id = int(line["custom_id"])
-            reply = _reply(line, str(client.base_url))
+            reply = _parse_line(line, str(client.base_url))
             if reply is not None and reply.rejected and any(word in str(reply.refusal) for word in PARAMETERS):
-                refused.append(str(reply.refusal))
+                refusals.append(str(reply.refusal))
                 reply = None
             if reply is None:
                 yield Settlement(call_id, "unsent"), None, False
@@ -250,20 +260,20 @@ def _settlements(
             if usage.prompt is None and not reply.rejected:
                 cost = store.ledger.reserved(call_id)
             usage = replace(usage, cost_usd=cost)
-            kept, useful = spec.keep(key, reply)
-            yield Settlement(call_id, "paid", usage, kept), reply, useful
-    for unanswered in left:
-        yield Settlement(int(unanswered), "unsent"), None, False
+            stored, usable = spec.keep(key, reply)
+            yield Settlement(call_id, "paid", usage, stored), reply, usable
+    for call_id in map(int, unanswered_jobs):
+        yield Settlement(call_id, "unsent"), None, False
 
 
 def _release(store: Store, posted_id: int, outcome: Outcome) -> None:
-    """End a batch of which nothing will come, and its calls."""
-    store.ledger.record([Settlement(each, outcome) for each in store.batch_calls(posted_id)], [], None)
+    """Close a batch that will have no results, and settle its calls."""
+    store.ledger.record([Settlement(call_id, outcome) for call_id in store.batch_calls(posted_id)], [], None)
     store.update_batch(posted_id, state="ended")
 
 
-def _object(text: str) -> dict[str, Any]:
-    """A line of a batch's file; empty where it is none."""
+def _json_object(text: str) -> dict[str, Any]:
+    """A line of a batch's output file as a JSON object; empty if it is not one."""
     try:
         line = json.loads(text)
     except ValueError:
@@ -271,36 +281,36 @@ def _object(text: str) -> dict[str, Any]:
     return line if isinstance(line, dict) else {}
 
 
-def _wait(client: openai.OpenAI, key: str, step: str, on_progress: ProgressCallback) -> Any:
-    """The batch, when it has ended."""
+def _wait_for_batch(client: openai.OpenAI, batch_id: str, step: str, on_progress: ProgressCallback) -> Any:
+    """Poll a batch until it has ended, reporting its status; returns the batch."""
     reported = ""
 
-    def look() -> Any:
+    def retrieve() -> Any:
         nonlocal reported
-        batch = client.batches.retrieve(key)
+        batch = client.batches.retrieve(batch_id)
         counts = batch.request_counts
         answered = f", {counts.completed:,} of {counts.total:,} answered" if counts else ""
-        message = f"batch {key}: {batch.status}{answered}"
+        message = f"batch {batch_id}: {batch.status}{answered}"
         if message != reported:
             on_progress(Progress(step, message))
             reported = message
         return batch
 
-    return poll(look, lambda batch: batch.status in ENDED)
+    return poll(retrieve, lambda batch: batch.status in FINAL_STATES)
 
 
-def _find(client: openai.OpenAI, file: str | None) -> str | None:
-    """The batch that was made of this file, among the latest."""
+def _find_batch(client: openai.OpenAI, file: str | None) -> str | None:
+    """The id of the batch that was created from this file, among the most recent batches; None if there is none."""
     for number, batch in enumerate(client.batches.list(limit=20)):
         if batch.input_file_id == file:
             return str(batch.id)
-        if number >= MAX_LISTED:
+        if number >= MAX_SEARCHED:
             break
     return None
 
 
-def _reply(line: dict[str, Any], where: str) -> Reply | None:
-    """The reply in a line of a batch's files; None where the request was not taken, and can be asked again."""
+def _parse_line(line: dict[str, Any], where: str) -> Reply | None:
+    """The reply in a line of a batch's output; None if the request was not processed and can be sent again."""
     response = line.get("response")
     if not isinstance(response, dict):
         return None
@@ -308,7 +318,7 @@ def _reply(line: dict[str, Any], where: str) -> Reply | None:
     if response.get("status_code") == 200:
         try:
             return parse_completion(body, None, where)
-        except Lost:
+        except RequestLost:
             return Reply(None, Usage(), None, "no completion")
     if response.get("status_code") == 400:
         return Reply(None, Usage(), None, json.dumps(body)[:300], rejected=True)

@@ -1,8 +1,8 @@
-"""A chat endpoint that is asked many times at once, no faster than it allows.
+"""An async client for a chat endpoint, with concurrent requests, rate limits and retries.
 
-This is the only layer that retries: an endpoint that answers "too many requests" slows down all requests in flight,
-which the retries of a client library cannot do. Parameters that an endpoint does not understand (a JSON schema,
-log-probabilities, a temperature) are left out from then on.
+Only this layer retries. When an endpoint answers "too many requests", all further requests wait, which the retries of a
+client library cannot do. A parameter that the endpoint does not support (JSON schema, log-probabilities, temperature) is
+left out of all later requests.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fingerpost.core.errors import TeacherError
 from fingerpost.core.types import Usage
 from fingerpost.llm.completion import (
     Chat,
-    Lost,
     Reply,
+    RequestLost,
     Schema,
     SchemaMode,
     api_key,
@@ -39,20 +39,22 @@ from fingerpost.llm.recording import LATENCY_HEADER, Recorder, ReplayTransport, 
 from fingerpost.task.settings import TeacherSettings
 
 ATTEMPTS = 8
-OVERLOADED = (429, 503)  # refused, so not charged: asked again
-MAYBE_CHARGED = (408, 500, 502, 504)  # the model may have answered all the same
-TOKENS_PER_UNIT = 100  # the rate limiter counts tokens in hundreds
+OVERLOADED = (429, 503)  # refused, so not charged: safe to retry
+MAYBE_CHARGED = (408, 500, 502, 504)  # the model may have answered, so a retry may be charged twice
+TOKENS_PER_UNIT = 100  # the rate limiter counts in units of this many tokens
 
 
 class ChatModel:
     """An OpenAI-compatible chat endpoint. Use it in an `async with`.
 
     Args:
-        folder: where a recording named in the settings is looked for.
-        record: a file that answers are appended to, to be played back later.
+        settings: endpoint, model and limits.
+        folder: the folder that a recording named in the settings is relative to.
+        record: a file to append all answers to, for replay.
+        temperature: sampling temperature.
 
     Raises:
-        TeacherError: on construction, if the key's environment variable is not set.
+        TeacherError: on construction, if the environment variable of the API key is not set.
     """
 
     def __init__(
@@ -75,11 +77,11 @@ class ChatModel:
         self._schema_modes: list[SchemaMode] = ["json_schema", "json_object", None]
         self._requests = _limiter(settings.requests_per_minute)
         self._tokens = _limiter(settings.tokens_per_minute, TOKENS_PER_UNIT)
-        self._open_at = 0.0
+        self._blocked_until = 0.0
 
     @property
     def where(self) -> str:
-        """The endpoint, for messages."""
+        """The endpoint's description for error messages."""
         return f"the teacher at {self._client.base_url}"
 
     async def __aenter__(self) -> ChatModel:
@@ -93,10 +95,13 @@ class ChatModel:
             self._recorder.close()
 
     async def ask(self, messages: Chat, schema: Schema | None) -> Reply:
-        """One reply, after as many attempts as the endpoint needs.
+        """Send a request and return the reply, retrying while the endpoint is overloaded.
+
+        Args:
+            schema: JSON schema of the reply; None for free text.
 
         Raises:
-            Lost: no reply that can be read, but perhaps a charge; the caller decides whether to ask again.
+            RequestLost: no readable reply came, but the request may have been charged. The caller decides on a retry.
             TeacherError: the endpoint cannot be reached, refuses the key or the model, or stays overloaded.
         """
         tokens = sum(len(message["content"]) for message in messages) // 4 + self.settings.max_tokens
@@ -105,11 +110,11 @@ class ChatModel:
             started = time.perf_counter()
             body = request_body(self.settings.model, messages, schema, self._parameters, self._schema_modes[0])
             try:
-                # Below `client.chat.completions`: the same bytes go out, with less work for each request.
+                # The same request as `client.chat.completions.create`, without the cost of building its response objects.
                 response = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=body)
             except openai.APIStatusError as error:
                 if error.status_code in MAYBE_CHARGED:
-                    raise Lost(f"status {error.status_code}") from None
+                    raise RequestLost(f"status {error.status_code}") from None
                 if error.status_code == 400:
                     if self._adapt(error, body):
                         continue
@@ -120,12 +125,12 @@ class ChatModel:
                 await self._back_off(error, attempt)
                 continue
             except openai.APITimeoutError:
-                raise Lost(f"no answer within {self.settings.timeout_s:g} s") from None
+                raise RequestLost(f"no answer within {self.settings.timeout_s:g} s") from None
             except openai.APIConnectionError as error:
                 if isinstance(error.__cause__, httpx2.ConnectError):
                     then = "is it running, and is base_url right?"
                     raise teacher_error(error, self.where, self.settings.key_env, then) from None
-                raise Lost("the connection broke") from None
+                raise RequestLost("the connection broke") from None
             seconds = float(response.headers.get(LATENCY_HEADER, time.perf_counter() - started))
             reply = parse_reply(response.text, seconds, self.where)
             if self._recorder and reply.text is not None:
@@ -133,13 +138,15 @@ class ChatModel:
             return reply
         raise TeacherError(
             f"{self.where} was overloaded {ATTEMPTS} times in a row; wait, or lower concurrency or "
-            "requests_per_minute in task.toml, and run the command again: answered requests are kept"
+            "requests_per_minute in task.toml, and run the command again: finished requests are kept"
         )
 
     def _adapt(self, error: openai.APIStatusError, body: dict[str, Any]) -> bool:
-        """Leave out the parameter that the endpoint does not understand; False where the error is about none of ours.
+        """Leave out the parameter that the endpoint's error rejects.
 
-        Also true where a concurrent request has adapted already.
+        Returns:
+            Whether the error is about such a parameter, so that a retry makes sense. Also true if a concurrent request
+            has already removed the parameter.
         """
         if mentions(error, "max_completion_tokens") and "max_tokens" in body:
             self._parameters.pop("max_tokens", None)
@@ -157,30 +164,32 @@ class ChatModel:
         return False
 
     async def _wait_for_limits(self, tokens: int) -> None:
-        while (wait := self._open_at - time.monotonic()) > 0:
+        """Wait until the rate limits allow a request of this many tokens."""
+        while (wait := self._blocked_until - time.monotonic()) > 0:
             await asyncio.sleep(wait)
         if self._requests:
             await self._requests.try_acquire_async("requests")
         if self._tokens and self.settings.tokens_per_minute:
-            most = max(1, self.settings.tokens_per_minute // TOKENS_PER_UNIT)
-            await self._tokens.try_acquire_async("tokens", weight=min(most, -(-tokens // TOKENS_PER_UNIT)))
+            largest = max(1, self.settings.tokens_per_minute // TOKENS_PER_UNIT)
+            await self._tokens.try_acquire_async("tokens", weight=min(largest, -(-tokens // TOKENS_PER_UNIT)))
 
     async def _back_off(self, error: openai.APIStatusError, attempt: int) -> None:
-        """Hold back all requests as long as the endpoint asks for; without a hint, exponentially and with jitter."""
-        asked = _retry_after(error.response.headers)
-        wait = asked if asked is not None else min(30.0, 0.5 * 2**attempt) * random.uniform(0.75, 1.25)
-        self._open_at = max(self._open_at, time.monotonic() + wait)
+        """Pause all requests for as long as the endpoint asks, else by exponential backoff with jitter."""
+        requested = _retry_after(error.response.headers)
+        wait = requested if requested is not None else min(30.0, 0.5 * 2**attempt) * random.uniform(0.75, 1.25)
+        self._blocked_until = max(self._blocked_until, time.monotonic() + wait)
         await asyncio.sleep(wait)
 
 
 def _limiter(per_minute: int | None, unit: int = 1) -> Limiter | None:
+    """A limiter that counts in multiples of `unit`; None without a limit."""
     if per_minute is None:
         return None
     return Limiter(InMemoryBucket([Rate(max(1, per_minute // unit), Duration.MINUTE)]))
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Seconds to wait by `retry-after-ms` or `retry-after` (RFC 9110: seconds, or a date)."""
+    """Seconds to wait according to `retry-after-ms` or `retry-after` (RFC 9110: seconds or a date), or None."""
     try:
         if "retry-after-ms" in headers:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)

@@ -1,4 +1,4 @@
-"""One chat completion, for everybody who asks a model: the request body, the reply, the errors, the cost."""
+"""One chat completion: request body, reply parsing, errors and cost. All code that calls a model uses this module."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fingerpost.llm import prices
 from fingerpost.task.settings import TeacherSettings
 
 Chat: TypeAlias = list[dict[str, str]]
-"""Chat messages: `role` and `content`."""
+"""Chat messages, dicts with `role` and `content`."""
 Schema: TypeAlias = dict[str, Any]
 """The JSON schema of a reply."""
 SchemaMode: TypeAlias = Literal["json_schema", "json_object"] | None
-"""How the reply's schema is sent: in full, as "some JSON object", or not at all."""
+"""How the reply's schema is requested: the full schema, any JSON object, or no constraint."""
 
 
-class Lost(Exception):
-    """A request was sent and no usable answer came back. It may have been charged."""
+class RequestLost(Exception):
+    """A request was sent but no readable answer came back. It may have been charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,11 @@ class Reply:
     """A model's reply.
 
     Attributes:
-        text: None where there is none; `refusal` then says why.
+        text: None if there is no text; `refusal` then gives the reason.
+        usage: tokens, cost in US dollars and latency in seconds.
         logprob: log-probability of the whole reply, in nats.
-        rejected: the endpoint refused the request, so nothing was charged.
+        refusal: the model's refusal or the endpoint's error message.
+        rejected: the endpoint rejected the request, so nothing was charged.
     """
 
     text: str | None
@@ -46,7 +48,7 @@ class Reply:
 
 
 def request_parameters(settings: TeacherSettings, temperature: float) -> dict[str, Any]:
-    """The parameters of a request besides its messages; log-probabilities only at temperature 0."""
+    """The parameters of a request besides its messages. Log-probabilities are requested only at temperature 0."""
     parameters: dict[str, Any] = {"temperature": temperature, "max_tokens": settings.max_tokens}
     return parameters | {"logprobs": True} if temperature == 0 else parameters
 
@@ -65,12 +67,15 @@ def request_body(
 
 
 def request_bytes(messages: Chat, schema: Schema | None) -> int:
-    """UTF-8 bytes of a request, with room for the chat format's own tokens."""
+    """UTF-8 bytes of a request, with an allowance for the tokens of the chat format.
+
+    An upper bound of its tokens, as no tokenizer produces more tokens than bytes.
+    """
     return sum(len(turn["content"].encode()) + 16 for turn in messages) + len(str(schema)) + 64
 
 
 def parse_reply(body: str | bytes, seconds: float | None, where: str) -> Reply:
-    """The body of a response from /chat/completions as a reply; see `parse_completion`."""
+    """Parse the response body of /chat/completions; see `parse_completion`."""
     try:
         completion = json.loads(body)
     except (ValueError, RecursionError):
@@ -79,14 +84,14 @@ def parse_reply(body: str | bytes, seconds: float | None, where: str) -> Reply:
 
 
 def parse_completion(completion: object, seconds: float | None, where: str) -> Reply:
-    """A completion object as a reply: the message's content, or the arguments of its first tool call.
+    """Parse a completion object: its message's content, or the arguments of its first tool call.
 
     Args:
-        seconds: latency of the request, kept in the reply's usage.
+        seconds: latency of the request, stored in the reply's usage.
         where: the endpoint, for the error message.
 
     Raises:
-        Lost: it is no chat completion.
+        RequestLost: the object is not a chat completion.
     """
     try:
         choice = completion["choices"][0]  # type: ignore[index]
@@ -101,7 +106,7 @@ def parse_completion(completion: object, seconds: float | None, where: str) -> R
         cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
         counts = [_count(value) for value in (used.get("prompt_tokens"), cached, used.get("completion_tokens"))]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise Lost(f"{where} does not answer in OpenAI's chat format; does base_url end with /v1?") from None
+        raise RequestLost(f"{where} does not answer in OpenAI's chat format; does base_url end with /v1?") from None
     if text is not None:
         text = replace_surrogates(text if isinstance(text, str) else json.dumps(text))
     usage = Usage(counts[0], counts[1], counts[2], None, seconds)
@@ -109,11 +114,18 @@ def parse_completion(completion: object, seconds: float | None, where: str) -> R
 
 
 def _count(value: object) -> int | None:
+    """A token count, or None if the endpoint sent something else."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def usage_with_cost(settings: TeacherSettings, reply: Reply, at_most_usd: float) -> Usage:
-    """The reply's usage with its cost: by the endpoint's own count of tokens; without a count, the most it can be."""
+    """The reply's usage with its cost in US dollars.
+
+    Without token counts from the endpoint, the cost is `at_most_usd`; a rejected request costs nothing.
+
+    Raises:
+        TeacherError: the model's price is not known.
+    """
     if reply.rejected:
         return replace(reply.usage, cost_usd=0.0)
     counted = reply.usage.prompt is not None
@@ -121,7 +133,7 @@ def usage_with_cost(settings: TeacherSettings, reply: Reply, at_most_usd: float)
 
 
 def api_key(settings: TeacherSettings) -> str:
-    """The endpoint's API key, from the environment; a server on this machine needs none.
+    """The endpoint's API key from the environment. A local endpoint needs none.
 
     Raises:
         TeacherError: the environment variable is not set.
@@ -136,27 +148,27 @@ def api_key(settings: TeacherSettings) -> str:
 
 
 def teacher_error(error: openai.OpenAIError, where: object, key_env: str, then: str = "is it running?") -> TeacherError:
-    """An error of the openai client as ours, with what to do about it.
+    """Convert an error of the openai client to a TeacherError that says how to fix it.
 
     Args:
         where: the endpoint's name or address.
-        then: what to do where the endpoint cannot be reached.
+        then: advice in case the endpoint cannot be reached.
     """
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return TeacherError(f"{where} refuses the key; check ${key_env}")
+        return TeacherError(f"{where} refuses the API key; check the environment variable {key_env}")
     if isinstance(error, openai.APIStatusError):
         if mentions(error, "insufficient_quota"):
             return TeacherError(f"the account at {where} is out of credit: {error_message(error)}; top it up")
-        return TeacherError(f"{where} answers {error.status_code}: {error_message(error)}")
+        return TeacherError(f"{where} answers {error.status_code}: {error_message(error)}; check model and base_url")
     return TeacherError(f"{where} cannot be reached; {then}")
 
 
 def mentions(error: openai.APIStatusError, word: str) -> bool:
-    """Whether the endpoint's error speaks of this parameter or code."""
+    """Whether the endpoint's error contains this parameter or code."""
     return word in json.dumps(error.body, default=str) or word in str(error.message)
 
 
 def error_message(error: openai.APIStatusError) -> str:
-    """The endpoint's own words, at most 200 characters."""
+    """The endpoint's error message, cut to 200 characters."""
     body = error.body if isinstance(error.body, dict) else {}
     return str(body.get("message") or error.message)[:200]

@@ -1,4 +1,4 @@
-"""A chat endpoint as a predictor: each conversation is a request, several at once, within the endpoint's limits."""
+"""A predictor that sends each conversation to a chat endpoint, with concurrent requests within its rate limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fingerpost.core.types import Conversation, Message, Prediction
 from fingerpost.core.utils import run_async
 from fingerpost.llm import prices
 from fingerpost.llm.client import ChatModel
-from fingerpost.llm.completion import Chat, Lost, Reply, Schema, request_bytes, usage_with_cost
+from fingerpost.llm.completion import Chat, Reply, RequestLost, Schema, request_bytes, usage_with_cost
 from fingerpost.store.ledger import Call, Ledger, Settlement
 from fingerpost.task.replies import parse
 from fingerpost.task.settings import Task, TeacherSettings
@@ -24,21 +24,23 @@ STEP = "predict"
 LOST_ATTEMPTS = 3
 
 Render: TypeAlias = Callable[[Conversation], tuple[Chat, Schema | None]]
-"""The chat messages that ask for a label, and the JSON schema of the reply."""
+"""Turns a conversation into the chat messages that ask for a label, and the JSON schema of the reply."""
 
 
 class ChatPredictor(BasePredictor):
-    """Asks a language model for the label of each conversation.
+    """Predicts labels by asking a language model.
 
-    The confidence is the probability of the reply's tokens where the endpoint gives it, else NaN.
+    The confidence is the probability of the reply's tokens if the endpoint returns log-probabilities, else NaN.
 
     Args:
-        task: its labels and answer field read the replies.
+        name: the model's name in reports.
+        manifest: the model's `fingerpost.students.folder.Manifest`.
+        task: the task whose labels and answer field are used to parse replies.
         settings: endpoint, model and limits.
-        folder: what a recording named in the settings is relative to.
-        render: makes the request of a conversation.
-        ledger: where calls are booked; without it nothing is booked and no budget holds.
-        budget_usd: cap in US dollars on all that the ledger holds.
+        folder: the folder that a recording named in the settings is relative to.
+        render: turns a conversation into a request.
+        ledger: records calls and their costs; without it there is no record and no budget limit.
+        budget_usd: limit in US dollars on the total of the ledger.
     """
 
     def __init__(
@@ -57,10 +59,10 @@ class ChatPredictor(BasePredictor):
         self._ledger, self._budget = ledger, budget_usd
 
     def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
-        """One prediction for each conversation, in order; the label is None where the reply names none.
+        """One prediction for each conversation, in order; the label is None if the reply names none.
 
         Raises:
-            TeacherError: the endpoint cannot be reached, refuses, or loses a request again and again.
+            TeacherError: the endpoint cannot be reached, refuses the request, or repeatedly does not answer it.
             BudgetError: the next request could exceed the budget.
         """
         return run_async(self._predict([conversation(given) for given in conversations])) if conversations else []
@@ -74,7 +76,7 @@ class ChatPredictor(BasePredictor):
                     return await self._answer(model, *self._render(messages))
 
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(_named(answer(messages))) for messages in conversations]
+                tasks = [group.create_task(_catch_errors(answer(messages))) for messages in conversations]
         for task in tasks:
             if isinstance(found := task.result(), TeacherError | BudgetError):
                 raise found
@@ -83,27 +85,33 @@ class ChatPredictor(BasePredictor):
     async def _answer(self, model: ChatModel, messages: Chat, schema: Schema | None) -> Prediction:
         for attempt in range(1, LOST_ATTEMPTS + 1):
             call = await self._reserve(messages, schema)
-            ending = Settlement(call or 0, "lost")
+            settlement = Settlement(call or 0, "lost")
             try:
                 reply = await model.ask(messages, schema)
-                usage = usage_with_cost(self._settings, reply, 0.0) if self._priced else reply.usage
-                ending = Settlement(call or 0, "paid", usage)
-            except Lost as error:
+                usage = usage_with_cost(self._settings, reply, 0.0) if self._has_price else reply.usage
+                settlement = Settlement(call or 0, "paid", usage)
+            except RequestLost as error:
                 if attempt == LOST_ATTEMPTS:
-                    raise TeacherError(f"{model.where} did not answer {attempt} times ({error}); try again") from None
+                    raise TeacherError(
+                        f"{model.where} did not answer {attempt} times ({error}); try again later or raise timeout_s"
+                    ) from None
                 continue
             except TeacherError:
-                ending = Settlement(call or 0, "unsent")
+                settlement = Settlement(call or 0, "unsent")
                 raise
             finally:
                 if self._ledger is not None:
-                    await asyncio.to_thread(self._ledger.record, [ending], [], self._budget)
-            return self._prediction(reply, ending)
+                    await asyncio.to_thread(self._ledger.record, [settlement], [], self._budget)
+            return self._prediction(reply, settlement)
         raise AssertionError("unreachable")
 
     @property
-    def _priced(self) -> bool:
-        """Whether a price is known; without a ledger it need not be."""
+    def _has_price(self) -> bool:
+        """Whether the model's price is known. With a ledger it must be.
+
+        Raises:
+            TeacherError: there is a ledger, but the price is not known.
+        """
         try:
             prices.at_most(self._settings, 1)
         except TeacherError:
@@ -119,20 +127,22 @@ class ChatPredictor(BasePredictor):
         call = Call(STEP, self._settings.model, at_most)
         (number,) = await asyncio.to_thread(self._ledger.record, [], [call], self._budget)
         if number is None:
-            raise BudgetError(f"the next request could exceed the budget of ${self._budget:g}; raise it to go on")
+            raise BudgetError(
+                f"the next request could exceed the budget of ${self._budget:g}; raise the budget to continue"
+            )
         return number
 
-    def _prediction(self, reply: Reply, ending: Settlement) -> Prediction:
+    def _prediction(self, reply: Reply, settlement: Settlement) -> Prediction:
         label = parse(self._task, reply.text)
         confidence = math.nan if reply.logprob is None else math.exp(min(0.0, reply.logprob))
         scores = {label: confidence} if label is not None and reply.logprob is not None else {}
-        return Prediction(label, confidence, scores, self.name, ending.usage)
+        return Prediction(label, confidence, scores, self.name, settlement.usage)
 
 
-async def _named(work: Any) -> Prediction | TeacherError | BudgetError:
-    """Our own errors as results, so that one of them does not arrive as an exception group."""
+async def _catch_errors(prediction: Any) -> Prediction | TeacherError | BudgetError:
+    """Await a prediction and return its error as a result, so that callers do not get an exception group."""
     try:
-        found: Prediction = await work
+        found: Prediction = await prediction
     except (TeacherError, BudgetError) as error:
         return error
     return found

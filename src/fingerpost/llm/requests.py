@@ -1,4 +1,4 @@
-"""What a step asks a language model for, and how far a run of requests is."""
+"""The requests of a step, the progress of a run of requests, and the errors that end a run."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from fingerpost.llm.completion import Chat, Reply, Schema
 from fingerpost.store.ledger import WriterReply
 from fingerpost.task.settings import Task, TeacherSettings
 
-UNUSABLE_LIMIT = 10  # after so many replies without a usable one, the run ends
-BYTES_PER_TOKEN = 4.0  # of English; for the estimate only, the budget assumes a token per byte
+UNUSABLE_LIMIT = 10  # the run ends if none of this many first replies is usable
+BYTES_PER_TOKEN = 4.0  # of English; only for cost estimates, the budget assumes one token per byte
 
 J = TypeVar("J", contravariant=True)
 
 Key: TypeAlias = list[Any]
-"""Identifies a job, as JSON: also when its reply comes back from a batch, days later."""
+"""A JSON list that identifies a job. It is stored with a batch, whose replies may arrive days later."""
 
 
 class RequestSpec(Protocol[J]):
-    """The requests of one step, and what is stored of a reply.
+    """Builds the requests of one step, and turns replies into records to store.
 
     Attributes:
         step: the step's name in the ledger.
-        expected: what a usable reply does, for messages ("names a label").
-        retry: how to ask again once the model is fixed, for messages.
+        expected: the property of a usable reply, as a verb phrase for messages, such as "names a label".
+        retry: how to run the step again once the model is fixed, for messages.
         temperature: sampling temperature of the requests.
     """
 
@@ -49,7 +49,7 @@ class RequestSpec(Protocol[J]):
     def temperature(self) -> float: ...
 
     def request(self, job: J) -> tuple[Chat, Schema]:
-        """The chat messages, and the JSON schema of the reply."""
+        """The chat messages of a job, and the JSON schema of the reply."""
         ...
 
     def key(self, job: J) -> Key:
@@ -57,19 +57,22 @@ class RequestSpec(Protocol[J]):
         ...
 
     def keep(self, key: Key, reply: Reply) -> tuple[Verdict | WriterReply | None, bool]:
-        """What is stored of a reply, and whether the reply was usable."""
+        """The record to store for a reply, if any, and whether the reply is usable."""
         ...
 
 
 @dataclass(slots=True)
 class RunProgress:
-    """How far a run of requests is, and its result when it has ended.
+    """The progress of a run of requests, and its result once it has ended.
 
     Attributes:
-        total, done: requests planned and answered; `usable` and `unusable` replies add up to `done`.
-        cost_usd: US dollars of this run.
-        stopped: why the run ended early.
-        example: the first unusable reply.
+        total, done: requests planned and answered.
+        usable, unusable: replies by whether they are usable; they add up to `done`.
+        cost_usd: cost of this run in US dollars.
+        prompt_tokens, cached_tokens: prompt tokens, and those of them that were cached.
+        started: time of the start, by the monotonic clock, in seconds.
+        stopped: why the run ended early, or an empty string.
+        example: the first unusable reply, shortened.
     """
 
     total: int
@@ -85,11 +88,11 @@ class RunProgress:
 
     @property
     def rate(self) -> float:
-        """Answers per second so far."""
+        """Replies per second so far."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
     def count(self, reply: Reply, usage: Usage, usable: bool) -> None:
-        """Add a reply."""
+        """Count a reply."""
         self.done += 1
         self.usable += usable
         self.unusable += not usable
@@ -100,26 +103,27 @@ class RunProgress:
             self.example = shorten(reply.text or reply.refusal or "", 80)
 
     def report(self, step: str) -> Progress:
-        """What a progress callback gets; `data` is this object."""
+        """The progress as a callback receives it; `data` is this object."""
         return Progress(step, done=self.done, total=self.total, cost_usd=self.cost_usd, data=self)
 
 
 def teacher_of(task: Task) -> TeacherSettings:
-    """The task's teacher.
+    """The settings of the task's teacher.
 
     Raises:
-        TaskError: the task has none.
+        TaskError: the task has no teacher.
     """
     if task.teacher is None:
-        raise TaskError('the task has no teacher: add to task.toml a table [teacher] with a line model = "..."')
+        raise TaskError('the task has no teacher; add a table [teacher] with a line model = "..." to task.toml')
     return task.teacher
 
 
 @contextmanager
 def teacher_endpoint(teacher: TeacherSettings, folder: Path) -> Iterator[TeacherSettings]:
-    """Settings with an address that can be asked: a GGUF file is served for as long as the context lasts.
+    """Teacher settings with a reachable endpoint. A GGUF file is served while the context is open.
 
     Raises:
+        MissingExtra: the model is a GGUF file, and the extra `local-teacher` is not installed.
         TeacherError: the model cannot be started.
     """
     if not teacher.gguf or teacher.recorded:
@@ -130,7 +134,7 @@ def teacher_endpoint(teacher: TeacherSettings, folder: Path) -> Iterator[Teacher
 
 
 def all_unusable(spec: RequestSpec[Any], progress: RunProgress) -> TeacherError:
-    """The error for a model of whose replies none is usable."""
+    """The error for a run without a single usable reply."""
     return TeacherError(
         f"none of the teacher's {progress.done} replies {spec.expected} (the first: '{progress.example}'); "
         f"check model, base_url and prompt, {spec.retry}"
@@ -138,8 +142,8 @@ def all_unusable(spec: RequestSpec[Any], progress: RunProgress) -> TeacherError:
 
 
 def out_of_budget(at_most_usd: float, budget_usd: float | None) -> BudgetError:
-    """The error for a budget that has no room for a single request."""
+    """The error for a budget without room for a single request."""
     return BudgetError(
-        f"nothing was asked: a request can cost up to ${at_most_usd:.4f}, and less than that is left of the budget of "
-        f"${budget_usd:g} for this project; see 'fingerpost status', raise --budget"
+        f"no request was sent: a request can cost up to ${at_most_usd:.4f}, which exceeds the rest of the project's budget "
+        f"of ${budget_usd:g}; see 'fingerpost status', raise --budget"
     )

@@ -1,4 +1,4 @@
-"""The cascade: the student answers where it is sure, the teacher answers the rest."""
+"""The cascade: the student answers confident requests, the teacher answers the rest."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from fingerpost.core.types import Message, Prediction, Predictor, Usage
 
 
 def asks_teacher(confidence: float, cutoff: float | None) -> bool:
-    """Whether a student's calibrated confidence is below the cut-off; without a cut-off, never."""
+    """Whether a student's calibrated confidence is below the cut-off. Without a cut-off it never is."""
     return cutoff is not None and confidence < cutoff
 
 
 class Cascade(BasePredictor):
-    """A student, and a teacher for what the student is unsure of. `by` of a prediction says which of them answered.
+    """A student that forwards requests with low confidence to a teacher.
 
-    Where the teacher gives no label or fails, the student's answer stands, as it does when this is served.
+    `Prediction.by` names the model that answered. If the teacher fails or gives no label, the student's prediction is
+    used. The server behaves the same way.
 
     Args:
-        cutoff: below this confidence the teacher is asked; `math.inf` asks it always.
+        cutoff: requests with a lower confidence are forwarded; `math.inf` forwards all of them.
+        name: the cascade's name in reports; default is the names of both models.
     """
 
     def __init__(self, student: Predictor, teacher: Predictor, cutoff: float, name: str | None = None) -> None:
@@ -30,15 +32,15 @@ class Cascade(BasePredictor):
         self.labels, self.manifest = student.labels, student.manifest
 
     def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
-        """One prediction for each conversation, in order. Cost and latency are those of both models together."""
+        """One prediction for each conversation, in order. Cost and latency are the sums over both models that were called."""
         predictions = list(self.student.predict(conversations))
-        unsure = [row for row, found in enumerate(predictions) if asks_teacher(found.confidence, self.cutoff)]
+        unsure = [row for row, guess in enumerate(predictions) if asks_teacher(guess.confidence, self.cutoff)]
         try:
             answers = self.teacher.predict([conversations[row] for row in unsure]) if unsure else []
         except TeacherError:
             return predictions
         for row, answer in zip(unsure, answers, strict=True):
-            usage = _both(predictions[row].usage, answer.usage)
+            usage = _total_usage(predictions[row].usage, answer.usage)
             if answer.label in self.labels:
                 predictions[row] = replace(answer, by=self.teacher.name, usage=usage)
             else:
@@ -51,7 +53,9 @@ class Cascade(BasePredictor):
         self.teacher.close()
 
 
-def _both(student: Usage, teacher: Usage) -> Usage:
+def _total_usage(student: Usage, teacher: Usage) -> Usage:
+    """The teacher's usage with the cost and latency of both models; unknown where the teacher's is unknown."""
+
     def total(first: float | None, second: float | None) -> float | None:
         return None if second is None else (first or 0.0) + second
 

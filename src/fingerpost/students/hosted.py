@@ -1,7 +1,7 @@
-"""The hosted student: a fine-tuning job at any provider that speaks OpenAI's API, and its `ft:` model as a predictor.
+"""The hosted student: a model fine-tuned by a provider with an OpenAI-compatible API, and its predictor.
 
-The state of a job is kept in a file beside the model's folder, so that a run that was cut off resumes with the uploaded
-files and the created job, and never pays for a second one.
+The state of a fine-tuning job is stored in a file next to the model's folder. An interrupted run resumes with the files
+that it uploaded and the job that it created, and never creates a second, paid job.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ CONCURRENCY = 8
 MAX_WAIT_S = 20.0
 REPLY_TOKENS = 64
 JOB_ENDED = ("succeeded", "failed", "cancelled")
-TRUST = "FINGERPOST_TRUST"  # hosts that may get a key, separated by commas
+TRUST_VARIABLE = "FINGERPOST_TRUST"  # environment variable: comma-separated hosts that may receive an API key
 
 
 def training_lines(task: Task, examples: Sequence[Example]) -> list[str]:
-    """Chat JSONL, a line per example: system, the conversation, the reply with its most probable label."""
+    """Chat JSONL, one line per example: system prompt, conversation, and the reply with the most probable label."""
     return [training_line(task, example.messages, example.label) for example in examples]
 
 
@@ -63,12 +63,23 @@ def fit(
     data_fingerprint: str = "",
     on_progress: ProgressCallback = no_progress,
 ) -> Manifest:
-    """Upload the data, create a job, wait until it ends, and write a model folder that names the `ft:` model.
+    """Upload the data, create a fine-tuning job, wait for it, and write a model folder that refers to the hosted model.
+
+    Args:
+        examples, dev: training and validation rows.
+        folder: the model folder to write.
+        model: the provider's base model.
+        suffix: part of the fine-tuned model's name.
+        base_url: address of the provider; default is OpenAI.
+        key_env: environment variable of the API key.
+        epochs: training epochs; default is the provider's choice.
+        labels_from, data_fingerprint: stored in the manifest.
+        on_progress: receives a message for each stage and each event of the job.
 
     Raises:
-        InputError: there is no API key.
+        InputError: there is no API key, or the folder exists and is not a model folder.
         ModelError: the job failed or was cancelled.
-        TeacherError: the provider cannot be reached, or refuses; run it again to resume.
+        TeacherError: the provider cannot be reached or refuses a request; run the command again to resume.
     """
     require_free(folder)
     client = client_of(base_url, key_env)
@@ -78,11 +89,11 @@ def fit(
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     state = _JobState(folder.with_name(f".{folder.name}-{key}.json"))
-    with locked(state.file.with_suffix(".lock"), f"another run is training {folder}; wait for it"):
+    with locked(state.file.with_suffix(".lock"), f"another run is training {folder}; let it finish first"):
         job = _finished_job(client, state, files, model, suffix, epochs, key_env, on_progress)
-    with writing(folder) as fresh:
+    with writing(folder) as staging:
         ids = sorted({example.id for example in (*examples, *dev)})
-        (fresh / TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
+        (staging / TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
         hosted = {"model": job.fine_tuned_model, "base_url": str(client.base_url), "key_env": key_env, "job": job.id}
         manifest = manifest_of(
             "hosted", folder.name, task,
@@ -95,17 +106,17 @@ def fit(
             training={"train_rows": len(examples), "dev_rows": len(dev), "tokens": job.trained_tokens or 0},
             versions={"openai": version("openai")},
         )  # fmt: skip
-        manifest = write_manifest(fresh, manifest)
-    state.forget()
+        manifest = write_manifest(staging, manifest)
+    state.delete()
     return manifest
 
 
 class HostedStudent(ChatPredictor):
-    """A fine-tuned model at a provider, asked with the system prompt that it was trained with.
+    """Predicts with a fine-tuned model at a provider, using the system prompt that it was trained with.
 
     Raises:
         InputError: on construction, if there is no API key.
-        ModelError: the folder names an address that the user has not.
+        ModelError: on construction, if the folder names a host that the user does not trust.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -126,16 +137,16 @@ class HostedStudent(ChatPredictor):
         super().__init__(folder.name, manifest, task_of(manifest), settings, folder, request)
 
 
-def load(folder: Path, manifest: Manifest, threads: int = 1) -> HostedStudent:  # noqa: ARG001 - nothing is computed here
-    """Open a checked model folder."""
+def load(folder: Path, manifest: Manifest, threads: int = 1) -> HostedStudent:  # noqa: ARG001 - the provider computes
+    """Load a model folder whose manifest and hashes were checked by `read_manifest`."""
     return HostedStudent(folder, manifest)
 
 
 def client_of(base_url: str | None, key_env: str) -> openai.OpenAI:
-    """The provider's client; a server on this machine needs no key.
+    """A client for the provider. A local server needs no API key.
 
     Raises:
-        InputError: the key's environment variable is not set.
+        InputError: the environment variable of the API key is not set.
     """
     _require_key(base_url, key_env)
     return openai.OpenAI(api_key=os.environ.get(key_env) or "none", base_url=base_url, max_retries=3)
@@ -143,20 +154,24 @@ def client_of(base_url: str | None, key_env: str) -> openai.OpenAI:
 
 def _require_key(base_url: str | None, key_env: str) -> None:
     if not os.environ.get(key_env) and not is_loopback(base_url):
-        raise InputError(f"there is no API key: set the environment variable {key_env}, or name another with --key-env")
+        raise InputError(
+            f"there is no API key: set the environment variable {key_env}, or name another one with --key-env"
+        )
 
 
 def _require_trust(folder: Path, base_url: str) -> None:
-    """The address in a model folder gets the user's key, so it must be one that the user has named.
+    """Check that the user trusts the host named in a model folder, because it receives the user's API key.
 
     Raises:
-        ModelError: it is neither OpenAI's, nor that of $OPENAI_BASE_URL, nor in $FINGERPOST_TRUST.
+        ModelError: the host is not local, not OpenAI's, not that of $OPENAI_BASE_URL, and not in $FINGERPOST_TRUST.
     """
     host = urlsplit(base_url).hostname
     named = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).hostname
-    trusted = {"api.openai.com", named, *os.environ.get(TRUST, "").split(",")}
+    trusted = {"api.openai.com", named, *os.environ.get(TRUST_VARIABLE, "").split(",")}
     if not is_loopback(base_url) and host not in trusted:
-        raise ModelError(f"{folder} answers at {host}, which would get your key; if you trust it, set {TRUST}={host}")
+        raise ModelError(
+            f"{folder} sends requests and your API key to {host}; if you trust this host, set {TRUST_VARIABLE}={host}"
+        )
 
 
 def _finished_job(
@@ -169,46 +184,53 @@ def _finished_job(
     key_env: str,
     on_progress: ProgressCallback,
 ) -> Any:
-    """The job, succeeded: a new one, or the one that an earlier run began."""
+    """Run a fine-tuning job, or resume the one of an earlier run, and return it once it has succeeded.
+
+    Raises:
+        ModelError: the job failed or was cancelled.
+        TeacherError: the provider cannot be reached or refuses a request.
+    """
     try:
         for name, lines in files.items():
             if lines and name not in state.values:
                 on_progress(Progress(STEP, f"uploading {len(lines):,} rows"))
                 upload = client.files.create(file=(f"{name}.jsonl", "".join(lines).encode()), purpose="fine-tune")
-                state.put(name, upload.id)
-        job = _job(client, state, model, suffix, epochs)
+                state.set(name, upload.id)
+        job = _create_or_resume(client, state, model, suffix, epochs)
         on_progress(Progress(STEP, f"job {job.id} at {client.base_url}"))
-        job = _wait(client, job.id, on_progress)
+        job = _wait_for_job(client, job.id, on_progress)
     except openai.OpenAIError as error:
-        then = "run the command again: it resumes the same job"
-        raise teacher_error(error, client.base_url, key_env, then) from None
+        advice = "run the command again: it resumes the same job"
+        raise teacher_error(error, client.base_url, key_env, advice) from None
     if job.status != "succeeded" or not job.fine_tuned_model:
-        state.forget()
-        why = job.error.message if job.error and job.error.message else "no reason was given"
-        raise ModelError(f"the job {job.id} {job.status}: {why}; fix that, and run the command again")
+        state.delete()
+        reason = job.error.message if job.error and job.error.message else "no reason was given"
+        raise ModelError(f"the job {job.id} {job.status}: {reason}; fix that, and run the command again")
     return job
 
 
 class _JobState:
-    """The state of a job, in a file. Other data, or another model, have another file."""
+    """The state of a job, stored in a file. The file's name depends on the data and the base model."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.values: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
-    def put(self, name: str, value: str) -> None:
+    def set(self, name: str, value: str) -> None:
         self.values[name] = value
         part = self.file.with_suffix(".part")
         part.write_text(json.dumps(self.values), encoding="utf-8")
         part.replace(self.file)
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         for file in (self.file, self.file.with_suffix(".lock")):
             file.unlink(missing_ok=True)
 
 
-def _job(client: openai.OpenAI, state: _JobState, model: str, suffix: str | None, epochs: int | None) -> Any:
-    """The job of these files: the known one, one that was created just before a crash, or a new one."""
+def _create_or_resume(
+    client: openai.OpenAI, state: _JobState, model: str, suffix: str | None, epochs: int | None
+) -> Any:
+    """The job for the uploaded files: the stored one, one created just before an interruption, or a new one."""
     if "job" in state.values:
         return client.fine_tuning.jobs.retrieve(state.values["job"])
     job: Any = None
@@ -216,26 +238,26 @@ def _job(client: openai.OpenAI, state: _JobState, model: str, suffix: str | None
         training_file = state.values["training_file"]
         job = next((found for found in client.fine_tuning.jobs.list() if found.training_file == training_file), None)
     if job is None:
-        state.put("creating", "1")
-        more: dict[str, Any] = {}
+        state.set("creating", "1")
+        options: dict[str, Any] = {}
         if "validation_file" in state.values:
-            more["validation_file"] = state.values["validation_file"]
+            options["validation_file"] = state.values["validation_file"]
         if suffix:
-            more["suffix"] = suffix
+            options["suffix"] = suffix
         if epochs:
-            more["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
-        # A creation that is sent twice is paid twice: if it is not known to have arrived, look it up first.
+            options["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
+        # No retries: a second attempt could create, and charge for, a second job. The next run searches for it instead.
         once = client.with_options(max_retries=0)
-        job = once.fine_tuning.jobs.create(model=model, training_file=state.values["training_file"], **more)
-    state.put("job", job.id)
+        job = once.fine_tuning.jobs.create(model=model, training_file=state.values["training_file"], **options)
+    state.set("job", job.id)
     return job
 
 
-def _wait(client: openai.OpenAI, job_id: str, on_progress: ProgressCallback) -> Any:
-    """The job, when it has ended; its events are reported as they come."""
+def _wait_for_job(client: openai.OpenAI, job_id: str, on_progress: ProgressCallback) -> Any:
+    """Wait until a job has ended, reporting its events; returns the job."""
     reported: set[str] = set()
 
-    def look() -> Any:
+    def retrieve() -> Any:
         job = client.fine_tuning.jobs.retrieve(job_id)
         for event in reversed(client.fine_tuning.jobs.list_events(job_id, limit=50).data):
             if event.id not in reported:
@@ -243,4 +265,4 @@ def _wait(client: openai.OpenAI, job_id: str, on_progress: ProgressCallback) -> 
                 on_progress(Progress(STEP, event.message))
         return job
 
-    return poll(look, lambda job: job.status in JOB_ENDED, MAX_WAIT_S)
+    return poll(retrieve, lambda job: job.status in JOB_ENDED, MAX_WAIT_S)

@@ -1,4 +1,4 @@
-"""Trains a student into a model folder: the one path that files, projects and fine-tuning jobs take."""
+"""Trains a student and writes its model folder. Files, projects and fine-tuning jobs all use this module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained student's folder and manifest. `unreviewed` is the one trained without reviews, to compare with."""
+    """A trained student.
+
+    Attributes:
+        folder: its model folder.
+        manifest: the content of its manifest.
+        unreviewed: a student trained without human reviews, for comparison.
+    """
 
     folder: Path
     manifest: Manifest
@@ -28,16 +34,19 @@ class Trained:
 
 
 def train(data: TrainingSet, folder: Path, *, on_progress: ProgressCallback = no_progress, **options: Any) -> Manifest:
-    """Train the sentence-encoder student into a folder; options as of `students.encoder.train.fit`.
+    """Train the sentence-encoder student and write its model folder.
+
+    Args:
+        options: passed to `fingerpost.students.encoder.train.fit`.
 
     Raises:
         MissingExtra: the extra `train` is not installed.
-        InputError: there is too little to learn from.
-        ModelError: the encoder cannot be loaded, or the folder is something else.
+        InputError: there are fewer than two labels or no dev rows.
+        ModelError: the encoder cannot be loaded.
     """
     require_training("training")
     if data.changed:
-        message = f"consensus: it changed {data.changed:,} of the teacher's {data.teacher_labels:,} training labels"
+        message = f"the consensus changed {data.changed:,} of the teacher's {data.teacher_labels:,} training labels"
         on_progress(Progress("train", message))
     facts = {
         "labels_from": data.labels_from,
@@ -61,16 +70,19 @@ def train_texts(
     on_progress: ProgressCallback = no_progress,
     **options: Any,
 ) -> EncoderStudent:
-    """Train a student on texts with labels, and load it. A tenth of the texts is held out to decide and calibrate on.
+    """Train a student on texts with labels, and load it.
+
+    A tenth of the texts is held out to choose between models and calibrate.
 
         student = fingerpost.train(texts, labels, folder="models/tickets")
         student.predict(["where is my parcel?"])[0].label
 
     Args:
         texts, labels: sequences, arrays, or columns of a pandas or polars frame, of the same length.
-        folder: the model folder; without it the model lives as long as the student, or until `student.save(folder)`.
-        name: the student's name where there is no folder.
-        options: as of `fingerpost.students.encoder.train.fit`, such as `encoder`, `epochs`, `history` and `seed`.
+        folder: the model folder. Without it, the model is temporary: it is deleted with the student object, unless it
+            is saved with `student.save(folder)`.
+        name: the student's name if there is no folder.
+        options: passed to `fingerpost.students.encoder.train.fit`, such as `encoder`, `epochs`, `history` and `seed`.
 
     Raises:
         MissingExtra: the extra `train` is not installed.

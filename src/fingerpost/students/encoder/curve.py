@@ -1,4 +1,4 @@
-"""The learning curve: what a linear head on the frozen encoder reaches with fewer examples."""
+"""The learning curve: predictions of a linear head on the frozen encoder, trained on fewer examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fingerpost.students.encoder.network import Encoder, repeatable
 from fingerpost.students.encoder.train import MAX_TOKENS, rows_of
 from fingerpost.task.settings import Task
 
-SMALLEST = 25
+FIRST_SIZE = 25
 
 
 def learning_curve(
@@ -23,7 +23,18 @@ def learning_curve(
     task: Task,
     vectors: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> list[tuple[int, NDArray[np.int64]]]:
-    """For 25, 50, 100, ... and all examples, drawn at random: their number, and the label indices for `test`."""
+    """Train linear heads on 25, 50, 100, ... and all examples, drawn at random.
+
+    Args:
+        test: conversations to predict.
+        vectors: known embeddings of the examples by id, each of shape (width,).
+
+    Returns:
+        For each head the number of its examples and its predicted label indices, shape (test,).
+
+    Raises:
+        ModelError: the encoder cannot be loaded.
+    """
     history, seed = task.student.history, task.student.seed
     with repeatable(seed):
         base = Encoder(task.student.encoder, MAX_TOKENS)
@@ -31,7 +42,7 @@ def learning_curve(
         embedded = base.embed([encoder_input(messages, history) for messages in test])
         order = np.random.default_rng(seed).permutation(len(examples))
         sizes = []
-        size = SMALLEST
+        size = FIRST_SIZE
         while size < len(examples):
             sizes.append(size)
             size *= 2
