@@ -82,6 +82,7 @@ def _run(
 
     from fingerpost.generation.generate import generate as run_step
     from fingerpost.generation.requests import STEP
+    from fingerpost.generation.rounds import Round
 
     out = console()
     with Bar(
@@ -91,7 +92,7 @@ def _run(
         line = bar.add_task("planning", total=None)
 
         def show(progress: Progress) -> None:
-            if progress.data is not None:  # a round
+            if isinstance(progress.data, Round):
                 out.print(progress.message)
             elif progress.message:
                 show_step(progress.message)
