@@ -130,29 +130,3 @@ def test_the_committed_sum_never_exceeds_the_budget(
                 settled = Settlement(call, outcome, Usage(cost_usd=at_most * share))  # type: ignore[arg-type]
                 store.ledger.book([settled, settled], [], 1.0)  # settling twice changes nothing
                 assert store.ledger.account().committed_usd <= 1.0 + 1e-9
-
-
-def test_what_the_server_keeps_is_bounded_and_forgotten(tmp_path: Path) -> None:
-    from fingerpost.store.server import JOBS, ServerStore, new_id
-
-    served = ServerStore(tmp_path / "served.db")
-
-    def job() -> dict[str, object] | None:
-        record = {"id": new_id("ftjob-"), "created_at": 1, "status": "queued", "request": {}, "paused": False, "attempts": 0,
-                  "announced": False}  # fmt: skip
-        return served.add_job(record, most_waiting=2)
-
-    first = job()
-    assert first is not None
-    assert job() is not None
-    assert job() is None
-    assert served.change(JOBS, str(first["id"]), ("running",), status="succeeded") is None
-    assert served.change(JOBS, str(first["id"]), ("queued",), status="cancelled") is not None
-    assert job() is not None
-    row = {"request_id": "r", "key": None, "model": "m", "messages": [["user", "x"]], "label": "a", "by": "student", "latency_s": 0.1,
-           "teacher": None}  # fmt: skip
-    served.log([{**row, "at": at, "confidence": at / 10} for at in (3, 1, 2)])
-    assert [each["at"] for each in served.logged()] == [1, 2, 3]
-    assert served.forget(before=2) == 1
-    assert [each["at"] for each in served.logged()] == [2, 3]
-    served.close()

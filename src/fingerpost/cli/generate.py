@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.console import console, price_agreed, show_step
+from fingerpost.cli.console import confirm_price, console, show_message
 from fingerpost.cli.options import Budget, Folder, Yes
-from fingerpost.cli.train import STUDENT
-from fingerpost.project import Project
+from fingerpost.project import STUDENT, Project
 
 if TYPE_CHECKING:
     from fingerpost.core.types import Progress
@@ -63,7 +62,7 @@ def generate(
             cost = estimate(project.task, missing, batch=batch)
             writers = ", ".join(writer.model for writer in writers_of(project.task))
             print(f"about {cost.calls:,} requests to {writers} for questions, and one per question for its label")
-            price_agreed(project.task, cost.about_usd, cost.at_most_usd, budget, yes)
+            confirm_price(project.task, cost.about_usd, cost.at_most_usd, budget, yes)
         result = _run(project, store, wanted, examples, seed, budget, batch)
     _show_result(result, budget)
 
@@ -94,9 +93,9 @@ def _run(
         def show(progress: Progress) -> None:
             if isinstance(progress.data, Round):
                 out.print(progress.message)
-            elif progress.message:
-                show_step(progress.message)
-            else:
+                return
+            show_message(progress)
+            if progress.total is not None:
                 activity = "writing" if progress.step == STEP else "labelling"
                 bar.update(line, description=activity, total=progress.total, completed=progress.done)
 

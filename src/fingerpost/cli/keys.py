@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.options import SERVED, Folder
+from fingerpost.cli.options import Folder
 from fingerpost.cli.serve import Data
+from fingerpost.project import SERVED
 
 if TYPE_CHECKING:
     from fingerpost.store.server import ServerStore
@@ -39,8 +40,8 @@ def list_(folder: Path = Folder, data: Path | None = Data) -> None:
 
     rows = _keys_of(folder, data).all_keys()
     for row in rows:
-        made = datetime.fromtimestamp(row["created_at"]).strftime("%Y-%m-%d")
-        print(f"{row['name']}\t{row['hint']}\tmade {made}{chr(9) + 'revoked' if row['revoked_at'] else ''}")
+        made = datetime.fromtimestamp(row.created_at).strftime("%Y-%m-%d")
+        print(f"{row.name}\t{row.hint}\tmade {made}{chr(9) + 'revoked' if row.revoked_at else ''}")
     if not rows:
         print("no keys yet; 'fingerpost keys add NAME' makes one")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.options import SERVED, Folder
+from fingerpost.cli.options import Folder
+from fingerpost.project import SERVED
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from fingerpost.server.app import Server
-    from fingerpost.server.inference.registry import Served
+    from fingerpost.server.inference.registry import ServedModel
     from fingerpost.server.settings import Settings
     from fingerpost.task.settings import Task, TeacherSettings
 
@@ -67,7 +67,7 @@ def serve(
     """Serve students behind OpenAI's endpoints: chat, files, fine-tuning jobs, batches."""
     from fingerpost.core.errors import InputError, MissingExtra
 
-    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "scipy"):
+    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "cachetools", "scipy"):
         if find_spec(module) is None:
             raise MissingExtra("serve", "the server")
     from contextlib import ExitStack
@@ -97,13 +97,13 @@ def serve(
             encoder=encoder,
             keys_required=require_keys or not loopback,
             allowed_hosts=(*LOOPBACK, host),
-            keep_requests=log_requests,
+            log_requests=log_requests,
             keep_days=keep_days,
             redact=_function(redact) if redact else None,
             threads=threads,
             training_threads=training_threads or max(1, (os.cpu_count() or 2) - 1),
-            most_jobs=max_jobs,
-            most_upload=max_upload * 1_000_000,
+            max_jobs=max_jobs,
+            max_upload=max_upload * 1_000_000,
             requests_per_minute=requests_per_minute,
             webhook=webhook,
             webhook_secret=os.environ.get(SECRET),
@@ -125,7 +125,7 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
     taken = f"another server uses {settings.folder}; stop it, or give this one a folder with --data"
     with locked(settings.folder / "lock", taken):
         server = Server(settings)
-        if settings.keys_required and not any(row["revoked_at"] is None for row in server.store.all_keys()):
+        if settings.keys_required and not any(row.revoked_at is None for row in server.store.all_keys()):
             raise InputError(
                 f"there is no key yet, and {host} can be reached by others; make one with 'fingerpost keys add NAME --data "
                 f"{settings.folder}'"
@@ -154,30 +154,22 @@ def _tell(server: Server, host: str, port: int) -> None:
     settings = server.settings
     at = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     print(f"OPENAI_BASE_URL={at}")
-    for each in server.models.named:
+    for each in server.models.folder_models:
         print(f"  {each.name}: {each.folder}, {len(each.task.labels)} labels{_cutoff(each, settings)}")
-    if not server.models.named:
+    if not server.models.folder_models:
         print("  no model yet: upload a file and create a fine-tuning job, as you would at OpenAI")
-    print(f"  files, jobs and {'log' if settings.keep_requests else 'no log'}: {settings.folder}")
+    print(f"  files, jobs and {'log' if settings.log_requests else 'no log'}: {settings.folder}")
     print(f"  keys: {'required' if settings.keys_required else 'not needed on this machine'}", flush=True)
 
 
-def _cutoff(served: Served, settings: Settings) -> str:
+def _cutoff(served: ServedModel, settings: Settings) -> str:
+    """What goes to the teacher, for the line of a served model."""
+    from fingerpost.evaluation.thresholds import describe_cutoff
+
     if served.cutoff is None or settings.teacher is None:
         return ""
-    teacher, found, against = settings.teacher.model, served.choice.found, served.choice.against
     target = settings.agreement if settings.accuracy is None else settings.accuracy
-    if served.cutoff == math.inf:
-        return (
-            f"; {served.choice.rows:,} dev rows do not show {target:.1%} agreement with {against} on any part: "
-            f"everything goes to {teacher} (more dev rows help, or a lower target)"
-        )
-    if found is None:
-        return f"; below {served.cutoff:.3f} goes to {teacher}"
-    return (
-        f"; below {served.cutoff:.3f} goes to {teacher}: on dev {1 - found.coverage:.0%} of {found.of}; the others match "
-        f"{against} on {found.right} of {found.n}, at least {found.at_least:.1%} with 95 % confidence"
-    )
+    return "; " + describe_cutoff(served.choice, settings.teacher.model, target)
 
 
 def _task(folder: Path) -> Task | None:

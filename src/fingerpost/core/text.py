@@ -88,3 +88,8 @@ def shorten(text: str, width: int = 60) -> str:
     """The text on one line, shortened to `width` characters."""
     line = _SPACE.sub(" ", text).strip()
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def replace_surrogates(text: str) -> str:
+    """The text with a question mark for each lone surrogate, which JSON may hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()

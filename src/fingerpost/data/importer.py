@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fingerpost.core.text import question_id
-from fingerpost.core.types import Message, Question, Usage, Verdict
+from fingerpost.core.types import Question, Usage, Verdict
 from fingerpost.data.rows import Columns, Item, Rejected, read_items
 from fingerpost.data.splits import FIRST, New, place
 from fingerpost.store.project import Store
-from fingerpost.store.server import Record
+from fingerpost.store.server_rows import RequestLogEntry
 from fingerpost.task.replies import resolve
 from fingerpost.task.settings import Task
 
@@ -60,39 +60,39 @@ def import_file(store: Store, task: Task, path: Path, columns: Columns = Columns
     return result
 
 
-def import_log(store: Store, task: Task, logged: Sequence[Record], source: str, limit: int | None = None) -> Imported:
-    """Bring what a server was asked into the project, in the order given; the teacher's answers come as verdicts.
+def import_log(
+    store: Store, task: Task, entries: Sequence[RequestLogEntry], source: str, limit: int | None = None
+) -> Imported:
+    """Import a server's request log in the given order. The teacher's replies become verdicts.
 
-    What was asked of models of other tasks, whose answers are no labels of this one, is left out.
-    With `limit`, so many new questions at most, all of them for training: a choice of the unsure ones is no fair test.
+    Requests to models of other tasks, whose labels this task does not have, are left out. `limit` is the largest number
+    of new questions; with it, all of them go to the training split, because a selection of uncertain requests is no
+    fair test.
     """
-    logged = [row for row in logged if resolve(task, row["label"]) is not None]
-    result = Imported(rows=len(logged))
+    entries = [entry for entry in entries if resolve(task, entry.label) is not None]
+    result = Imported(rows=len(entries))
     stored = store.questions()
     known = {question.id for question in stored}
     new: dict[str, New] = {}
     verdicts: list[Verdict] = []
-    for row in logged:
-        messages = tuple(Message(role, content) for role, content in row["messages"])
-        key = question_id(messages)
+    for entry in entries:
+        key = question_id(entry.messages)
         if key not in known and key not in new:
             if limit is not None and len(new) >= limit:
                 continue
-            new[key] = New(key, messages, source, None if limit is None else "train")
-        if (said := row["teacher"]) is not None:
-            label, usage = resolve(task, said["label"]), Usage(*said["usage"])
-            at = datetime.fromtimestamp(row["at"], UTC)
+            new[key] = New(key, entry.messages, source, None if limit is None else "train")
+        if (reply := entry.teacher) is not None:
             verdicts.append(
                 Verdict(
                     key,
                     "teacher",
-                    said["model"],
-                    label,
+                    reply.model,
+                    resolve(task, reply.label),
                     LOG,
-                    raw=said["raw"],
-                    logprob=said["logprob"],
-                    usage=usage,
-                    at=at,
+                    raw=reply.raw,
+                    logprob=reply.logprob,
+                    usage=reply.usage,
+                    at=datetime.fromtimestamp(entry.at, UTC),
                 )
             )
     _keep(store, task, list(new.values()), stored, result)

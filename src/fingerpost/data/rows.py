@@ -72,6 +72,13 @@ def read_items(path: Path, columns: Columns, task: Task | None) -> Iterable[Item
         yield _item(row, picks[names], columns, task)
 
 
+def column_values(values: Any, what: str) -> list[str]:
+    """The values of a sequence, array or column as texts."""
+    del what
+    items = values.to_list() if hasattr(values, "to_list") else values.tolist() if hasattr(values, "tolist") else values
+    return [str(item) for item in items]
+
+
 class _Pick:
     """The columns of the rows that have the same ones. Only the first rows must have what was named."""
 

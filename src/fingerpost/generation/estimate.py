@@ -12,7 +12,8 @@ from fingerpost.generation.requests import writers_of
 from fingerpost.generation.state import GenerationState
 from fingerpost.labelling.requests import LabelJob, LabelRequests, LabelSelection, open_jobs
 from fingerpost.llm import prices
-from fingerpost.llm.requests import BYTES_A_TOKEN, size, teacher_of
+from fingerpost.llm.completion import request_bytes
+from fingerpost.llm.requests import BYTES_PER_TOKEN, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 
@@ -42,10 +43,10 @@ def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
     briefs = plan_round(task, PlanContext(), math.ceil(count / EXPECTED_TRUSTED_RATIO), "estimate")
     calls = len(briefs) + 1
     texts = sum(len(brief.items) for brief in briefs) / len(briefs)
-    sizes = [size(writing_prompt(task, brief), reply_schema(brief)) for brief in briefs]
+    sizes = [request_bytes(writing_prompt(task, brief), reply_schema(brief)) for brief in briefs]
     question = Question("", (Message("user", "x" * QUESTION_CHARACTERS),), "", "", "train")
-    label_size = size(*LabelRequests(task).request(LabelJob(question, 0)))
-    prompt_tokens = round(sum(sizes) / len(briefs) / BYTES_A_TOKEN)
+    label_size = request_bytes(*LabelRequests(task).request(LabelJob(question, 0)))
+    prompt_tokens = round(sum(sizes) / len(briefs) / BYTES_PER_TOKEN)
     call = Usage(prompt=prompt_tokens, completion=round(TOKENS_PER_TEXT * texts))
     about = at_most = 0.0
     for writer in writers:
@@ -53,7 +54,7 @@ def estimate(task: Task, count: int, *, batch: bool = False) -> Estimate:
         about += factor * prices.cost(writer, call)
         at_most += factor * MAX_REQUESTED_RATIO * prices.at_most(writer, 2 * max(sizes))
     factor = teacher.batch_price if batch else 1.0
-    reply = Usage(prompt=round(label_size / BYTES_A_TOKEN), cached=0, completion=TOKENS_PER_LABEL_REPLY)
+    reply = Usage(prompt=round(label_size / BYTES_PER_TOKEN), cached=0, completion=TOKENS_PER_LABEL_REPLY)
     about += factor * count / EXPECTED_TRUSTED_RATIO * prices.cost(teacher, reply)
     at_most += factor * MAX_REQUESTED_RATIO * count * prices.at_most(teacher, label_size + MAX_QUESTION_BYTES)
     return Estimate(calls, about, at_most)

@@ -24,7 +24,7 @@ from fingerpost.generation.rounds import Embed, Round, RoundMeasurer
 from fingerpost.generation.state import GenerationState
 from fingerpost.labelling.requests import LabelRequests, LabelSelection, open_jobs
 from fingerpost.llm.batch import run_requests_or_batch
-from fingerpost.llm.requests import RequestSpec, RunProgress, teacher_endpoint, teacher_of
+from fingerpost.llm.requests import RequestSpec, teacher_endpoint, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.students.folder import dev_answers, read_manifest
 from fingerpost.task.settings import Task, TeacherSettings
@@ -164,7 +164,7 @@ class _Models:
     cost_usd: float = 0.0
     endpoints: dict[str, TeacherSettings] = field(default_factory=dict)
 
-    def ask(self, activity: str, work: RequestSpec[J], jobs: Sequence[J], settings: TeacherSettings) -> None:
+    def ask(self, activity: str, spec: RequestSpec[J], jobs: Sequence[J], settings: TeacherSettings) -> None:
         """Run these requests, unless the run was stopped.
 
         Raises:
@@ -173,15 +173,14 @@ class _Models:
         """
         if self.stopped or not (jobs or self.batch):
             return
-        progress = Progress(work.step, cost_usd=self.cost_usd)
+        spent = self.cost_usd
 
-        def report(run: RunProgress) -> None:
-            cost = self.cost_usd + run.cost_usd
-            self.on_progress(replace(progress, done=run.done, total=run.total, cost_usd=cost))
+        def report(progress: Progress) -> None:
+            self.on_progress(replace(progress, cost_usd=spent + progress.cost_usd))
 
         try:
             done = run_requests_or_batch(
-                work,
+                spec,
                 jobs,
                 self.store,
                 self._endpoint(settings),
@@ -189,7 +188,6 @@ class _Models:
                 batch=self.batch,
                 budget_usd=self.budget_usd,
                 on_progress=report,
-                show=lambda message: self.on_progress(replace(progress, message=message)),
             )
         except BudgetError:
             if not self.asked:

@@ -12,8 +12,8 @@ from fingerpost.generation.prompts import (
     reply_schema,
     writing_prompt,
 )
-from fingerpost.llm.completion import Reply
-from fingerpost.llm.requests import Chat, Key, Schema, teacher_of
+from fingerpost.llm.completion import Chat, Reply, Schema
+from fingerpost.llm.requests import Key, teacher_of
 from fingerpost.store.ledger import Written
 from fingerpost.store.project import Draft
 from fingerpost.task.settings import Task, TeacherSettings
@@ -41,7 +41,7 @@ def writers_of(task: Task) -> list[TeacherSettings]:
 class WritingRequests:
     """The requests for these drafts, as a `RequestSpec`."""
 
-    step, wants, after, temperature = STEP, "holds a message", "then run it again", TEMPERATURE
+    step, expected, retry, temperature = STEP, "holds a message", "then run it again", TEMPERATURE
 
     def __init__(self, task: Task, drafts: Sequence[Draft]) -> None:
         self._task = task
