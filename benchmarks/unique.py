@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fingerpost.data.duplicates import Alike
+from fingerpost.data.duplicates import DuplicateIndex
 from fingerpost.project import Project
 
 DUPLICATE_COSINE = 0.95
@@ -23,7 +23,7 @@ def unique(project: Project) -> dict[str, float]:
     """The number of `questions`, and the shares that are unique `by_letters` and `by_meaning`."""
     with project.store() as store:
         questions = store.questions()
-    alike, unique_count = Alike(), 0
+    alike, unique_count = DuplicateIndex(), 0
     for question in questions:
         unique_count += not alike.add(question.messages)
     vectors = project.embed(questions)

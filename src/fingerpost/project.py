@@ -14,7 +14,7 @@ from fingerpost.core.text import fingerprint
 from fingerpost.core.types import Progress, ProgressCallback, no_progress
 from fingerpost.core.utils import require_training
 from fingerpost.core.verdicts import LabelsFrom
-from fingerpost.data.importer import Imported, import_file, import_log
+from fingerpost.data.importer import ImportResult, import_file, import_log
 from fingerpost.data.rows import Columns
 from fingerpost.labelling.label import LabelPlan, label, plan_labels
 from fingerpost.labelling.position_bias import PositionBias, position_bias
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fingerpost.evaluation.results import Report
     from fingerpost.evaluation.thresholds import CascadeTarget
     from fingerpost.generation.generate import Generated
-    from fingerpost.store.ledger import Account, Line
+    from fingerpost.store.ledger import Account, StepCost
     from fingerpost.training.train import Trained
 
 STUDENT, BASE, UNREVIEWED = "student", "base", "without-reviews"
@@ -97,7 +97,7 @@ class Project:
 
     # Questions in
 
-    def import_file(self, path: str | Path, columns: Columns = Columns()) -> Imported:
+    def import_file(self, path: str | Path, columns: Columns = Columns()) -> ImportResult:
         """Import a file of questions; what was imported before stays as it is.
 
         Raises:
@@ -106,7 +106,7 @@ class Project:
         with self.store() as store:
             return import_file(store, self.task, Path(path), columns)
 
-    def import_log(self, served: str | Path, source: str = "served", limit: int | None = None) -> Imported:
+    def import_log(self, served: str | Path, source: str = "served", limit: int | None = None) -> ImportResult:
         """Import what a server was asked, the least confident first; `limit` caps the number of new questions.
 
         Raises:
@@ -309,10 +309,10 @@ class Project:
         with self.store() as store:
             return self._reported() == self._state(store)
 
-    def costs(self) -> tuple[list[Line], Account]:
+    def costs(self) -> tuple[list[StepCost], Account]:
         """What each step cost, by model; and the sums over all calls."""
         with self.store() as store:
-            return store.ledger.lines(), store.ledger.account()
+            return store.ledger.step_costs(), store.ledger.account()
 
     def status(self) -> Status:
         """What there is, what it cost, what to do next."""

@@ -41,7 +41,7 @@ def test_questions_are_written_labelled_blind_and_counted(
     assert sum(each.confirmed for each in done.rounds) > 0.8 * len(questions)
     written = writing_requests(teacher.bodies)
     assert all(body["temperature"] == 1 and "logprobs" not in body for body in written)
-    calls = {line.step: line.calls for line in store.ledger.lines()}
+    calls = {line.step: line.calls for line in store.ledger.step_costs()}
     assert calls == {"generate": len(written), "label": len(questions)}
     asked = sum(teacher.asked.values())
     again = run(task, store, folder, count=60)

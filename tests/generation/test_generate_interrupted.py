@@ -99,7 +99,7 @@ def test_in_batches_at_half_the_price(store: Store, task: Task, folder: Path, te
     teacher.batches.polls = 1
     done = run(task, store, folder, count=40, batch=True)
     assert done.kept >= 40 and teacher.batches.created >= 3
-    lines = store.ledger.lines()
+    lines = store.ledger.step_costs()
     assert {(line.step, line.batch) for line in lines} == {("generate", True), ("label", True)}
     full = sum(line.calls for line in lines) * (40 * 1.0 + 60 * 0.5 + 5 * 4.0) / 1e6
     assert store.ledger.account().committed_usd == pytest.approx(full / 2)

@@ -10,7 +10,7 @@ import typer
 from fingerpost.cli.console import show_rejected
 from fingerpost.cli.options import Folder, splits_of
 from fingerpost.core.errors import InputError
-from fingerpost.data.importer import Imported
+from fingerpost.data.importer import ImportResult
 from fingerpost.data.rows import Columns
 from fingerpost.project import SERVED, Project
 
@@ -57,7 +57,7 @@ def import_(
         show_imported(file, project.import_file(file, columns))
 
 
-def show_imported(file: Path, done: Imported) -> None:
+def show_imported(file: Path, done: ImportResult) -> None:
     """Print what an import did; fails where rows were rejected."""
     print(f"{file}: {done.rows:,} rows, {done.new:,} new questions, {done.verdicts:,} new labels")
     _show_excluded(done)
@@ -72,6 +72,6 @@ def _import_log(project: Project, served: Path, source: str, limit: int | None) 
     _show_excluded(done)
 
 
-def _show_excluded(done: Imported) -> None:
+def _show_excluded(done: ImportResult) -> None:
     if done.excluded:
         print(f"  {done.excluded} excluded from all splits: near-duplicates of questions in another split")

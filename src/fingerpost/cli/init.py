@@ -11,7 +11,7 @@ import typer
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import humanise
-from fingerpost.data.rows import Columns, Rejected, read_items
+from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
 from fingerpost.task.loader import TASK_FILE, load_task
 from fingerpost.task.template import render_task
 
@@ -69,7 +69,7 @@ def _labels_of(file: Path, column: str | None) -> list[str]:
 
     counts = Counter(
         item.label
-        for item in read_items(file, Columns(label=column), None)
+        for item in read_labelled_rows(file, Columns(label=column), None)
         if not isinstance(item, Rejected) and item.label
     )
     if len(counts) < 2:

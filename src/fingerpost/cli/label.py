@@ -61,7 +61,7 @@ def label_project(
     task, name = project.task, teacher_of(project.task).model
     plan = project.plan_labels(selection, batch=batch)
     with project.store() as store:
-        handed_in = len(store.posted_keys(STEP, name))
+        handed_in = len(store.batch_keys(STEP, name))
     if handed_in:
         how = "it is fetched now" if batch else "'fingerpost label --batch' fetches it"
         print(f"a batch of {handed_in:,} requests is at the provider; {how}")

@@ -9,9 +9,10 @@ import typer
 
 from fingerpost.cli.console import show_rejected
 from fingerpost.core.errors import InputError
+from fingerpost.core.text import check_text
 from fingerpost.core.types import Predictor
 from fingerpost.core.utils import chunks
-from fingerpost.data.rows import MAX_CHARACTERS, Columns, Rejected, read_items
+from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
 from fingerpost.data.writers import writing
 from fingerpost.students import load
 
@@ -36,16 +37,8 @@ def predict(
         _predict_file(student, file, output, text)
         return
     for given in inputs:
-        if not given.strip():
-            raise InputError("the text is empty; give at least one word")
-        if len(given) > MAX_CHARACTERS:
-            raise InputError(
-                f"the text has {len(given):,} characters, at most {MAX_CHARACTERS:,} are accepted; shorten it"
-            )
-        try:
-            given.encode()
-        except UnicodeEncodeError:
-            raise InputError("the text is not UTF-8; set your terminal to UTF-8") from None
+        if reason := check_text(given):
+            raise InputError(reason)
     for given, answer in zip(inputs, student.predict(inputs), strict=True):
         print(f"{answer.label}\t{answer.confidence:.3f}" + (f"\t{given}" if len(inputs) > 1 else ""))
 
@@ -64,7 +57,7 @@ def _predict_file(student: Predictor, file: Path, output: Path | None, text: str
     rejected: list[Rejected] = []
     done = 0
     with writing(output) as writer:
-        for chunk in chunks(read_items(file, Columns(text=text, label=None, teacher="-"), None), BATCH):
+        for chunk in chunks(read_labelled_rows(file, Columns(text=text, label=None, teacher="-"), None), BATCH):
             good = [item for item in chunk if not isinstance(item, Rejected)]
             rejected += [item for item in chunk if isinstance(item, Rejected)]
             answers = student.predict([item.messages for item in good])

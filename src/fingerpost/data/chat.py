@@ -13,7 +13,7 @@ from fingerpost.core.errors import InputError
 from fingerpost.core.text import content_text, question_id
 from fingerpost.core.types import Conversation, Example, Message
 from fingerpost.data.files import read_rows
-from fingerpost.data.rows import LABEL_NAMES, Columns
+from fingerpost.data.rows import LABEL_COLUMNS, Columns
 from fingerpost.task.reply_format import (
     ReplyTemplate,
     UserTemplate,
@@ -61,7 +61,7 @@ def is_chat_file(path: Path, columns: Columns) -> bool:
         return False
     first = next((row.values for row in read_rows(path) if not row.error), {})
     turns = first.get("messages")
-    if not isinstance(turns, list) or any(name in first for name in (*LABEL_NAMES, "split")):
+    if not isinstance(turns, list) or any(name in first for name in (*LABEL_COLUMNS, "split")):
         return False
     return any(isinstance(turn, dict) and turn.get("role") == "assistant" for turn in turns)
 

@@ -12,7 +12,7 @@ from fingerpost.core.predictor import BasePredictor
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Message, Predictor, Progress, ProgressCallback, no_progress
 from fingerpost.core.utils import require_training
-from fingerpost.data.rows import Columns, column_values
+from fingerpost.data.rows import Columns, column_labels, column_texts
 from fingerpost.evaluation.estimators import EstimatorPredictor
 from fingerpost.evaluation.evaluate import Candidate, evaluate
 from fingerpost.evaluation.project import student_candidate
@@ -88,7 +88,7 @@ def evaluate_texts(
         InputError: the lengths differ, there is no model, or a label that no model knows.
     """
     require_training("measuring")
-    given, gold = column_values(texts, "texts"), column_values(labels, "labels")
+    given, gold = column_texts(texts), column_labels(labels)
     if len(given) != len(gold):
         raise InputError(f"there are {len(given):,} texts and {len(gold):,} labels; give one label for each text")
     if not models:

@@ -9,7 +9,7 @@ from fingerpost.core.errors import InputError
 from fingerpost.core.text import question_id, shorten
 from fingerpost.core.types import Conversation
 from fingerpost.data.chat import is_chat_file, read_chat
-from fingerpost.data.rows import Columns, Item, Rejected, read_items
+from fingerpost.data.rows import Columns, LabelledRow, Rejected, read_labelled_rows
 from fingerpost.store.project import Store
 from fingerpost.students.folder import Manifest, task_of
 from fingerpost.task.reply_format import ReplyTemplate, label_in, without_template
@@ -55,9 +55,9 @@ def rows_from_file(
     """
     if manifest is not None and is_chat_file(path, columns):
         return _chat_rows(path, seen, notes, manifest)
-    good: list[Item] = []
+    good: list[LabelledRow] = []
     rejected: list[Rejected] = []
-    for item in read_items(path, columns, None):
+    for item in read_labelled_rows(path, columns, None):
         if isinstance(item, Rejected):
             rejected.append(item)
         elif item.label:

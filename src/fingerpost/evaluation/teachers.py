@@ -15,7 +15,7 @@ from fingerpost.core.text import conversation, question_id
 from fingerpost.core.types import Message, Prediction, Usage, Verdict
 from fingerpost.core.verdicts import QuestionVerdicts
 from fingerpost.data.importer import teacher_verdict
-from fingerpost.data.rows import Columns, Rejected, read_items
+from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
 from fingerpost.store.project import Store
 from fingerpost.students.folder import manifest_of
 from fingerpost.task.settings import Task
@@ -87,7 +87,7 @@ def teachers_from_store(task: Task, store: Store, ids: Sequence[str]) -> tuple[l
 def teacher_from_file(file: Path, columns: Columns, column: str, task: Task) -> RecordedTeacher:
     """The teacher whose answers are in a column of a file."""
     answers: dict[str, list[Verdict]] = {}
-    for item in read_items(file, replace(columns, label=column, teacher=column), task):
+    for item in read_labelled_rows(file, replace(columns, label=column, teacher=column), task):
         if not isinstance(item, Rejected):
             key = question_id(item.messages)
             answers[key] = [teacher_verdict(item, key, column)]

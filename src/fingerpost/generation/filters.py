@@ -16,7 +16,7 @@ import numpy as np
 from fingerpost.core.languages import LANGUAGES
 from fingerpost.core.text import humanise, normalise, question_id
 from fingerpost.core.types import Conversation, Message, Question
-from fingerpost.data.duplicates import Alike
+from fingerpost.data.duplicates import DuplicateIndex
 from fingerpost.generation.brief import Item, label_description
 from fingerpost.task.settings import Task
 
@@ -90,7 +90,7 @@ class NoveltyFilter:
 
     def __init__(self, stored: Sequence[Question], embed: Callable[[Sequence[Question]], Array]) -> None:
         self._embed = embed
-        self._alike = Alike()
+        self._alike = DuplicateIndex()
         self._splits = [question.split for question in stored]
         self._ids = {question.id for question in stored}
         for question in stored:
@@ -137,7 +137,7 @@ def _copies_brief(task: Task, item: Item, text: str) -> bool:
     given = {normalise(words).strip(" .?!") for words in (item.opening, item.about)}
     if normalise(text).strip(" .?!:") in given:
         return True
-    described = Alike()
+    described = DuplicateIndex()
     for label in task.labels:
         if label.name == item.label:
             described.add((Message("user", label_description(label)),))

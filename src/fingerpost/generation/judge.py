@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fingerpost.core.languages import LANGUAGES
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Conversation, Verdict
-from fingerpost.data.splits import New, place
+from fingerpost.data.splits import NewQuestion, assign_in_store
 from fingerpost.generation.brief import OUT_OF_SCOPE, Brief, Item
 from fingerpost.generation.filters import KEPT, NoveltyFilter, find_fault
 from fingerpost.generation.prompts import count_surplus, read_conversations
@@ -51,17 +51,17 @@ def judge_replies(task: Task, store: Store, embed: Embed) -> set[str]:
     for draft in drafts:
         candidates += _candidates(task, draft, usual_language, outcomes[draft.id])
     novelty = NoveltyFilter(stored, embed).admit([candidate.messages for candidate in candidates])
-    kept: dict[str, New] = {}
+    kept: dict[str, NewQuestion] = {}
     verdicts: list[Verdict] = []
     for candidate, outcome in zip(candidates, novelty, strict=True):
         draft = candidate.draft
         outcomes[draft.id][outcome] += 1
         if outcome == KEPT:
             key, label = question_id(candidate.messages), candidate.item.label
-            kept[key] = New(key, candidate.messages, SOURCE, None)
+            kept[key] = NewQuestion(key, candidate.messages, SOURCE, None)
             verdicts.append(Verdict(key, "writer", draft.model, label, STEP, draft=draft.id, item=candidate.number))
-    placed = place(list(kept.values()), stored, task.split)
-    store.judge({draft: dict(+counts) for draft, counts in outcomes.items()}, placed, verdicts)
+    placed, sketches = assign_in_store(store, list(kept.values()), task.split)
+    store.finish_drafts({draft: dict(+counts) for draft, counts in outcomes.items()}, placed, verdicts, sketches)
     return set(kept)
 
 

@@ -14,7 +14,7 @@ from fingerpost.generation.prompts import (
 )
 from fingerpost.llm.completion import Chat, Reply, Schema
 from fingerpost.llm.requests import Key, teacher_of
-from fingerpost.store.ledger import Written
+from fingerpost.store.ledger import WriterReply
 from fingerpost.store.project import Draft
 from fingerpost.task.settings import Task, TeacherSettings
 
@@ -56,7 +56,7 @@ class WritingRequests:
         """The draft's id."""
         return [job.id]
 
-    def keep(self, key: Key, reply: Reply) -> tuple[Written, bool]:
+    def keep(self, key: Key, reply: Reply) -> tuple[WriterReply, bool]:
         """The reply to store, and whether it holds at least one text."""
         brief = self._briefs.get(key[0])
         useful = brief is not None and bool(
@@ -64,4 +64,4 @@ class WritingRequests:
             if brief.form == OUT_OF_SCOPE
             else read_conversations(brief, reply.text)
         )
-        return Written(key[0], reply.text if reply.text else reply.refusal), useful
+        return WriterReply(key[0], reply.text if reply.text else reply.refusal), useful

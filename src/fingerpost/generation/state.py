@@ -55,7 +55,7 @@ class GenerationState:
     def with_drafts_of(self, store: Store) -> GenerationState:
         """The same snapshot with the drafts that the store has now: new drafts get their ids there."""
         mark, writers = task_fingerprint(self.task), {writer.model for writer in writers_of(self.task)}
-        handed_in = frozenset(key[0] for key in store.posted_keys(STEP))
+        handed_in = frozenset(key[0] for key in store.batch_keys(STEP))
         drafts = store.drafts()
         stale = frozenset(
             draft.id

@@ -74,7 +74,7 @@ def open_jobs(task: Task, store: Store, selection: LabelSelection = EVERYTHING) 
     for question_id, order, labelled in store.answered(teacher.model, prompt):
         if labelled or not selection.retry:
             answered.setdefault(question_id, set()).add(order)
-    for question_id, order, _ in store.posted_keys(STEP, teacher.model):
+    for question_id, order, _ in store.batch_keys(STEP, teacher.model):
         answered.setdefault(question_id, set()).add(order)
     jobs: list[LabelJob] = []
     limit = selection.limit

@@ -35,7 +35,7 @@ from fingerpost.llm.polling import poll
 from fingerpost.llm.requests import UNUSABLE_LIMIT, RequestSpec, RunProgress, all_unusable, out_of_budget
 from fingerpost.llm.runner import run_requests
 from fingerpost.store.ledger import Call, Outcome, Settlement
-from fingerpost.store.project import Posted, Store
+from fingerpost.store.project import ProviderBatch, Store
 from fingerpost.task.settings import TeacherSettings
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
@@ -97,13 +97,13 @@ def _post(
     budget_usd: float | None,
     on_progress: ProgressCallback,
 ) -> RunProgress:
-    out = [each for each in store.open_posted(spec.step) if each.model == teacher.model]
+    out = [each for each in store.open_batches(spec.step) if each.model == teacher.model]
     progress = RunProgress(total=len(jobs) + sum(len(each.jobs) for each in out))
     client = openai.OpenAI(
         api_key=api_key(teacher), base_url=teacher.base_url, timeout=teacher.timeout_s, max_retries=3
     )
 
-    def fetch(posted: Posted) -> None:
+    def fetch(posted: ProviderBatch) -> None:
         refused: list[str] = []
         try:
             batch = _ended(client, store, teacher, posted, on_progress)
@@ -111,12 +111,12 @@ def _post(
             _release(store, posted.id, "lost" if posted.batch else "unsent")
             raise TeacherError(f"{client.base_url} no longer has the batch; run the command again") from None
         for part in chunks(_settlements(client, spec, store, teacher, posted, batch, refused), BOOKED_TOGETHER):
-            store.ledger.book([settlement for settlement, _, _ in part], [], budget_usd)
+            store.ledger.record([settlement for settlement, _, _ in part], [], budget_usd)
             for settlement, reply, useful in part:
                 if reply is not None:
                     progress.count(reply, settlement.usage, useful)
             on_progress(progress.report(spec.step))
-        store.change_posted(posted.id, state="ended")
+        store.update_batch(posted.id, state="ended")
         if batch is not None and batch.status == "failed":
             first = next(iter(batch.errors.data if batch.errors and batch.errors.data else []), None)
             why = first.message if first else "no reason was given"
@@ -165,12 +165,12 @@ def _hand_in(
     store: Store,
     teacher: TeacherSettings,
     budget: float | None,
-) -> Posted | None:
+) -> ProviderBatch | None:
     """Reserve, upload, create; None where the budget has no room for even one."""
     requests = [spec.request(job) for job in jobs]
-    key = store.add_posted(spec.step, teacher.model, teacher.base_url)
+    key = store.add_batch(spec.step, teacher.model, teacher.base_url)
     calls = [Call(spec.step, teacher.model, _at_most(teacher, *each)) for each in requests]
-    ids = store.ledger.book([], calls, budget, posted=key)
+    ids = store.ledger.record([], calls, budget, batch_id=key)
     extras, lines, out = request_parameters(teacher, spec.temperature), [], {}
     for job, call_id, (messages, schema) in zip(jobs, ids, requests, strict=True):
         if call_id is None:
@@ -180,15 +180,15 @@ def _hand_in(
         body = request_body(teacher.model, messages, schema, extras)
         lines.append(json.dumps({**line, "body": body}, ensure_ascii=False) + "\n")
     if not lines:
-        store.change_posted(key, state="ended")
+        store.update_batch(key, state="ended")
         return None
-    store.change_posted(key, jobs=out)
+    store.update_batch(key, jobs=out)
     try:
         file = client.files.create(file=(f"fingerpost-{key}.jsonl", "".join(lines).encode()), purpose="batch")
     except openai.OpenAIError:
         _release(store, key, "unsent")
         raise
-    store.change_posted(key, file=file.id, state="creating")
+    store.update_batch(key, file=file.id, state="creating")
     try:  # once only: a second try could make a second batch
         once = client.with_options(max_retries=0)
         batch = once.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
@@ -196,11 +196,11 @@ def _hand_in(
         if error.status_code < 500:
             _release(store, key, "unsent")
         raise
-    return store.change_posted(key, batch=batch.id, state="out")
+    return store.update_batch(key, batch=batch.id, state="out")
 
 
 def _ended(
-    client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted: Posted, on_progress: ProgressCallback
+    client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted: ProviderBatch, on_progress: ProgressCallback
 ) -> Any:
     """The batch, when it has ended; None where the run was killed before one was created."""
     if posted.state != "new" and posted.base_url != teacher.base_url:
@@ -211,12 +211,12 @@ def _ended(
     found = posted.batch or (_find(client, posted.file) if posted.state == "creating" else None)
     if found is None:
         return None
-    store.change_posted(posted.id, batch=found, state="out")
+    store.update_batch(posted.id, batch=found, state="out")
     return _wait(client, found, posted.step, on_progress)
 
 
 def _settlements(
-    client: openai.OpenAI, spec: RequestSpec[Any], store: Store, teacher: TeacherSettings, posted: Posted, batch: Any,
+    client: openai.OpenAI, spec: RequestSpec[Any], store: Store, teacher: TeacherSettings, posted: ProviderBatch, batch: Any,
     refused: list[str],
 ) -> Iterator[tuple[Settlement, Reply | None, bool]]:  # fmt: skip
     """How each call of a batch ended; with the reply, and whether that was of use.
@@ -225,7 +225,7 @@ def _settlements(
     never asked.
     """
     if batch is None:  # nothing was asked
-        for call_id in store.posted_calls(posted.id):
+        for call_id in store.batch_calls(posted.id):
             yield Settlement(call_id, "unsent"), None, False
         return
     left = dict(posted.jobs)
@@ -258,8 +258,8 @@ def _settlements(
 
 def _release(store: Store, posted_id: int, outcome: Outcome) -> None:
     """End a batch of which nothing will come, and its calls."""
-    store.ledger.book([Settlement(each, outcome) for each in store.posted_calls(posted_id)], [], None)
-    store.change_posted(posted_id, state="ended")
+    store.ledger.record([Settlement(each, outcome) for each in store.batch_calls(posted_id)], [], None)
+    store.update_batch(posted_id, state="ended")
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class ChatPredictor(BasePredictor):
                 raise
             finally:
                 if self._ledger is not None:
-                    await asyncio.to_thread(self._ledger.book, [ending], [], self._budget)
+                    await asyncio.to_thread(self._ledger.record, [ending], [], self._budget)
             return self._prediction(reply, ending)
         raise AssertionError("unreachable")
 
@@ -117,7 +117,7 @@ class ChatPredictor(BasePredictor):
             return None
         at_most = prices.at_most(self._settings, request_bytes(messages, schema))
         call = Call(STEP, self._settings.model, at_most)
-        (number,) = await asyncio.to_thread(self._ledger.book, [], [call], self._budget)
+        (number,) = await asyncio.to_thread(self._ledger.record, [], [call], self._budget)
         if number is None:
             raise BudgetError(f"the next request could exceed the budget of ${self._budget:g}; raise it to go on")
         return number

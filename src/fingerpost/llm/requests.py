@@ -14,7 +14,7 @@ from fingerpost.core.text import shorten
 from fingerpost.core.types import Progress, Usage, Verdict
 from fingerpost.llm import gguf
 from fingerpost.llm.completion import Chat, Reply, Schema
-from fingerpost.store.ledger import Written
+from fingerpost.store.ledger import WriterReply
 from fingerpost.task.settings import Task, TeacherSettings
 
 UNUSABLE_LIMIT = 10  # after so many replies without a usable one, the run ends
@@ -56,7 +56,7 @@ class RequestSpec(Protocol[J]):
         """The job's key."""
         ...
 
-    def keep(self, key: Key, reply: Reply) -> tuple[Verdict | Written | None, bool]:
+    def keep(self, key: Key, reply: Reply) -> tuple[Verdict | WriterReply | None, bool]:
         """What is stored of a reply, and whether the reply was usable."""
         ...
 

@@ -211,7 +211,7 @@ class _GroupCommit:
             settled = [each for each, _, _ in batch if each is not None]
             wanted = [(call, done) for _, call, done in batch if call is not None]
             try:
-                ids = await asyncio.to_thread(self._ledger.book, settled, [call for call, _ in wanted], self._budget)
+                ids = await asyncio.to_thread(self._ledger.record, settled, [call for call, _ in wanted], self._budget)
             except BaseException as error:
                 for _, _, done in batch:
                     done.set_exception(error)

@@ -14,7 +14,7 @@ from fingerpost.core.text import fingerprint, hash_fraction, question_id
 from fingerpost.core.types import Conversation, Example, Message, Question
 from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
 from fingerpost.data.chat import Row, as_classification, examples_of, is_chat_file, read_chat
-from fingerpost.data.rows import Columns, Rejected, column_values, read_items
+from fingerpost.data.rows import Columns, Rejected, column_labels, column_texts, read_labelled_rows
 from fingerpost.store.project import Store
 from fingerpost.task.loader import task_of_labels
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
@@ -154,7 +154,7 @@ def from_file(path: Path, columns: Columns) -> TrainingSet:
     train: list[Example] = []
     dev: list[Example] = []
     rejected: list[Rejected] = []
-    for item in read_items(path, columns, None):
+    for item in read_labelled_rows(path, columns, None):
         if isinstance(item, Rejected):
             rejected.append(item)
         elif item.label and item.split != "test":
@@ -195,7 +195,7 @@ def from_texts(texts: Sequence[str], labels: Sequence[str], name: str = "task") 
     Raises:
         InputError: the lengths differ, a text is empty, or there are fewer than two labels.
     """
-    given, names = column_values(texts, "texts"), column_values(labels, "labels")
+    given, names = column_texts(texts), column_labels(labels)
     if len(given) != len(names):
         raise InputError(f"there are {len(given):,} texts and {len(names):,} labels; give one label for each text")
     if not given:

@@ -126,7 +126,9 @@ class Teacher:
         bounded = self._settings.model_copy(update={"max_tokens": max(1, body[limit])})
         at_most = prices.at_most(bounded, len(content))
         try:
-            (number,) = await asyncio.to_thread(self._ledger.book, [], [Call(STEP, self.model, at_most)], self._budget)
+            (number,) = await asyncio.to_thread(
+                self._ledger.record, [], [Call(STEP, self.model, at_most)], self._budget
+            )
         except DatabaseError:  # a call that cannot be booked is not made
             number = None
         if number is None:
@@ -146,7 +148,7 @@ class Teacher:
 
     def _settle(self, ending: Settlement) -> None:
         try:
-            self._ledger.book([ending], [], self._budget)
+            self._ledger.record([ending], [], self._budget)
         except DatabaseError as error:  # it stays reserved in full
             log("a teacher's call could not be settled", logging.ERROR, problem=str(error.orig))
 
