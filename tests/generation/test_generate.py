@@ -83,7 +83,7 @@ def test_subjects_of_which_nothing_is_confirmed_are_dropped_and_new_ones_come(
 @pytest.mark.parametrize(
     ("written", "reason"),
     [
-        (json.dumps([f"billing {words(i)}" for i in range(10_000)]), "surplus"),
+        (json.dumps([f"billing {words(i)}" for i in range(2_000)]), "surplus"),
         (json.dumps({str(i): "billing the same one a hundred times" for i in range(1, 6)}), "duplicate"),
         (json.dumps({"1": "billing " + "very " * 200, "2": "pay"}), "too long"),
     ],
@@ -155,12 +155,11 @@ def test_each_round_reads_the_verdicts_once_and_reports_itself(
 
     reported: list[Progress] = []
     with Counting(folder / "fingerpost.db") as store:
-        done = run(task, store, folder, count=200, on_progress=reported.append)
+        done = run(task, store, folder, count=130, on_progress=reported.append)
     plans = 1 + len(done.rounds)  # the first one asks for out-of-scope topics only
     assert len(done.rounds) >= 2 and reads["verdicts"] == 2 + plans  # also at the start, and before the first plan
-    ended = [progress for progress in reported if progress.data is not None]
+    ended = [progress for progress in reported if isinstance(progress.data, Round)]
     assert [progress.data for progress in ended] == done.rounds and all(progress.message for progress in ended)
-    assert all(isinstance(progress.data, Round) for progress in ended)
     assert {progress.step for progress in reported} == {"generate", "label"}
     assert ended[-1].cost_usd == max(progress.cost_usd for progress in reported) > 0
 

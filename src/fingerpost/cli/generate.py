@@ -81,6 +81,7 @@ def _run(
 
     from fingerpost.generation.generate import generate as run_step
     from fingerpost.generation.requests import STEP
+    from fingerpost.generation.rounds import Round
 
     out = console()
     with Bar(
@@ -90,11 +91,11 @@ def _run(
         line = bar.add_task("planning", total=None)
 
         def show(progress: Progress) -> None:
-            if progress.data is not None:  # a round
+            if isinstance(progress.data, Round):
                 out.print(progress.message)
-            elif progress.message:
-                show_message(progress)
-            else:
+                return
+            show_message(progress)
+            if progress.total is not None:
                 activity = "writing" if progress.step == STEP else "labelling"
                 bar.update(line, description=activity, total=progress.total, completed=progress.done)
 

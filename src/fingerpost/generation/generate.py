@@ -173,9 +173,10 @@ class _Models:
         """
         if self.stopped or not (jobs or self.batch):
             return
+        spent = self.cost_usd
 
         def report(progress: Progress) -> None:
-            self.on_progress(replace(progress, cost_usd=self.cost_usd + progress.cost_usd, data=None))
+            self.on_progress(replace(progress, cost_usd=spent + progress.cost_usd))
 
         try:
             done = run_requests_or_batch(

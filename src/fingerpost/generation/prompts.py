@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from fingerpost.core.text import humanise, strip_code_fence
+from fingerpost.core.text import humanise, replace_surrogates, strip_code_fence
 from fingerpost.core.types import Conversation, Label, Message
 from fingerpost.generation.brief import OUT_OF_SCOPE, Brief, Item, has_informative_name, label_description
 from fingerpost.generation.shots import FEW_SHOT_EXAMPLES, NAME_OTHERS, OTHER_WORDS, TOPIC_COUNT
@@ -134,7 +134,7 @@ def _conversation(brief: Brief, value: Any) -> Conversation:
 
 def _one_line(text: str) -> str:
     """The text on one line. A lone surrogate, which JSON can contain, becomes a question mark."""
-    return " ".join(text.split()).encode("utf-8", "replace").decode()
+    return replace_surrogates(" ".join(text.split()))
 
 
 def _numbered_values(raw: str | None) -> list[tuple[int, Any]]:
