@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fingerpost.data.duplicates import Alike
+from fingerpost.data.duplicates import DuplicateIndex
 from fingerpost.project import Project
 
 NEAR = 0.95
@@ -23,7 +23,7 @@ def unique(project: Project) -> dict[str, float]:
     """`questions` counts them; `by_letters` and `by_meaning` are shares of them."""
     with project.store() as store:
         questions = store.questions()
-    alike, new = Alike(), 0
+    alike, new = DuplicateIndex(), 0
     for question in questions:
         new += not alike.add(question.messages)
     vectors = project.embed(questions)

@@ -42,7 +42,7 @@ def test_our_own_server_labels_in_a_batch(store: Store, task: Task, folder: Path
     done = post(task, store, folder, show=told.append)
     assert (done.done, done.useful, done.stopped) == (30, 30, "")
     assert all(found[0].label in task.names for found in store.verdicts().values())
-    (line,) = store.ledger.lines()
+    (line,) = store.ledger.step_costs()
     assert (line.step, line.batch, line.calls) == ("label", True, 30) and line.prompt_tokens > 0
     assert any("completed, 30 of 30 answered" in each for each in told)
     assert plan(task, store).jobs == ()
@@ -107,7 +107,7 @@ def test_what_lies_in_a_batch_is_not_asked_at_once(ready: Store, task: Task, fol
         raise KeyboardInterrupt
 
     assert post(task, ready, folder, show=interrupt).stopped == "interrupted"
-    assert len(ready.posted_keys(STEP)) == 30 and plan(task, ready).jobs == ()
+    assert len(ready.batch_keys(STEP)) == 30 and plan(task, ready).jobs == ()
     assert len(plan(task, ready, LabelSelection(votes=2)).jobs) == 30
     teacher.batches.batches["batch_1"]["polls"] = 0
     assert post(task, ready, folder).useful == 30

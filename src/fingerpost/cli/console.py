@@ -1,4 +1,4 @@
-"""What commands print: tables, progress, prices to agree to, rows that were not taken."""
+"""What commands print: tables, progress, prices to agree to, rows that were not imported."""
 
 from __future__ import annotations
 
@@ -9,31 +9,40 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from fingerpost.core.errors import BudgetError, InputError
+from fingerpost.core.types import Progress
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fingerpost.data.rows import Rejected
     from fingerpost.task.settings import Task
 
-SHOWN = 20
+MAX_SHOWN = 20  # rejected rows
 
 
 def console() -> Console:
-    """For what people read: tables and progress, on standard output."""
+    """For tables and progress bars, on standard output."""
     from rich.console import Console
 
     return Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
-def price_agreed(
+def show_message(progress: Progress) -> None:
+    """A progress callback: prints the messages of a long step on standard error."""
+    if progress.message:
+        print(f"  {progress.message}", file=sys.stderr, flush=True)
+
+
+def confirm_price(
     task: Task, about_usd: float | None, at_most_usd: float, budget: float | None = None, yes: bool = False
 ) -> None:
-    """Say what the teacher will cost, and go on only where whoever pays agrees.
+    """Show what the teacher will cost, and ask for confirmation.
 
     Raises:
-        BudgetError: there is nobody to ask.
+        BudgetError: there is no terminal to ask on.
+        Exit: the user says no.
     """
-    from fingerpost.core.errors import BudgetError
     from fingerpost.llm.prices import is_local, price_source
 
     teacher = task.teacher
@@ -50,34 +59,33 @@ def price_agreed(
         return
     if not sys.stdin.isatty():
         raise BudgetError("nothing was asked: this costs money; add --yes, and --budget for a cap")
-    if not typer.confirm("Go on?"):
+    if not typer.confirm("Continue?"):
         raise typer.Exit(1)
 
 
 def require_folders(*files: Path | None) -> None:
-    """Fail before the work, not after it, where a file could not be written."""
-    from fingerpost.core.errors import InputError
+    """Fail before the work, not after it, where a file could not be written.
 
+    Raises:
+        InputError: the folder of one of the files does not exist.
+    """
     for file in files:
         if file is not None and not file.parent.is_dir():
-            raise InputError(f"there is no folder {file.parent}; make it first")
-
-
-def show_step(text: str) -> None:
-    """One line about where a long step is, on standard error."""
-    print(f"  {text}", file=sys.stderr, flush=True)
+            raise InputError(f"there is no folder {file.parent}; create it first")
 
 
 def show_rejected(file: Path, rejected: Sequence[Rejected], total: int) -> None:
-    """List the rows that were not taken, and fail: what was good has been kept."""
-    from fingerpost.core.errors import InputError
+    """List the rows that were rejected, and fail; the good rows have been taken.
 
+    Raises:
+        InputError: there are any.
+    """
     if not rejected:
         return
-    for each in rejected[:SHOWN]:
-        print(f"{file}, line {each.line}: {each.reason}", file=sys.stderr)
-    if len(rejected) > SHOWN:
-        print(f"... and {len(rejected) - SHOWN} more", file=sys.stderr)
+    for row in rejected[:MAX_SHOWN]:
+        print(f"{file}, line {row.line}: {row.reason}", file=sys.stderr)
+    if len(rejected) > MAX_SHOWN:
+        print(f"... and {len(rejected) - MAX_SHOWN} more", file=sys.stderr)
     raise InputError(
-        f"{len(rejected)} of {total} rows of {file} were not taken, the others are kept; mend them and run this again"
+        f"{len(rejected)} of {total} rows of {file} were rejected, the others were taken; fix them and run this again"
     )

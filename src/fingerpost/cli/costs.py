@@ -11,7 +11,7 @@ from fingerpost.cli.console import console
 from fingerpost.project import Project
 
 if TYPE_CHECKING:
-    from fingerpost.store.ledger import Line
+    from fingerpost.store.ledger import StepCost
     from fingerpost.task.settings import Task
 
 
@@ -24,7 +24,7 @@ def costs(folder: Annotated[Path, typer.Argument(help="The project's folder.")] 
 
     project = Project(folder)
     with project.store() as store:
-        lines = store.ledger.lines()
+        lines = store.ledger.step_costs()
         account = store.ledger.account()
     if not lines:
         print("nothing was asked yet")
@@ -61,7 +61,7 @@ def costs(folder: Annotated[Path, typer.Argument(help="The project's folder.")] 
     print("naively: a label order for each request, so that no prompt is cached, and no batches; at today's prices")
 
 
-def naively(task: Task, line: Line) -> float | None:
+def naively(task: Task, line: StepCost) -> float | None:
     """The cost of the same calls in US dollars, had nothing been cached or batched; None where no price is known."""
     from fingerpost.core.errors import TeacherError
     from fingerpost.core.types import Usage

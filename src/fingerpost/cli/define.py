@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.console import price_agreed
+from fingerpost.cli.console import confirm_price
 from fingerpost.cli.options import Budget, Folder, Yes
 from fingerpost.project import Project
 
@@ -36,7 +36,7 @@ def define(
             print("people's labels show no confusion that is frequent enough; 'fingerpost review' finds them")
             return
         _tell(found)
-        price_agreed(project.task, None, step.at_most_usd(project.task, found), budget, yes)
+        confirm_price(project.task, None, step.at_most_usd(project.task, found), budget, yes)
         proposals = step.propose(project.task, store, found, folder, budget_usd=budget)
         chosen = _choose(folder / TASK_FILE, proposals, write)
         if not chosen:
@@ -77,10 +77,10 @@ def _choose(file: Path, proposals: list[Proposal], write: bool) -> dict[str, str
 
 
 def _tell_cost(project: Project, store: Store) -> None:
-    from fingerpost.labelling.label import plan
+    from fingerpost.labelling.label import plan_labels
     from fingerpost.labelling.requests import LabelSelection
 
-    planned = plan(project.task, store, LabelSelection(again=True))
+    planned = plan_labels(project.task, store, LabelSelection(again=True))
     print(
         f"labelling again by the new descriptions: {len(planned.jobs):,} requests, about ${planned.about_usd:.4f}; "
         "'fingerpost label --again' does it"

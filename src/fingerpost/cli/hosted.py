@@ -1,4 +1,4 @@
-"""Training at a provider: what it would cost, consent, and the job."""
+"""Prices of hosted students: what training or measuring them costs, and confirmation."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-from fingerpost.cli.console import show_step
+from fingerpost.cli.console import show_message
+from fingerpost.core.errors import InputError
+from fingerpost.core.utils import is_loopback
+from fingerpost.students import hosted
+from fingerpost.students.folder import read_manifest
+from fingerpost.training.dataset import TrainingSet
+from fingerpost.training.export import count_tokens
 
-if TYPE_CHECKING:
-    from fingerpost.training.dataset import TrainingSet
-
-EPOCHS = 3  # what the estimate reckons with where the provider decides
+EPOCHS = 3  # of the estimate, where the provider decides
 
 
 @dataclass(frozen=True, slots=True)
 class Hosting:
-    """Where to train, what, and at which price in US dollars per million training tokens."""
+    """A provider's base model and address. `price` is in US dollars per million training tokens."""
 
     model: str
     suffix: str | None
@@ -31,22 +33,16 @@ class Hosting:
 
 
 def train_hosted(data: TrainingSet, folder: Path, hosting: Hosting, epochs: int | None) -> None:
-    """Say what it costs, ask, run the job.
+    """Show what the job costs, ask for confirmation, run the job.
 
     Raises:
-        InputError: no price is known, or no consent could be asked for.
+        InputError: no price is known, or there is no terminal to ask on.
     """
-    from fingerpost.core.errors import InputError
-    from fingerpost.core.utils import is_loopback
-    from fingerpost.students import hosted
-    from fingerpost.training.export import count_tokens
-
-    local = is_loopback(hosting.base_url)
-    if hosting.price is None and not local:
+    if hosting.price is None and not is_loopback(hosting.base_url):
         raise InputError(
             "what do a million training tokens cost at the provider? give --price, in US dollars (0 if it is free)"
         )
-    tokens, counted = count_tokens(hosted.lines_of(data.task, data.train))
+    tokens, counted = count_tokens(hosted.training_lines(data.task, data.train))
     times = epochs or EPOCHS
     cost = tokens * times * (hosting.price or 0.0) / 1e6
     print(
@@ -69,28 +65,23 @@ def train_hosted(data: TrainingSet, folder: Path, hosting: Hosting, epochs: int 
         epochs=epochs,
         labels_from=data.labels_from,
         data_fingerprint=data.fingerprint,
-        show=show_step,
+        on_progress=show_message,
     )
-    print(
-        f"{folder}: {manifest.hosted['model']}, {len(manifest.labels)} labels, {manifest.training['tokens']:,} tokens trained"
-    )
+    tokens = manifest.training["tokens"]
+    print(f"{folder}: {manifest.hosted['model']}, {len(manifest.labels)} labels, {tokens:,} tokens trained")
 
 
-def agree_to_ask(folders: Sequence[Path], rows: int, yes: bool) -> None:
-    """Before hosted models are measured: each row is a paid request.
+def confirm_requests(folders: Sequence[Path], rows: str, yes: bool) -> None:
+    """Ask for confirmation before hosted models are measured: each row is a paid request.
 
     Raises:
-        InputError: no consent could be asked for.
+        InputError: there is no terminal to ask on.
     """
-    from fingerpost.core.errors import InputError
-    from fingerpost.core.utils import is_loopback
-    from fingerpost.students.folder import read_manifest
-
-    asked = [found.hosted for each in folders if (found := read_manifest(each)).hosted]
-    paid = [each["model"] for each in asked if not is_loopback(each["base_url"])]
+    addresses = [manifest.hosted for folder in folders if (manifest := read_manifest(folder)).hosted]
+    paid = [address["model"] for address in addresses if not is_loopback(address["base_url"])]
     if not paid or yes:
         return
-    print(f"{rows:,} test rows will be asked of {', '.join(paid)}, at the provider's price")
+    print(f"{rows} will be sent to {', '.join(paid)}, at the provider's price")
     if not sys.stdin.isatty():
         raise InputError("nothing was asked: give --yes to agree, or name only local models")
-    typer.confirm("Ask?", abort=True)
+    typer.confirm("Send them?", abort=True)

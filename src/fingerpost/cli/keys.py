@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.options import SERVED, Folder
+from fingerpost.cli.options import Folder
 from fingerpost.cli.serve import Data
+from fingerpost.project import SERVED
 
 if TYPE_CHECKING:
     from fingerpost.store.server import ServerStore

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.options import SERVED, Folder
+from fingerpost.cli.options import Folder
+from fingerpost.project import SERVED
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -163,21 +163,13 @@ def _tell(server: Server, host: str, port: int) -> None:
 
 
 def _cutoff(served: ServedModel, settings: Settings) -> str:
+    """What goes to the teacher, for the line of a served model."""
+    from fingerpost.evaluation.thresholds import describe_cutoff
+
     if served.cutoff is None or settings.teacher is None:
         return ""
-    teacher, found, against = settings.teacher.model, served.choice.found, served.choice.against
     target = settings.agreement if settings.accuracy is None else settings.accuracy
-    if served.cutoff == math.inf:
-        return (
-            f"; {served.choice.rows:,} dev rows do not show {target:.1%} agreement with {against} on any part: "
-            f"everything goes to {teacher} (more dev rows help, or a lower target)"
-        )
-    if found is None:
-        return f"; below {served.cutoff:.3f} goes to {teacher}"
-    return (
-        f"; below {served.cutoff:.3f} goes to {teacher}: on dev {1 - found.coverage:.0%} of {found.of}; the others match "
-        f"{against} on {found.right} of {found.n}, at least {found.at_least:.1%} with 95 % confidence"
-    )
+    return "; " + describe_cutoff(served.choice, settings.teacher.model, target)
 
 
 def _task(folder: Path) -> Task | None:

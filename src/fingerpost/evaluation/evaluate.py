@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 
 from fingerpost.consensus.evidence import agree, gather, ground
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import conversation, question_id
-from fingerpost.core.types import Example, Message, Prediction, Predictor, Question, Usage, Verdict
-from fingerpost.core.verdicts import QuestionVerdicts, active
+from fingerpost.core.types import (
+    Example,
+    Prediction,
+    Predictor,
+    Progress,
+    ProgressCallback,
+    Question,
+    no_progress,
+)
 from fingerpost.core.version import __version__
 from fingerpost.evaluation import metrics
 from fingerpost.evaluation.compare import Answers, Role, compare
@@ -34,78 +40,41 @@ WARM_UP = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    """A model to be measured. Its latency is measured here if `live`, else taken from its predictions."""
+class Candidate:
+    """A model to be measured.
+
+    Attributes:
+        timed: whether its latency is measured here, one request at a time; else it is taken from the predictions.
+        teacher: of a cascade, the name of the model that it asks.
+    """
 
     role: Role
     predictor: Predictor
-    live: bool = True
-
-
-class Recorded:
-    """A teacher as a predictor, by the answers that it has given: nothing is asked, nothing paid."""
-
-    def __init__(self, name: str, answers: dict[str, list[Verdict]]) -> None:
-        self.name = name
-        self._answers = answers
-
-    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
-        """The label that most of its votes name; its confidence is the share of votes, of one vote its probability."""
-        return [self._one(self._answers[question_id(conversation(each))]) for each in conversations]
-
-    def _one(self, votes: list[Verdict]) -> Prediction:
-        counted = QuestionVerdicts(votes, {str(verdict.label) for verdict in votes})
-        found = counted.votes("teacher") or {}
-        votes = active(votes) or votes[-1:]
-        label = max(found, key=found.__getitem__) if found else None
-        if len(votes) > 1:
-            confidence = found.get(label or "", 0.0)
-        else:
-            confidence = math.nan if votes[0].logprob is None else math.exp(votes[0].logprob)
-        costs = [vote.usage.cost_usd for vote in votes]
-        seconds = [vote.usage.latency_s for vote in votes if vote.usage.latency_s is not None]
-        usage = Usage(
-            cost_usd=sum(cost or 0.0 for cost in costs) if None not in costs else None,
-            latency_s=float(np.mean(seconds)) if seconds else None,
-        )
-        return Prediction(label, confidence, found, self.name, usage)
-
-
-def teachers_from_store(store: Store, rows: Sequence[TestRow], notes: list[str]) -> list[Contestant]:
-    """Every teacher that was asked about all of the rows; the others are named in the notes."""
-    by_teacher: dict[str, dict[str, list[Verdict]]] = {}
-    wanted = {row.id for row in rows}
-    for key, verdicts in store.verdicts().items():
-        for verdict in verdicts:
-            if verdict.kind == "teacher" and key in wanted:
-                by_teacher.setdefault(verdict.by, {}).setdefault(key, []).append(verdict)
-    found = []
-    for name, answers in sorted(by_teacher.items()):
-        if len(answers) == len(wanted):
-            found.append(Contestant("teacher", Recorded(name, answers), live=False))
-        else:
-            notes.append(
-                f"{name} was asked about {len(answers)} of {len(wanted)} test rows and is left out; "
-                "'fingerpost label' asks the rest"
-            )
-    return found
+    timed: bool = True
+    teacher: str = ""
 
 
 def evaluate(
     name: str,
     labels: Sequence[str],
     rows: Sequence[TestRow],
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     *,
     spent_usd: float = 0.0,
     inputs: str = "",
     notes: Sequence[str] = (),
-    show: Callable[[str], None] = lambda _: None,
+    on_progress: ProgressCallback = no_progress,
 ) -> Report:
-    """Let every model answer every row, and compare. Rows without a human label count only where none has one.
+    """Let every model answer every row, and compare. Rows without a human label count only where no row has one.
+
+    Args:
+        name: the report's title.
+        labels: the label names, in the order of the report.
+        spent_usd: US dollars that labelling has cost, for the break-even point.
+        inputs: a fingerprint of what was measured, kept in the report.
 
     Raises:
-        InputError: no rows, or a label that no model knows.
+        InputError: there are no rows, or a label that no model knows.
     """
     if not rows:
         raise InputError("there are no test rows; import labelled ones with a split column that says test")
@@ -117,11 +86,13 @@ def evaluate(
             "name another column with --label, or train on these labels too"
         )
     answers: list[Answers] = []
-    for each in contestants:
-        show(f"asking {each.predictor.name}")
-        unique = _unused(each.predictor.name, {other.name for other in answers})
-        predictions = each.predictor.predict([row.messages for row in measured])
-        answers.append(Answers(unique, each.role, predictions, _latencies(each, measured, predictions)))
+    for number, candidate in enumerate(candidates):
+        predictor = candidate.predictor
+        on_progress(Progress("evaluate", f"asking {predictor.name}", number, len(candidates)))
+        unique = _unused(predictor.name, {other.name for other in answers})
+        predictions = predictor.predict([row.messages for row in measured])
+        seconds = _latencies(candidate, measured, predictions)
+        answers.append(Answers(unique, candidate.role, predictions, seconds, candidate.teacher))
     models, pairs = compare(list(labels), measured, answers)
     sources = sorted({row.source for row in measured})
     by_source = []
@@ -150,10 +121,10 @@ def evaluate(
 
 
 def label_quality(task: Task, store: Store, embed: Embed) -> LabelQuality | None:
-    """The accuracy of the teacher's labels and of the consensus on the test rows that people decided.
+    """The accuracy of the teacher's labels and of the consensus on test rows with a human label.
 
-    What people said of test questions is kept from the consensus. None where no person reviewed a training question,
-    or there is no test row with both a person's label and the teacher's.
+    The consensus does not see the human labels of test questions. None where no training question was reviewed, or no
+    test row has both a human label and the teacher's.
     """
     labelled = store.labelled(task.names, task.teacher_model, "train", "dev", "test")
     if not any(verdicts.label("human") for question, verdicts in labelled if question.split != "test"):
@@ -184,14 +155,23 @@ def label_quality(task: Task, store: Store, embed: Embed) -> LabelQuality | None
     )
 
 
-def learning_curve(task: Task, examples: Sequence[Example], rows: Sequence[TestRow]) -> list[CurvePoint]:
-    """Accuracy on the test rows of a linear head that has seen 25, 50, 100, ... of the training examples."""
+def learning_curve(
+    task: Task,
+    examples: Sequence[Example],
+    rows: Sequence[TestRow],
+    vectors: Mapping[str, NDArray[np.float32]] | None = None,
+) -> list[CurvePoint]:
+    """Accuracy on the test rows of a linear head that has seen 25, 50, 100, ... of the training examples.
+
+    Args:
+        vectors: embeddings by example id, each of shape (width,), where they are known already.
+    """
     from fingerpost.students.encoder.curve import learning_curve as curve
 
     rows = [row for row in rows if row.gold is not None]
     index = {label: i for i, label in enumerate(task.names)}
     gold = np.array([index[str(row.gold)] for row in rows])
-    points = curve(examples, [row.messages for row in rows], task)
+    points = curve(examples, [row.messages for row in rows], task, vectors)
     return [
         CurvePoint(n=n, accuracy=metrics.proportion(answers == gold), measured_on=len(rows)) for n, answers in points
     ]
@@ -202,15 +182,16 @@ def _unused(name: str, used: set[str]) -> str:
     return next(new for i in range(1, 1000) if (new := name if i == 1 else f"{name} #{i}") not in used)
 
 
-def _latencies(contestant: Contestant, rows: Sequence[TestRow], answers: Sequence[Prediction]) -> list[float]:
-    """Seconds a prediction: one at a time in this process, or what was recorded."""
-    if not contestant.live:
-        return [each.usage.latency_s for each in answers if each.usage.latency_s is not None]
+def _latencies(candidate: Candidate, rows: Sequence[TestRow], answers: Sequence[Prediction]) -> list[float]:
+    """Seconds per prediction: one at a time in this process, or what was recorded."""
+    if not candidate.timed:
+        return [answer.usage.latency_s for answer in answers if answer.usage.latency_s is not None]
     seconds = []
     for row in [*rows[:WARM_UP], *rows[:LATENCY_ROWS]]:
         began = time.perf_counter()
-        contestant.predictor.predict([row.messages])
-        seconds.append(time.perf_counter() - began)
+        (answer,) = candidate.predictor.predict([row.messages])
+        # A recorded teacher in a cascade answers at once, and says how long it took.
+        seconds.append(max(time.perf_counter() - began, answer.usage.latency_s or 0.0))
     return seconds[min(WARM_UP, len(rows)) :]
 
 

@@ -58,7 +58,7 @@ class ModelReport(BaseModel):
     """One model on one set of rows. Without human labels there is agreement with the teacher only."""
 
     name: str
-    role: Literal["base", "teacher", "student"]
+    role: Literal["base", "teacher", "student", "cascade"]
     n: int
     no_answer: int
     accuracy: float | None = None
@@ -76,6 +76,7 @@ class ModelReport(BaseModel):
     coverage: list[CoveragePoint] = []
     confusion: list[list[int]] = []
     mistakes: list[Mistake] = []
+    teacher_share: Interval | None = None
     latency_n: int = 0
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import question_id
+from fingerpost.core.text import question_id, shorten
 from fingerpost.core.types import Conversation
-from fingerpost.data.rows import Columns, Item, Rejected, read_items
+from fingerpost.data.chat import is_chat_file, read_chat
+from fingerpost.data.rows import Columns, LabelledRow, Rejected, read_labelled_rows
 from fingerpost.store.project import Store
+from fingerpost.students.folder import Manifest, task_of
+from fingerpost.task.reply_format import ReplyTemplate, label_in, without_template
 from fingerpost.task.settings import Task
 
 
@@ -38,16 +41,23 @@ def rows_from_store(task: Task, store: Store) -> list[TestRow]:
 
 
 def rows_from_file(
-    path: Path, columns: Columns, seen: set[str], notes: list[str]
+    path: Path, columns: Columns, seen: set[str], notes: list[str], manifest: Manifest | None = None
 ) -> tuple[list[TestRow], list[Rejected]]:
-    """The labelled rows of a file: where it has a `split` column its test rows, else those that are not `seen`.
+    """The labelled rows of a file: its test rows where it has a `split` column, else the rows that are not `seen`.
+
+    Args:
+        seen: ids of questions that the models were trained on.
+        notes: gets a line where rows were left out.
+        manifest: of a model that was trained on chat JSONL; its reply template reads the replies of such a file.
 
     Raises:
-        InputError: all of them are, or the file cannot be used.
+        InputError: all rows were trained on, or the file cannot be used.
     """
-    good: list[Item] = []
+    if manifest is not None and is_chat_file(path, columns):
+        return _chat_rows(path, seen, notes, manifest)
+    good: list[LabelledRow] = []
     rejected: list[Rejected] = []
-    for item in read_items(path, columns, None):
+    for item in read_labelled_rows(path, columns, None):
         if isinstance(item, Rejected):
             rejected.append(item)
         elif item.label:
@@ -60,3 +70,28 @@ def rows_from_file(
         if left_out := sum(item.split is None for item in good) - len(tests):
             notes.append(f"{left_out} rows that the model was trained on were left out")
     return [TestRow(question_id(item.messages), item.messages, item.source, item.label) for item in tests], rejected
+
+
+def _chat_rows(
+    path: Path, seen: set[str], notes: list[str], manifest: Manifest
+) -> tuple[list[TestRow], list[Rejected]]:
+    """The rows of chat JSONL, their replies read as the model's training data was."""
+    task, template = task_of(manifest), manifest.reply_template or ReplyTemplate()
+    rows: list[TestRow] = []
+    rejected: list[Rejected] = []
+    left_out = 0
+    for row in read_chat(path, least=1):
+        label = label_in(template, task, row.reply)
+        messages = without_template(row.messages, manifest.user_template)
+        key = question_id(messages)
+        if label is None:
+            rejected.append(Rejected(row.line, f"the reply '{shorten(row.reply, 40)}' names no label of the model"))
+        elif key in seen:
+            left_out += 1
+        else:
+            rows.append(TestRow(key, messages, "user", label))
+    if not rows and left_out:
+        raise InputError(f"the model was trained on all rows of {path}; give other rows")
+    if left_out:
+        notes.append(f"{left_out} rows that the model was trained on were left out")
+    return rows, rejected

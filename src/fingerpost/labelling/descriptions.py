@@ -11,8 +11,8 @@ from pathlib import Path
 from fingerpost.core.text import shorten
 from fingerpost.core.types import Label, Message
 from fingerpost.llm import prices
-from fingerpost.llm.completion import Reply
-from fingerpost.llm.requests import Chat, Key, Schema, size, teacher_endpoint, teacher_of
+from fingerpost.llm.completion import Chat, Reply, Schema, request_bytes
+from fingerpost.llm.requests import Key, teacher_endpoint, teacher_of
 from fingerpost.llm.runner import run_requests
 from fingerpost.store.project import Store
 from fingerpost.task.prompt import chat
@@ -84,7 +84,7 @@ def misread(task: Task, store: Store) -> list[Misread]:
 class DescriptionRequests:
     """The work of describing, as `asking` takes it; `proposed` are the descriptions by label."""
 
-    step, wants, after, temperature = STEP, "holds a description", "then run it again", 0.0
+    step, expected, retry, temperature = STEP, "holds a description", "then run it again", 0.0
 
     def __init__(self) -> None:
         self.proposed: dict[str, str | None] = {}
@@ -103,7 +103,7 @@ class DescriptionRequests:
 def at_most_usd(task: Task, found: list[Misread]) -> float:
     """The most that asking for descriptions can cost, in US dollars."""
     teacher = _writer(task)
-    return sum(prices.at_most(teacher, size(each.messages, DESCRIPTION_SCHEMA)) for each in found)
+    return sum(prices.at_most(teacher, request_bytes(each.messages, DESCRIPTION_SCHEMA)) for each in found)
 
 
 def propose(

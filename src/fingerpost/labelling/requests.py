@@ -1,4 +1,4 @@
-"""The teacher's decisions: which questions it is still to be asked, in which label order, and its replies as verdicts."""
+"""The requests that ask the teacher for labels, and its replies as verdicts."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 from fingerpost.core.errors import TaskError
 from fingerpost.core.types import Question, Split, Verdict
-from fingerpost.llm.completion import Reply
-from fingerpost.llm.requests import Chat, Key, Schema, teacher_of
+from fingerpost.llm.completion import Chat, Reply, Schema
+from fingerpost.llm.requests import Key, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.task.prompt import label_order, order_number, prompt_fingerprint, render, schema
 from fingerpost.task.replies import parse
 from fingerpost.task.settings import Task
 
 STEP = "label"
-SIDES: tuple[Split, ...] = ("train", "dev", "test")
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelJob:
-    """One question to be asked in one label order."""
+    """A question, and the number of the label order that it is asked in."""
 
     question: Question
     order: int
@@ -28,14 +28,19 @@ class LabelJob:
 
 @dataclass(frozen=True, slots=True)
 class LabelSelection:
-    """What the teacher is to be asked: every question in `votes` label orders, less what it has answered.
+    """Which questions the teacher is asked about. What it has answered already is left out.
 
-    `limit` is how many questions are asked at most; `retry` asks again what was answered without a label; `again` what
-    was answered under another prompt. `only` names the questions, where it is not all of these sides.
+    Attributes:
+        votes: label orders that each question is asked in.
+        splits: only questions of these splits.
+        limit: ask about this many questions at most.
+        retry: ask again where the reply named no label.
+        again: ask again where the answer was given to an earlier prompt.
+        only: only questions with these ids.
     """
 
     votes: int = 1
-    splits: tuple[Split, ...] = SIDES
+    splits: tuple[Split, ...] = SPLITS
     limit: int | None = None
     retry: bool = False
     again: bool = False
@@ -46,49 +51,51 @@ EVERYTHING = LabelSelection()
 
 
 def order_count(task: Task) -> int:
-    """How many label orders the task's teacher is asked in: no more than there are labels."""
+    """The number of label orders in use: the teacher's setting, but no more than there are labels."""
     return min(teacher_of(task).orders, len(task.labels))
 
 
-def open_jobs(task: Task, store: Store, wanted: LabelSelection = EVERYTHING) -> list[LabelJob]:
-    """What is still to be asked. Jobs of one label order stand together, so that a prompt cache stays warm.
+def open_jobs(task: Task, store: Store, selection: LabelSelection = EVERYTHING) -> list[LabelJob]:
+    """The requests that are still to be sent, sorted by label order so that the prompt cache stays warm.
 
-    What lies in a batch at the provider is left out.
+    Requests in a batch that has not been fetched are left out.
 
     Raises:
-        TaskError: no teacher, or more votes than label orders.
+        TaskError: the task has no teacher, or fewer label orders than votes.
     """
     teacher, orders = teacher_of(task), order_count(task)
-    if wanted.votes > orders:
+    if selection.votes > orders:
         raise TaskError(
-            f"--votes {wanted.votes} needs as many label orders; set orders = {wanted.votes} in [teacher] "
+            f"--votes {selection.votes} needs as many label orders; set orders = {selection.votes} in [teacher] "
             f"(it is {orders})"
         )
     answered: dict[str, set[int | None]] = {}
-    prompt = prompt_fingerprint(task) if wanted.again else None
+    prompt = prompt_fingerprint(task) if selection.again else None
     for question_id, order, labelled in store.answered(teacher.model, prompt):
-        if labelled or not wanted.retry:
+        if labelled or not selection.retry:
             answered.setdefault(question_id, set()).add(order)
-    for question_id, order, _ in store.posted_keys(STEP, teacher.model):
+    for question_id, order, _ in store.batch_keys(STEP, teacher.model):
         answered.setdefault(question_id, set()).add(order)
     jobs: list[LabelJob] = []
-    limit = wanted.limit
-    for question in store.questions(*wanted.splits):
+    limit = selection.limit
+    for question in store.questions(*selection.splits):
         done = answered.get(question.id, set())
-        missing = wanted.votes - len(done)
-        if missing <= 0 or (wanted.only is not None and question.id not in wanted.only):
+        missing = selection.votes - len(done)
+        if missing <= 0 or (selection.only is not None and question.id not in selection.only):
             continue
         if limit is not None and (limit := limit - 1) < 0:
             break
-        free = [order for vote in range(wanted.votes) if (order := order_number(question.id, vote, orders)) not in done]
+        free = [
+            order for vote in range(selection.votes) if (order := order_number(question.id, vote, orders)) not in done
+        ]
         jobs += [LabelJob(question, order) for order in free[:missing]]
     return sorted(jobs, key=lambda job: job.order)
 
 
 class LabelRequests:
-    """The work of labelling, as `asking` takes it."""
+    """The requests of the step `label`; a `RequestSpec`."""
 
-    step, wants, after, temperature = STEP, "names a label", "then ask again with --retry", 0.0
+    step, expected, retry, temperature = STEP, "names a label", "then ask again with --retry", 0.0
 
     def __init__(self, task: Task) -> None:
         self._task, self._schema, self._prompt = task, schema(task), prompt_fingerprint(task)

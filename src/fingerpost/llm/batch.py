@@ -1,14 +1,13 @@
-"""The same requests handed in as a batch (OpenAI's /v1/batches): half the price, answered within a day.
+"""Requests handed in as a batch (OpenAI's /v1/batches): half the price, answered within a day.
 
-What was handed in is noted step by step, so that a run that was killed, days ago or between two steps, goes on with
-the same batch: nothing is asked twice. Its reservations stand until it is fetched.
+Each step of handing in is stored, so that a run that was killed, days ago or between two steps, resumes the same batch:
+nothing is asked twice. The batch's reservations stand until it is fetched.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,40 +15,41 @@ from typing import Any, Literal, TypeVar
 import openai
 
 from fingerpost.core.errors import TeacherError
-from fingerpost.core.types import Usage
+from fingerpost.core.types import Progress, ProgressCallback, Usage, no_progress
 from fingerpost.core.utils import chunks, locked
 from fingerpost.llm import prices
-from fingerpost.llm.completion import Lost, Reply, api_key, extras_of, message_of, read_reply, request_of
-from fingerpost.llm.requests import (
-    NONSENSE,
-    RequestSpec,
-    RunProgress,
-    Show,
-    cost_of,
-    count,
-    nonsense,
-    out_of_budget,
-    size,
+from fingerpost.llm.completion import (
+    Chat,
+    Lost,
+    Reply,
+    Schema,
+    api_key,
+    parse_completion,
+    request_body,
+    request_bytes,
+    request_parameters,
+    teacher_error,
+    usage_with_cost,
 )
+from fingerpost.llm.polling import poll
+from fingerpost.llm.requests import UNUSABLE_LIMIT, RequestSpec, RunProgress, all_unusable, out_of_budget
 from fingerpost.llm.runner import run_requests
 from fingerpost.store.ledger import Call, Outcome, Settlement
-from fingerpost.store.project import Posted, Store
+from fingerpost.store.project import ProviderBatch, Store
 from fingerpost.task.settings import TeacherSettings
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
-OURS = ("max_tokens", "max_completion_tokens", "temperature", "logprobs", "response_format", "json_schema")
-MOST = 20_000  # requests in one batch; a provider takes 50,000, and 200 MB
-AT_ONCE = 500  # are booked in one transaction
+PARAMETERS = ("max_tokens", "max_completion_tokens", "temperature", "logprobs", "response_format", "json_schema")
+MAX_REQUESTS = 20_000  # in one batch; a provider takes 50,000, and 200 MB
+BOOKED_TOGETHER = 500  # in one transaction
 ENDED = ("completed", "failed", "expired", "cancelled")
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
-LOOKED_THROUGH = 100  # batches, for one that was created when the run was killed
+MAX_LISTED = 100  # batches searched for one that was created when the run was killed
 
 J = TypeVar("J")
-Say = Callable[[str], None]
 
 
 def run_requests_or_batch(
-    work: RequestSpec[J],
+    spec: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
@@ -58,26 +58,24 @@ def run_requests_or_batch(
     batch: bool,
     budget_usd: float | None = None,
     record: Path | None = None,
-    on_progress: Show = lambda _: None,
-    show: Say = lambda _: None,
+    on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
     """`post_all` for a batch, else `ask_all`."""
     if batch:
-        return run_batch(work, jobs, store, teacher, budget_usd=budget_usd, on_progress=on_progress, show=show)
+        return run_batch(spec, jobs, store, teacher, budget_usd=budget_usd, on_progress=on_progress)
     return run_requests(
-        work, jobs, store, teacher, folder, budget_usd=budget_usd, record=record, on_progress=on_progress
+        spec, jobs, store, teacher, folder, budget_usd=budget_usd, record=record, on_progress=on_progress
     )
 
 
 def run_batch(
-    work: RequestSpec[J],
+    spec: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
     *,
     budget_usd: float | None = None,
-    on_progress: Show = lambda _: None,
-    show: Say = lambda _: None,
+    on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
     """Fetch the batches that are out, then hand in these jobs and wait for them. Ctrl-C leaves them at the provider.
 
@@ -88,38 +86,37 @@ def run_batch(
     if teacher.recorded:
         raise TeacherError("the teacher's answers are played back from a file; leave out --batch")
     with locked(store.path.with_name(".batch.lock"), "another run waits for a batch of this project; wait for it"):
-        return _post(work, jobs, store, teacher, budget_usd, on_progress, show)
+        return _post(spec, jobs, store, teacher, budget_usd, on_progress)
 
 
 def _post(
-    work: RequestSpec[J],
+    spec: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
     budget_usd: float | None,
-    on_progress: Show,
-    show: Say,
+    on_progress: ProgressCallback,
 ) -> RunProgress:
-    out = [each for each in store.open_posted(work.step) if each.model == teacher.model]
+    out = [each for each in store.open_batches(spec.step) if each.model == teacher.model]
     progress = RunProgress(total=len(jobs) + sum(len(each.jobs) for each in out))
     client = openai.OpenAI(
         api_key=api_key(teacher), base_url=teacher.base_url, timeout=teacher.timeout_s, max_retries=3
     )
 
-    def fetch(posted: Posted) -> None:
+    def fetch(posted: ProviderBatch) -> None:
         refused: list[str] = []
         try:
-            batch = _ended(client, store, teacher, posted, show)
+            batch = _ended(client, store, teacher, posted, on_progress)
         except openai.NotFoundError:
             _release(store, posted.id, "lost" if posted.batch else "unsent")
             raise TeacherError(f"{client.base_url} no longer has the batch; run the command again") from None
-        for part in chunks(_settlements(client, work, store, teacher, posted, batch, refused), AT_ONCE):
-            store.ledger.book([settlement for settlement, _, _ in part], [], budget_usd)
+        for part in chunks(_settlements(client, spec, store, teacher, posted, batch, refused), BOOKED_TOGETHER):
+            store.ledger.record([settlement for settlement, _, _ in part], [], budget_usd)
             for settlement, reply, useful in part:
                 if reply is not None:
-                    count(progress, reply, settlement.usage, useful)
-            on_progress(progress)
-        store.change_posted(posted.id, state="ended")
+                    progress.count(reply, settlement.usage, useful)
+            on_progress(progress.report(spec.step))
+        store.update_batch(posted.id, state="ended")
         if batch is not None and batch.status == "failed":
             first = next(iter(batch.errors.data if batch.errors and batch.errors.data else []), None)
             why = first.message if first else "no reason was given"
@@ -133,8 +130,8 @@ def _post(
     try:
         for each in out:
             fetch(each)
-        for part in chunks(jobs, MOST):
-            posted = _hand_in(client, work, part, store, teacher, budget_usd)
+        for part in chunks(jobs, MAX_REQUESTS):
+            posted = _hand_in(client, spec, part, store, teacher, budget_usd)
             if posted is None:
                 progress.stopped = "budget"
                 break
@@ -143,60 +140,55 @@ def _post(
             fetch(posted)
     except KeyboardInterrupt:
         progress.stopped = "interrupted"
-    except openai.AuthenticationError:
-        raise TeacherError(f"{client.base_url} refuses the key; check ${teacher.key_env}") from None
     except openai.NotFoundError:
         raise TeacherError(f"{client.base_url} has no batches; run the command without --batch") from None
-    except openai.APIStatusError as error:
-        raise TeacherError(f"{client.base_url} says {error.status_code}: {message_of(error)}") from None
-    except openai.APIConnectionError:
-        raise TeacherError(
-            f"{client.base_url} cannot be reached; run the command again: it goes on with the same batch"
-        ) from None
+    except openai.OpenAIError as error:
+        then = "run the command again: it resumes the same batch"
+        raise teacher_error(error, client.base_url, teacher.key_env, then) from None
     finally:
         client.close()
     if progress.stopped == "budget" and not progress.done:
-        raise out_of_budget(_at_most(teacher, *work.request(jobs[0])), budget_usd)
-    if progress.done >= NONSENSE and not progress.useful:
-        raise nonsense(work, progress)
+        raise out_of_budget(_at_most(teacher, *spec.request(jobs[0])), budget_usd)
+    if progress.done >= UNUSABLE_LIMIT and not progress.usable:
+        raise all_unusable(spec, progress)
     return progress
 
 
-def _at_most(teacher: TeacherSettings, messages: list[dict[str, str]], schema: dict[str, Any]) -> float:
-    return teacher.batch_price * prices.at_most(teacher, size(messages, schema))
+def _at_most(teacher: TeacherSettings, messages: Chat, schema: Schema) -> float:
+    return teacher.batch_price * prices.at_most(teacher, request_bytes(messages, schema))
 
 
 def _hand_in(
     client: openai.OpenAI,
-    work: RequestSpec[J],
+    spec: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
     budget: float | None,
-) -> Posted | None:
+) -> ProviderBatch | None:
     """Reserve, upload, create; None where the budget has no room for even one."""
-    requests = [work.request(job) for job in jobs]
-    key = store.add_posted(work.step, teacher.model, teacher.base_url)
-    calls = [Call(work.step, teacher.model, _at_most(teacher, *each)) for each in requests]
-    ids = store.ledger.book([], calls, budget, posted=key)
-    extras, lines, out = extras_of(teacher, work.temperature), [], {}
+    requests = [spec.request(job) for job in jobs]
+    key = store.add_batch(spec.step, teacher.model, teacher.base_url)
+    calls = [Call(spec.step, teacher.model, _at_most(teacher, *each)) for each in requests]
+    ids = store.ledger.record([], calls, budget, batch_id=key)
+    extras, lines, out = request_parameters(teacher, spec.temperature), [], {}
     for job, call_id, (messages, schema) in zip(jobs, ids, requests, strict=True):
         if call_id is None:
             continue
-        out[str(call_id)] = work.key(job)
+        out[str(call_id)] = spec.key(job)
         line = {"custom_id": str(call_id), "method": "POST", "url": ENDPOINT}
-        body = request_of(teacher.model, messages, schema, extras)
+        body = request_body(teacher.model, messages, schema, extras)
         lines.append(json.dumps({**line, "body": body}, ensure_ascii=False) + "\n")
     if not lines:
-        store.change_posted(key, state="ended")
+        store.update_batch(key, state="ended")
         return None
-    store.change_posted(key, jobs=out)
+    store.update_batch(key, jobs=out)
     try:
         file = client.files.create(file=(f"fingerpost-{key}.jsonl", "".join(lines).encode()), purpose="batch")
     except openai.OpenAIError:
         _release(store, key, "unsent")
         raise
-    store.change_posted(key, file=file.id, state="creating")
+    store.update_batch(key, file=file.id, state="creating")
     try:  # once only: a second try could make a second batch
         once = client.with_options(max_retries=0)
         batch = once.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
@@ -204,10 +196,12 @@ def _hand_in(
         if error.status_code < 500:
             _release(store, key, "unsent")
         raise
-    return store.change_posted(key, batch=batch.id, state="out")
+    return store.update_batch(key, batch=batch.id, state="out")
 
 
-def _ended(client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted: Posted, show: Say) -> Any:
+def _ended(
+    client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted: ProviderBatch, on_progress: ProgressCallback
+) -> Any:
     """The batch, when it has ended; None where the run was killed before one was created."""
     if posted.state != "new" and posted.base_url != teacher.base_url:
         raise TeacherError(
@@ -217,12 +211,12 @@ def _ended(client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted
     found = posted.batch or (_find(client, posted.file) if posted.state == "creating" else None)
     if found is None:
         return None
-    store.change_posted(posted.id, batch=found, state="out")
-    return _wait(client, found, show)
+    store.update_batch(posted.id, batch=found, state="out")
+    return _wait(client, found, posted.step, on_progress)
 
 
 def _settlements(
-    client: openai.OpenAI, work: RequestSpec[Any], store: Store, teacher: TeacherSettings, posted: Posted, batch: Any,
+    client: openai.OpenAI, spec: RequestSpec[Any], store: Store, teacher: TeacherSettings, posted: ProviderBatch, batch: Any,
     refused: list[str],
 ) -> Iterator[tuple[Settlement, Reply | None, bool]]:  # fmt: skip
     """How each call of a batch ended; with the reply, and whether that was of use.
@@ -231,7 +225,7 @@ def _settlements(
     never asked.
     """
     if batch is None:  # nothing was asked
-        for call_id in store.posted_calls(posted.id):
+        for call_id in store.batch_calls(posted.id):
             yield Settlement(call_id, "unsent"), None, False
         return
     left = dict(posted.jobs)
@@ -245,18 +239,18 @@ def _settlements(
                 continue
             call_id = int(line["custom_id"])
             reply = _reply(line, str(client.base_url))
-            if reply is not None and reply.rejected and any(word in str(reply.refusal) for word in OURS):
+            if reply is not None and reply.rejected and any(word in str(reply.refusal) for word in PARAMETERS):
                 refused.append(str(reply.refusal))
                 reply = None
             if reply is None:
                 yield Settlement(call_id, "unsent"), None, False
                 continue
-            usage = cost_of(teacher, reply, 0.0)
+            usage = usage_with_cost(teacher, reply, 0.0)
             cost = teacher.batch_price * (usage.cost_usd or 0.0)
             if usage.prompt is None and not reply.rejected:
                 cost = store.ledger.reserved(call_id)
             usage = replace(usage, cost_usd=cost)
-            kept, useful = work.keep(key, reply)
+            kept, useful = spec.keep(key, reply)
             yield Settlement(call_id, "paid", usage, kept), reply, useful
     for unanswered in left:
         yield Settlement(int(unanswered), "unsent"), None, False
@@ -264,8 +258,8 @@ def _settlements(
 
 def _release(store: Store, posted_id: int, outcome: Outcome) -> None:
     """End a batch of which nothing will come, and its calls."""
-    store.ledger.book([Settlement(each, outcome) for each in store.posted_calls(posted_id)], [], None)
-    store.change_posted(posted_id, state="ended")
+    store.ledger.record([Settlement(each, outcome) for each in store.batch_calls(posted_id)], [], None)
+    store.update_batch(posted_id, state="ended")
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -277,21 +271,22 @@ def _object(text: str) -> dict[str, Any]:
     return line if isinstance(line, dict) else {}
 
 
-def _wait(client: openai.OpenAI, key: str, show: Say) -> Any:
-    wait, told = FIRST_WAIT_S, ""
-    while True:
+def _wait(client: openai.OpenAI, key: str, step: str, on_progress: ProgressCallback) -> Any:
+    """The batch, when it has ended."""
+    reported = ""
+
+    def look() -> Any:
+        nonlocal reported
         batch = client.batches.retrieve(key)
         counts = batch.request_counts
-        now = f"batch {key}: {batch.status}" + (
-            f", {counts.completed:,} of {counts.total:,} answered" if counts else ""
-        )
-        if now != told:
-            show(now)
-            told = now
-        if batch.status in ENDED:
-            return batch
-        time.sleep(wait)
-        wait = min(LONGEST_WAIT_S, wait * 1.5)
+        answered = f", {counts.completed:,} of {counts.total:,} answered" if counts else ""
+        message = f"batch {key}: {batch.status}{answered}"
+        if message != reported:
+            on_progress(Progress(step, message))
+            reported = message
+        return batch
+
+    return poll(look, lambda batch: batch.status in ENDED)
 
 
 def _find(client: openai.OpenAI, file: str | None) -> str | None:
@@ -299,7 +294,7 @@ def _find(client: openai.OpenAI, file: str | None) -> str | None:
     for number, batch in enumerate(client.batches.list(limit=20)):
         if batch.input_file_id == file:
             return str(batch.id)
-        if number >= LOOKED_THROUGH:
+        if number >= MAX_LISTED:
             break
     return None
 
@@ -312,7 +307,7 @@ def _reply(line: dict[str, Any], where: str) -> Reply | None:
     body = response.get("body")
     if response.get("status_code") == 200:
         try:
-            return read_reply(json.dumps(body), None, where)
+            return parse_completion(body, None, where)
         except Lost:
             return Reply(None, Usage(), None, "no completion")
     if response.get("status_code") == 400:

@@ -1,7 +1,7 @@
-"""Answers of a real teacher kept in a file, and played back under the same client code.
+"""Answers of a real teacher, recorded in a file and played back through the same client code.
 
-A recording is JSON Lines: the key of the request (model and messages), the reply, its log-probability,
-token counts, and the seconds that it took. A prompt that was not recorded is not answered.
+A recording is JSON Lines: the key of the request (model and messages), the reply, its log-probability, token counts and
+latency in seconds. A prompt that was not recorded gets an error.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 
 from fingerpost.core.errors import TeacherError
+from fingerpost.llm.completion import Reply
 
 LATENCY_HEADER = "fingerpost-latency-s"
 
@@ -22,6 +23,19 @@ def request_key(model: str, messages: Any) -> str:
     """Equal for requests that ask the same model the same thing."""
     body = json.dumps([model, messages], ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(body.encode()).hexdigest()[:24]
+
+
+def recorded_answer(reply: Reply) -> dict[str, Any]:
+    """The line of a recording for a reply, without its key."""
+    usage = reply.usage
+    return {
+        "reply": reply.text,
+        "logprob": None if reply.logprob is None else round(reply.logprob, 4),
+        "prompt_tokens": usage.prompt or 0,
+        "cached_tokens": usage.cached or 0,
+        "completion_tokens": usage.completion or 0,
+        "latency_s": round(usage.latency_s or 0.0, 3),
+    }
 
 
 class Recorder:

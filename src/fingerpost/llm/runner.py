@@ -14,20 +14,18 @@ from pathlib import Path
 from typing import Generic
 
 from fingerpost.core.errors import BudgetError, TeacherError
+from fingerpost.core.types import ProgressCallback, no_progress
+from fingerpost.core.utils import run_async
 from fingerpost.llm import prices
 from fingerpost.llm.client import ChatModel
-from fingerpost.llm.completion import Lost, Reply
+from fingerpost.llm.completion import Lost, Reply, request_bytes, usage_with_cost
 from fingerpost.llm.requests import (
-    NONSENSE,
+    UNUSABLE_LIMIT,
     J,
     RequestSpec,
     RunProgress,
-    Show,
-    cost_of,
-    count,
-    nonsense,
+    all_unusable,
     out_of_budget,
-    size,
 )
 from fingerpost.store.ledger import Call, Settlement
 from fingerpost.store.project import Store
@@ -37,7 +35,7 @@ LOST_ATTEMPTS = 3
 
 
 def run_requests(
-    work: RequestSpec[J],
+    spec: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
@@ -45,16 +43,16 @@ def run_requests(
     *,
     budget_usd: float | None = None,
     record: Path | None = None,
-    on_progress: Show = lambda _: None,
+    on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
-    """Ask for each job once. Ctrl-C lets the requests in flight finish; the budget ends it with `stopped`.
+    """Ask for each job once. Ctrl-C lets the requests in flight finish; at the end of the budget the run stops.
 
     Raises:
-        TeacherError: the model cannot be used, or none of its replies is of use.
-        BudgetError: not even one request fits into the budget.
+        TeacherError: the model cannot be used, or none of its replies is usable.
+        BudgetError: the budget has no room for a single request.
     """
-    run = _Run(work, jobs, store, teacher, budget_usd, on_progress)
-    asyncio.run(run.work(folder, record))
+    run = _Run(spec, jobs, store, teacher, budget_usd, on_progress)
+    run_async(run.work(folder, record))
     if run.error is not None:
         raise run.error
     return run.progress
@@ -70,14 +68,14 @@ class _Run(Generic[J]):
 
     def __init__(
         self,
-        work: RequestSpec[J],
+        spec: RequestSpec[J],
         jobs: Sequence[J],
         store: Store,
         teacher: TeacherSettings,
         budget_usd: float | None,
-        on_progress: Show,
+        on_progress: ProgressCallback,
     ) -> None:
-        self.does, self.teacher, self.budget = work, teacher, budget_usd
+        self.spec, self.teacher, self.budget = spec, teacher, budget_usd
         self.progress = RunProgress(total=len(jobs))
         self.error: TeacherError | BudgetError | None = None
         self._jobs = deque((job, 0) for job in jobs)  # with how often it was lost
@@ -87,7 +85,7 @@ class _Run(Generic[J]):
         self._in_flight = 0
 
     async def work(self, folder: Path, record: Path | None) -> None:
-        async with ChatModel(self.teacher, folder, record, self.does.temperature) as model:
+        async with ChatModel(self.teacher, folder, record, self.spec.temperature) as model:
             workers = asyncio.gather(
                 *(self._worker(model) for _ in range(workers_for(self.teacher.concurrency))), return_exceptions=True
             )
@@ -103,8 +101,8 @@ class _Run(Generic[J]):
         for each in ended:
             if isinstance(each, BaseException):
                 raise each
-        if self.error is None and self.progress.done >= NONSENSE and not self.progress.useful:
-            self.error = nonsense(self.does, self.progress)
+        if self.error is None and self.progress.done >= UNUSABLE_LIMIT and not self.progress.usable:
+            self.error = all_unusable(self.spec, self.progress)
 
     def _interrupt(self, workers: asyncio.Future[list[BaseException | None]]) -> None:
         if self.progress.stopped == "interrupted":
@@ -118,9 +116,9 @@ class _Run(Generic[J]):
         try:
             while self._jobs and self._goes_on():
                 job, lost = self._jobs.popleft()
-                messages, schema = self.does.request(job)
-                most = prices.at_most(self.teacher, size(messages, schema))
-                call = Call(self.does.step, self.teacher.model, most)
+                messages, schema = self.spec.request(job)
+                most = prices.at_most(self.teacher, request_bytes(messages, schema))
+                call = Call(self.spec.step, self.teacher.model, most)
                 call_id = await self._settle(settled, call)
                 settled = None
                 while (
@@ -159,12 +157,12 @@ class _Run(Generic[J]):
         return call_id
 
     def _answered(self, job: J, reply: Reply, call_id: int, most: float) -> Settlement:
-        usage = cost_of(self.teacher, reply, most)
-        kept, useful = self.does.keep(self.does.key(job), reply)
-        count(self.progress, reply, usage, useful)
-        if self.progress.done == NONSENSE and not self.progress.useful:
-            self.error = self.error or nonsense(self.does, self.progress)
-        self._report(self.progress)
+        usage = usage_with_cost(self.teacher, reply, most)
+        kept, usable = self.spec.keep(self.spec.key(job), reply)
+        self.progress.count(reply, usage, usable)
+        if self.progress.done == UNUSABLE_LIMIT and not self.progress.usable:
+            self.error = self.error or all_unusable(self.spec, self.progress)
+        self._report(self.progress.report(self.spec.step))
         return Settlement(call_id, "paid", usage, kept)
 
     def _again(self, job: J, lost: int, error: Lost) -> None:
@@ -213,7 +211,7 @@ class _GroupCommit:
             settled = [each for each, _, _ in batch if each is not None]
             wanted = [(call, done) for _, call, done in batch if call is not None]
             try:
-                ids = await asyncio.to_thread(self._ledger.book, settled, [call for call, _ in wanted], self._budget)
+                ids = await asyncio.to_thread(self._ledger.record, settled, [call for call, _ in wanted], self._budget)
             except BaseException as error:
                 for _, _, done in batch:
                     done.set_exception(error)

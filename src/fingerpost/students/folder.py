@@ -1,4 +1,4 @@
-"""The model folder: a manifest and the files that it vouches for. No pickle, nothing loaded unchecked."""
+"""The model folder: a manifest, and the files whose hashes it lists. No pickle; nothing is loaded unchecked."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from fingerpost.core.errors import InputError, ModelError
 from fingerpost.core.types import Label
+from fingerpost.core.version import __version__
 from fingerpost.task.prompt import prompt_fingerprint
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 from fingerpost.task.settings import Task
@@ -26,10 +28,17 @@ DEV_ANSWERS = "dev.jsonl"
 
 
 class Manifest(BaseModel):
-    """What a model folder says of itself. `files` maps each file to its SHA-256.
+    """A model folder's description of itself.
 
-    `reply`, `frame` and `system` are the form of the replies, the text around the users' and the system prompt that the
-    training data had, where it was chat JSONL. `hosted` says where a model answers that lies with a provider.
+    Attributes:
+        kind: the kind of student, such as `encoder` or `hosted`.
+        reply_template, user_template, system: the form of the replies, the constant text around users' messages and the
+            system prompt of the training data, where that was chat JSONL.
+        hosted: of a model at a provider, its name, address and key variable.
+        history: how many earlier turns the student sees; max_tokens: how many tokens it reads.
+        temperature: divides the logits before the softmax.
+        labels_from: number of training labels by source.
+        files: SHA-256 of every file in the folder.
     """
 
     format: Literal[1] = 1
@@ -39,8 +48,8 @@ class Manifest(BaseModel):
     fingerpost: str
     labels: list[Label]
     answer_field: str
-    reply: ReplyTemplate | None = None
-    frame: UserTemplate = UserTemplate()
+    reply_template: ReplyTemplate | None = Field(None, validation_alias=AliasChoices("reply_template", "reply"))
+    user_template: UserTemplate = Field(UserTemplate(), validation_alias=AliasChoices("user_template", "frame"))
     system: str = ""
     hosted: dict[str, str] = {}
     history: int
@@ -93,6 +102,36 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def manifest_of(kind: str, name: str, task: Task, **fields: Any) -> Manifest:
+    """The manifest of a model for this task, without files."""
+    given: dict[str, Any] = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fingerpost": __version__,
+        "labels": list(task.labels),
+        "answer_field": task.answer_field,
+        "history": task.student.history,
+        "max_tokens": 0,
+        "task_fingerprint": prompt_fingerprint(task),
+        **fields,
+    }
+    return Manifest(kind=kind, name=name, **given)
+
+
+def task_of(manifest: Manifest) -> Task:
+    """The task that a model was made for, as far as its manifest knows it."""
+    return Task(name=manifest.name, labels=tuple(manifest.labels), answer_field=manifest.answer_field)
+
+
+def copy_model(folder: Path, target: Path) -> None:
+    """Copy a model folder; an older model at the target is replaced at once.
+
+    Raises:
+        InputError: the target exists and is no model folder.
+    """
+    with writing(target) as fresh:
+        shutil.copytree(folder, fresh, dirs_exist_ok=True)
+
+
 def require_free(folder: Path) -> None:
     """Raises InputError where the folder exists and is no model folder."""
     if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
@@ -121,7 +160,7 @@ def writing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def is_of(manifest: Manifest, task: Task) -> bool:
+def matches_task(manifest: Manifest, task: Task) -> bool:
     """Whether a model was made for the task as it is now: same prompt, encoder, history and seed."""
     return (
         manifest.task_fingerprint == prompt_fingerprint(task)

@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from fingerpost.core.text import canonical_name
+from fingerpost.core.text import canonical_name, strip_code_fence
 from fingerpost.task.settings import Task
 
 
@@ -18,9 +18,7 @@ def parse(task: Task, raw: str | None) -> str | None:
     """
     if raw is None:
         return None
-    text = raw.strip()
-    if text.startswith("```"):
-        text = text.strip("`").removeprefix("json").strip()
+    text = strip_code_fence(raw)
     try:
         value: Any = json.loads(text)
     except ValueError:

@@ -11,11 +11,12 @@ from typing import Any
 
 from fingerpost.core.text import content_text
 from fingerpost.core.types import Conversation, Message, Prediction
+from fingerpost.llm.completion import Reply
 from fingerpost.server.inference.engine import Engine
 from fingerpost.server.inference.registry import ModelRegistry, ServedModel
 from fingerpost.server.inference.request_log import RequestLog
 from fingerpost.server.inference.response_format import ResponseFormat, requested_format
-from fingerpost.server.inference.teacher import Teacher, TeacherReply, Unanswered
+from fingerpost.server.inference.teacher import Teacher, Unanswered
 from fingerpost.server.ops.metrics import Metrics
 from fingerpost.server.schemas import ApiError, ChatRequest, Json, RouteRequest, Turn, completion, token_logprob
 from fingerpost.store.server import new_id, now
@@ -47,7 +48,7 @@ class Decision:
     by: str
     latency_s: float
     prompt_tokens: int
-    teacher_reply: TeacherReply | None = None
+    teacher_reply: Reply | None = None
     teacher_failure: str | None = None
 
     @property
@@ -171,7 +172,7 @@ class ChatService:
             reply = await teacher.ask(request)
         except Unanswered as error:
             return replace(decision, teacher_failure=error.reason)
-        label = label_in(decision.model.reply_template, decision.model.task, reply.text)
+        label = label_in(decision.model.reply_template, decision.model.task, reply.text or "")
         if label is None or (allowed is not None and label not in allowed):
             return replace(decision, teacher_reply=reply, teacher_failure="nonsense")
         return replace(decision, label=label, by="teacher", teacher_reply=reply)
@@ -190,7 +191,7 @@ class ChatService:
         teacher: LoggedTeacherReply | None = None
         if reply is not None and self._teacher is not None:
             label = None if decision.teacher_failure else decision.label
-            teacher = LoggedTeacherReply(self._teacher.model, label, reply.text, reply.logprob, reply.usage)
+            teacher = LoggedTeacherReply(self._teacher.model, label, reply.text or "", reply.logprob, reply.usage)
         await self._request_log.write(
             RequestLogEntry(
                 request_id=request_id,

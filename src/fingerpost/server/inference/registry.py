@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from fingerpost import students
 from fingerpost.core.errors import FingerpostError, ModelError
 from fingerpost.core.types import Label, Predictor
-from fingerpost.server.inference.thresholds import Choice
+from fingerpost.evaluation.thresholds import CutoffChoice
 from fingerpost.server.schemas import ApiError
 from fingerpost.store.server import ServerStore
 from fingerpost.students.folder import MANIFEST, Manifest
@@ -47,7 +47,7 @@ class ServedModel:
     user_template: UserTemplate
     system_prompt: str
     created: int
-    choice: Choice
+    choice: CutoffChoice
 
     @property
     def cutoff(self) -> float | None:
@@ -65,8 +65,8 @@ class ServedModel:
 
 def reply_template_of(manifest: Manifest) -> ReplyTemplate:
     """The format of the model's training data; without one, JSON with the labels' codes or else their names."""
-    if manifest.reply is not None:
-        return manifest.reply
+    if manifest.reply_template is not None:
+        return manifest.reply_template
     before, after = json.dumps({manifest.answer_field: "\x00"}).split(json.dumps("\x00"))
     codes = any(label.code is not None for label in manifest.labels)
     return ReplyTemplate(before=before, after=after, json_value=True, codes=codes)
@@ -92,7 +92,7 @@ class ModelRegistry:
         store: ServerStore,
         tuned: Path,
         task: Task | None = None,
-        choose_cutoff: Callable[[Path], Choice] = lambda _: Choice(),
+        choose_cutoff: Callable[[Path], CutoffChoice] = lambda _: CutoffChoice(),
     ) -> None:
         self._store, self._tuned, self._task, self._choose_cutoff = store, tuned, task, choose_cutoff
         self._lock = threading.Lock()
@@ -184,7 +184,7 @@ class ModelRegistry:
             student=student,
             task=task,
             reply_template=reply_template,
-            user_template=manifest.frame,
+            user_template=manifest.user_template,
             system_prompt=manifest.system or system_prompt(task, codes=reply_template.codes),
             created=int((path / MANIFEST).stat().st_mtime),
             choice=self._choose_cutoff(path),

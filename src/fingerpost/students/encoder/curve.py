@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,17 @@ SMALLEST = 25
 
 
 def learning_curve(
-    examples: Sequence[Example], test: Sequence[Conversation], task: Task
+    examples: Sequence[Example],
+    test: Sequence[Conversation],
+    task: Task,
+    vectors: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> list[tuple[int, NDArray[np.int64]]]:
     """For 25, 50, 100, ... and all examples, drawn at random: their number, and the label indices for `test`."""
     history, seed = task.student.history, task.student.seed
     with repeatable(seed):
         base = Encoder(task.student.encoder, MAX_TOKENS)
-        rows = rows_of(base, examples, task, history)
-        vectors = base.embed([encoder_input(each, history) for each in test])
+        rows = rows_of(base, examples, task, history, vectors)
+        embedded = base.embed([encoder_input(messages, history) for messages in test])
         order = np.random.default_rng(seed).permutation(len(examples))
         sizes = []
         size = SMALLEST
@@ -36,5 +39,5 @@ def learning_curve(
         for size in [*sizes, len(examples)]:
             part = rows.take(order[:size])
             head = fit_cleaned(clean(part, seed))
-            points.append((size, head.logits(vectors).argmax(1)))
+            points.append((size, head.logits(embedded).argmax(1)))
     return points

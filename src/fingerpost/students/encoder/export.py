@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +18,52 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from fingerpost.students.encoder.network import Encoder, Network
 
+VECTOR = "sentence_vector"
+_exported: dict[str, Graphs] = {}
 
-def export_graph(encoder: Encoder, network: Network, file: Path) -> None:
-    """Write the graph: `input_ids` and `attention_mask` (batch, tokens) in, `logits` (batch, labels) out."""
-    example = encoder.tokens(["what an example looks like", "shorter"])
+
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """An encoder with pooling as ONNX graphs, serialised: in 32-bit floats and in 8-bit integers."""
+
+    fp32: bytes
+    int8: bytes
+
+
+def encoder_graphs(encoder: Encoder, network: Network) -> Graphs:
+    """The graphs of a network's encoder. A pretrained one that was not fine-tuned is exported once per process."""
+    key = str(sorted(encoder.origin.items()))
+    frozen = network.encoder is encoder.model
+    if frozen and key in _exported:
+        return _exported[key]
+    with tempfile.TemporaryDirectory() as scratch:
+        fp32, int8 = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"
+        _export(encoder, network, fp32)
+        _quantise(fp32, int8)
+        graphs = Graphs(fp32.read_bytes(), int8.read_bytes())
+    if frozen:
+        _exported[key] = graphs
+    return graphs
+
+
+def write_graph(graph: bytes, network: Network, file: Path) -> None:
+    """Write a graph with the network's head: `input_ids` and `attention_mask` (batch, tokens) in, `logits` (batch, labels) out."""
+    model = onnx.load_from_string(graph)
+    _attach_head(model, network)
+    onnx.save(model, str(file))
+
+
+def _export(encoder: Encoder, network: Network, file: Path) -> None:
+    """Write the encoder with pooling, its output the unit vectors, shape (batch, width)."""
+    example = encoder.tokens(["an example", "shorter"])
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
     with _quiet():
         torch.onnx.export(
-            network.eval(),
+            _Embedding(network).eval(),
             (example["input_ids"], example["attention_mask"]),
             str(file),
             input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
+            output_names=[VECTOR],
             dynamic_shapes={"input_ids": {0: batch, 1: tokens}, "attention_mask": {0: batch, 1: tokens}},
             dynamo=True,
             external_data=False,
@@ -38,7 +74,39 @@ def export_graph(encoder: Encoder, network: Network, file: Path) -> None:
     onnx.save(model, str(file))
 
 
-def quantise(source: Path, target: Path) -> None:
+class _Embedding(torch.nn.Module):
+    """The network without its head."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.network.embed(input_ids, attention_mask).float()
+
+
+def _attach_head(model: onnx.ModelProto, network: Network) -> None:
+    """Append the linear head to the graph: its output becomes `logits` (batch, labels)."""
+    weight = network.head.weight.detach().numpy().T.astype(np.float32)
+    bias = network.head.bias.detach().numpy().astype(np.float32)
+    graph = model.graph
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.ascontiguousarray(weight), "head_weight"),
+            numpy_helper.from_array(bias, "head_bias"),
+        ]
+    )
+    graph.node.extend(
+        [
+            helper.make_node("MatMul", [VECTOR, "head_weight"], ["head_product"], "head_matmul"),
+            helper.make_node("Add", ["head_product", "head_bias"], ["logits"], "head_add"),
+        ]
+    )
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", weight.shape[1]]))
+
+
+def _quantise(source: Path, target: Path) -> None:
     """Dynamic int8: weights by channel (Jacob et al. 2018), activations at run time and by token (Yao et al. 2022).
 
     By token, so that a text's result does not depend on the texts that it shares a batch with; and it costs less

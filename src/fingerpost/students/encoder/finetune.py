@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,32 +12,39 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fingerpost.core.types import Progress, ProgressCallback
 from fingerpost.students.denoise import Rows
 from fingerpost.students.encoder.calibrate import SMALL, cross_entropy
 from fingerpost.students.encoder.network import EMBED_BATCH, Encoder, Network
 from fingerpost.students.linear import Array, Head
 from fingerpost.task.settings import Task
 
+STEP = "train"
 BATCH = 32
-
 ENCODER_RATE = 1e-4
-
 HEAD_RATE = 1e-2
-
 WARM_UP = 0.1
-
+LABEL_SMOOTHING = 0.1
 LENGTH_NOISE = 8.0  # characters: batches hold texts of similar length, but not always the same ones
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
-    """How training went in one epoch: mean loss, accuracy on dev (share of dev labels matched), seconds."""
+class TrainingStep:
+    """The metrics of the fitted head (step 0), or of the network after an epoch.
 
-    number: int
-    of: int
-    loss: float
+    Attributes:
+        step, total: the epoch, and how many there are.
+        train_loss, dev_loss: mean cross-entropy.
+        dev_accuracy: share of dev labels matched.
+        seconds: duration of the epoch.
+    """
+
+    step: int
+    total: int
+    train_loss: float
+    dev_loss: float
     dev_accuracy: float
-    seconds: float
+    seconds: float = 0.0
 
 
 def tune(
@@ -45,15 +53,18 @@ def tune(
     texts: Sequence[str],
     targets: NDArray[np.float32],
     weights: NDArray[np.float32],
-    dev_accuracy: Callable[[], float],
     *,
     epochs: int,
     seed: int,
-    on_epoch: Callable[[Epoch], None],
+    on_epoch: Callable[[int, float, float], None],
 ) -> None:
-    """Train all weights in place with AdamW, linear warm-up and decay, on soft targets (rows, labels).
+    """Train all weights in place with AdamW, linear warm-up and decay.
 
     Uses a GPU where torch sees one, and bfloat16 where the processor computes in it.
+
+    Args:
+        targets: soft labels, shape (rows, labels); weights: shape (rows,).
+        on_epoch: called with the epoch's number (from 1), its mean training loss and its duration in seconds.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
@@ -92,7 +103,7 @@ def tune(
             schedule.step()
             losses.append(float(loss.detach()))
         network.eval()
-        on_epoch(Epoch(number, epochs, float(np.mean(losses)), dev_accuracy(), time.perf_counter() - began))
+        on_epoch(number, float(np.mean(losses)), time.perf_counter() - began)
     network.to("cpu").eval()
 
 
@@ -114,26 +125,8 @@ def _has_bfloat16() -> bool:
     return bool(check and check())
 
 
-LABEL_SMOOTHING = 0.1
-
-Show = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The head (step 0), or the network after an epoch: mean cross-entropy, and the share of dev labels matched."""
-
-    step: int
-    of: int
-    train_loss: float
-    dev_loss: float
-    dev_accuracy: float
-
-
 def network_of(base: Encoder, task: Task, head: Head) -> Network:
     """The encoder with this head on it."""
-    import torch
-
     network = Network(base.model, base.width, len(task.labels))
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(head.weights.T.copy()))
@@ -150,51 +143,32 @@ def fine_tuned(
     plausible: Array,
     epochs: int,
     seed: int,
-    show: Show,
-    on_step: Callable[[Measured], None] | None,
-) -> tuple[Network, list[Epoch]]:
-    """The fine-tuned network and its epochs; or the frozen one and none, where dev does not gain.
+    on_progress: ProgressCallback,
+) -> tuple[Network, list[TrainingStep]]:
+    """The fine-tuned network and its epochs; or the frozen one and no epochs, where dev does not gain.
 
-    A gain on dev counts as much as the dev label is plausible: matching doubtful labels is copying mistakes.
+    A gain on a dev row counts as much as its label is plausible: to match doubtful labels is to copy mistakes.
+
+    Args:
+        plausible: plausibility of the dev labels, shape (dev rows,).
     """
-    import copy
-
     network = copy.deepcopy(frozen)
-    done: list[Epoch] = []
-    dev_loss = 0.0
+    steps: list[TrainingStep] = []
 
-    def on_epoch(epoch: Epoch) -> None:
-        done.append(epoch)
-        if on_step is not None:
-            on_step(Measured(epoch.number, epoch.of, epoch.loss, dev_loss, epoch.dev_accuracy))
-            return
-        show(
-            f"epoch {epoch.number} of {epoch.of}: loss {epoch.loss:.3f}, {epoch.dev_accuracy:.3f} on dev, "
-            f"{epoch.seconds:.0f} s"
-        )
-
-    def dev_accuracy() -> float:
-        nonlocal dev_loss
+    def on_epoch(number: int, train_loss: float, seconds: float) -> None:
         logits = predict_logits(base, network, dev.texts)
-        dev_loss = cross_entropy(logits, dev)
-        return float((logits.argmax(1) == dev.labels).mean())
+        accuracy = float((logits.argmax(1) == dev.labels).mean())
+        step = TrainingStep(number, epochs, train_loss, cross_entropy(logits, dev), accuracy, seconds)
+        steps.append(step)
+        message = f"epoch {number} of {epochs}: loss {train_loss:.3f}, {accuracy:.3f} on dev, {seconds:.0f} s"
+        on_progress(Progress(STEP, message, number, epochs, data=step))
 
     targets = (1 - LABEL_SMOOTHING) * train.targets + LABEL_SMOOTHING / train.targets.shape[1]
-    tune(
-        base,
-        network,
-        train.texts,
-        targets,
-        train.weights,
-        dev_accuracy,
-        epochs=epochs,
-        seed=seed,
-        on_epoch=on_epoch,
-    )
+    tune(base, network, train.texts, targets, train.weights, epochs=epochs, seed=seed, on_epoch=on_epoch)
     before = head.logits(dev.vectors).argmax(1) == dev.labels
     after = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
     change = plausible * (after.astype(float) - before)
     if len(dev.texts) < SMALL or change.sum() <= 2 * np.sqrt((change**2).sum()):
-        show("fine-tuning does not help on dev: the linear head is kept")
+        on_progress(Progress(STEP, "fine-tuning does not help on dev: the linear head is kept"))
         return frozen, []
-    return network, done
+    return network, steps

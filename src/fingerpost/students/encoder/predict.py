@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,20 +14,22 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from fingerpost.core.errors import ModelError
+from fingerpost.core.predictor import BasePredictor
 from fingerpost.core.text import conversation, encoder_input
 from fingerpost.core.types import Message, Prediction, Usage
-from fingerpost.students.folder import Manifest
+from fingerpost.students.folder import Manifest, copy_model
 
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 BATCH = 16
 
 
-class EncoderStudent:
+class EncoderStudent(BasePredictor):
     """Predicts labels for conversations. `name` is the folder's name, `manifest` what it says of itself."""
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.name = folder.name
+        self.folder = folder
         self.manifest = manifest
         self.labels = [label.name for label in manifest.labels]
         self._tokenizer = limited(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), manifest.max_tokens)
@@ -51,6 +55,18 @@ class EncoderStudent:
                 usage = Usage(prompt=sum(tokens.attention_mask), cost_usd=0.0, latency_s=seconds)
                 predictions[i] = Prediction(self.labels[best], float(row[best]), scores, self.name, usage)
         return [each for each in predictions if each is not None]
+
+    def save(self, folder: str | Path) -> None:
+        """Copy the model folder.
+
+        Raises:
+            InputError: the target exists and is no model folder.
+        """
+        copy_model(self.folder, Path(folder))
+
+    def delete_folder_at_end(self) -> None:
+        """Delete the model folder when this object is gone: it was temporary."""
+        weakref.finalize(self, shutil.rmtree, self.folder.parent, ignore_errors=True)
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Uncalibrated scores, shape (texts, labels), of texts as `encoder_input` renders them."""

@@ -1,0 +1,62 @@
+"""The cascade: the student answers where it is sure, the teacher answers the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fingerpost.core.errors import TeacherError
+from fingerpost.core.predictor import BasePredictor
+from fingerpost.core.types import Message, Prediction, Predictor, Usage
+
+
+def asks_teacher(confidence: float, cutoff: float | None) -> bool:
+    """Whether a student's calibrated confidence is below the cut-off; without a cut-off, never."""
+    return cutoff is not None and confidence < cutoff
+
+
+class Cascade(BasePredictor):
+    """A student, and a teacher for what the student is unsure of. `by` of a prediction says which of them answered.
+
+    Where the teacher gives no label or fails, the student's answer stands, as it does when this is served.
+
+    Args:
+        cutoff: below this confidence the teacher is asked; `math.inf` asks it always.
+    """
+
+    def __init__(self, student: Predictor, teacher: Predictor, cutoff: float, name: str | None = None) -> None:
+        self.student, self.teacher, self.cutoff = student, teacher, cutoff
+        self.name = name or f"{student.name}+teacher"
+        self.labels, self.manifest = student.labels, student.manifest
+
+    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
+        """One prediction for each conversation, in order. Cost and latency are those of both models together."""
+        predictions = list(self.student.predict(conversations))
+        unsure = [row for row, found in enumerate(predictions) if asks_teacher(found.confidence, self.cutoff)]
+        try:
+            answers = self.teacher.predict([conversations[row] for row in unsure]) if unsure else []
+        except TeacherError:
+            return predictions
+        for row, answer in zip(unsure, answers, strict=True):
+            usage = _both(predictions[row].usage, answer.usage)
+            if answer.label in self.labels:
+                predictions[row] = replace(answer, by=self.teacher.name, usage=usage)
+            else:
+                predictions[row] = replace(predictions[row], usage=usage)
+        return predictions
+
+    def close(self) -> None:
+        """Close both models."""
+        self.student.close()
+        self.teacher.close()
+
+
+def _both(student: Usage, teacher: Usage) -> Usage:
+    def total(first: float | None, second: float | None) -> float | None:
+        return None if second is None else (first or 0.0) + second
+
+    return replace(
+        teacher,
+        cost_usd=total(student.cost_usd, teacher.cost_usd),
+        latency_s=total(student.latency_s, teacher.latency_s),
+    )
