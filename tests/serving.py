@@ -98,7 +98,7 @@ class Serving:
         return [json.loads(line) for line in self.lines if line.startswith("{")]
 
 
-def wait(ready: Callable[[], Any], seconds: float = 60) -> Any:
+def wait(ready: Callable[[], Any], seconds: float = 300) -> Any:
     """What `ready` gives as soon as it gives something."""
     until = time.monotonic() + seconds
     while True:
@@ -128,7 +128,7 @@ def upload(client: OpenAI, content: str, purpose: Any = "fine-tune", name: str =
     return client.files.create(file=(name, content.encode()), purpose=purpose).id
 
 
-def finished(client: OpenAI, job: str, seconds: float = 120) -> Any:
+def finished(client: OpenAI, job: str, seconds: float = 600) -> Any:
     """The job as it has ended."""
     until = time.monotonic() + seconds
     while (found := client.fine_tuning.jobs.retrieve(job)).status not in ("succeeded", "failed", "cancelled"):
