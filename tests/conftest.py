@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Before numpy and torch are imported: on a busy machine, the threads of their libraries burn CPU waiting for each other.
-for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_threads, "1")
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
@@ -50,6 +51,11 @@ prices = {{ input = 1.0, cached_input = 0.5, output = 4.0 }}
 """
 
 
+def task_text(base_url: str) -> str:
+    """A task.toml whose teacher is at `base_url` and whose students start from the tiny encoder."""
+    return TASK.format(base_url=base_url) + f'\n[student]\nencoder = "{tiny_encoder_folder().as_posix()}"\n'
+
+
 @pytest.fixture
 def teacher() -> Iterator[Teacher]:
     server = Teacher().start()
@@ -68,7 +74,7 @@ def teacher_process(folder: Path, delay_s: float) -> Iterator[Path]:
     assert server.stdout and server.stdin
     try:
         port = int(server.stdout.readline())
-        (folder / "task.toml").write_text(TASK.format(base_url=f"http://127.0.0.1:{port}/v1"))
+        (folder / "task.toml").write_text(task_text(f"http://127.0.0.1:{port}/v1"))
         yield log
     finally:
         server.stdin.close()
@@ -77,14 +83,14 @@ def teacher_process(folder: Path, delay_s: float) -> Iterator[Path]:
 
 
 def lines_of(log: Path) -> int:
+    """The number of lines of a file; 0 where there is none."""
     return len(log.read_bytes().splitlines()) if log.exists() else 0
 
 
 @pytest.fixture
 def folder(tmp_path: Path, teacher: Teacher) -> Path:
     """A project folder whose teacher is `teacher` and whose students start from the tiny encoder."""
-    student = f'\n[student]\nencoder = "{tiny_encoder_folder().as_posix()}"\n'
-    (tmp_path / "task.toml").write_text(TASK.format(base_url=teacher.base_url) + student)
+    (tmp_path / "task.toml").write_text(task_text(teacher.base_url))
     return tmp_path
 
 

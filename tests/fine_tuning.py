@@ -26,7 +26,9 @@ class FineTuning:
             return 404, json.dumps({"error": {"message": f"no job {parts[0]}", "type": "x", "code": None}}).encode()
         job = self.jobs[parts[0]]
         if parts[1:] == ["events"]:
-            message = f"New fine-tuned model created: {job['fine_tuned_model']}" if job["fine_tuned_model"] else "Running"
+            message = (
+                f"New fine-tuned model created: {job['fine_tuned_model']}" if job["fine_tuned_model"] else "Running"
+            )
             event = {"id": f"{job['id']}-{job['status']}", "object": "fine_tuning.job.event", "message": message,
                      "created_at": 0, "level": "info"}  # fmt: skip
             return 200, _page([event])

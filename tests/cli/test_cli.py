@@ -94,9 +94,7 @@ def test_errors_are_one_line_with_exit_code_2(cli: Cli, folder: Path, teacher: T
     failed(cli("label", "--yes", "--retry", OPENAI_API_KEY=""), "set the environment variable OPENAI_API_KEY")
 
 
-def test_a_labelled_file_is_enough_to_train_evaluate_and_predict(
-    cli: Cli, tmp_path: Path, tiny_encoder: Path
-) -> None:
+def test_a_labelled_file_is_enough_to_train_evaluate_and_predict(cli: Cli, tmp_path: Path, tiny_encoder: Path) -> None:
     data = write_labelled(tmp_path / "data.csv")
     run = cli("train", "data.csv", "-o", "model", "--epochs", "0", "--encoder", str(tiny_encoder))
     assert run.returncode == 0, run.stderr
@@ -133,7 +131,7 @@ def test_a_missing_training_extra_is_named_with_the_command_that_installs_it(fol
 
 
 def test_the_installed_command_ends_with_exit_codes(cli_process: Cli, tmp_path: Path) -> None:
-    failed(cli_process("status", "-C", "elsewhere"), "fingerpost init")
+    failed(cli_process("status", "elsewhere"), "fingerpost init")
     assert cli_process("--version").returncode == 0
     unknown = cli_process("fly")
     assert unknown.returncode == 2 and "No such command" in unknown.stderr

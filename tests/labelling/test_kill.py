@@ -26,9 +26,7 @@ COST = (40 * 1.0 + 60 * 0.5 + 5 * 4.0) / 1e6
 
 
 @pytest.mark.parametrize(("kills", "questions"), [(2, 60), pytest.param(20, 600, marks=pytest.mark.slow)])
-def test_a_run_killed_at_random_moments_loses_and_repeats_no_answer(
-    tmp_path: Path, kills: int, questions: int
-) -> None:
+def test_a_run_killed_at_random_moments_loses_and_repeats_no_answer(tmp_path: Path, kills: int, questions: int) -> None:
     with teacher_process(tmp_path, 0.03) as log:
         task = load_task(tmp_path / "task.toml")
         with Store(tmp_path / "fingerpost.db") as store:

@@ -291,9 +291,7 @@ def test_answers_can_be_recorded_and_played_back(
     assert sum(teacher.asked.values()) == asked
 
 
-def test_ctrl_c_lets_the_answers_in_flight_arrive(
-    folder: Path, teacher: Teacher, cli: Cli, task: Task
-) -> None:
+def test_ctrl_c_lets_the_answers_in_flight_arrive(folder: Path, teacher: Teacher, cli: Cli, task: Task) -> None:
     import os
     import signal
     import subprocess

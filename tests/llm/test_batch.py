@@ -187,9 +187,7 @@ def test_another_provider_and_one_without_batches(ready: Store, task: Task, fold
         post(task.model_copy(update={"teacher": moved}), ready, folder)
 
 
-def test_costs_tell_batches_and_what_it_would_have_cost(
-    ready: Store, task: Task, folder: Path, cli: Cli
-) -> None:
+def test_costs_tell_batches_and_what_it_would_have_cost(ready: Store, task: Task, folder: Path, cli: Cli) -> None:
     label(task, ready, plan(task, ready, LabelSelection(limit=10)), folder)
     post(task, ready, folder)
     shown = cli("costs").stdout.splitlines()
