@@ -21,7 +21,7 @@ from serving import Serving, chat_lines, finished, messages_of, upload, wait
 from fingerpost.store.project import Store
 
 
-def test_a_job_from_files_to_model(server: Serving, tuned: str) -> None:
+def test_a_job_from_files_to_model(server: Serving, tuned: str, tiny_encoder: Path) -> None:
     client = server.client()
     job = next(each for each in client.fine_tuning.jobs.list() if each.fine_tuned_model == tuned)
     assert tuned == f"ft:gpt-4o-mini-2024-07-18:local:shop:{job.id[-8:]}" == job.fine_tuned_model
@@ -35,7 +35,8 @@ def test_a_job_from_files_to_model(server: Serving, tuned: str) -> None:
     assert client.models.retrieve(tuned).id == tuned
     told = messages_of(client, job.id)
     assert told[0] == f"Created fine-tuning job: {job.id}"
-    assert "'gpt-4o-mini-2024-07-18' is taken as a name for the local base model all-MiniLM-L6-v2" in told
+    base = f"'gpt-4o-mini-2024-07-18' is taken as a name for the local base model {tiny_encoder}"
+    assert base in told
     assert f"New fine-tuned model created: {tuned}" in told
     newest = client.fine_tuning.jobs.list_events(job.id, limit=1)
     assert newest.data[0].message == "The job has successfully completed"
