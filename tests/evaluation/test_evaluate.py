@@ -66,12 +66,17 @@ def teacher_of(test_rows: list[TestRow], wrong: set[int]) -> Contestant:
     return Contestant("teacher", Recorded("big", answers), live=False)
 
 
-@pytest.fixture
-def report() -> Report:
+@pytest.fixture(scope="module")
+def measured() -> Report:
     test_rows = rows(100)
     base = Contestant("base", Fixed("base", set(range(48))))
     student = Contestant("student", Fixed("student", set(range(22))))
     return evaluate("t", LABELS, test_rows, [base, teacher_of(test_rows, set(range(30))), student], spent_usd=1.0)
+
+
+@pytest.fixture
+def report(measured: Report) -> Report:
+    return measured.model_copy(deep=True)
 
 
 def test_all_models_on_the_same_rows(report: Report) -> None:
@@ -178,17 +183,19 @@ def test_an_answer_that_was_asked_again_counts_once() -> None:
     assert answer.confidence == pytest.approx(np.exp(-0.1))
 
 
-def test_the_learning_curve_rises(tmp_path: Path) -> None:
+def test_the_learning_curve_rises(tmp_path: Path, tiny_encoder: Path) -> None:
     data = from_file(write_labelled(tmp_path / "x.csv", test=False), Columns())
+    settings = data.task.student.model_copy(update={"encoder": str(tiny_encoder)})
+    task = data.task.model_copy(update={"student": settings})
     test_rows = [
         TestRow("", (Message("user", text),), "user", label) for label, texts in TEXTS.items() for text in texts
     ]
-    points = learning_curve(data.task, data.train, test_rows)
+    points = learning_curve(task, data.train, test_rows)
     assert [point.n for point in points] == [25, 27] and points[0].measured_on == 30
     assert points[-1].accuracy.value > 0.8
 
 
-def test_the_page_is_whole_and_alone(report: Report, student: Path) -> None:
+def test_the_html_report_escapes_texts_and_loads_nothing(report: Report) -> None:
     text = "<script>alert('x')</script>"
     report.models[2].mistakes[0].text = text
     report.learning_curve = []

@@ -1,4 +1,4 @@
-"""Requests handed in as batches: against our own server, killed between any two steps, lost and failed."""
+"""Labelling through a batch API: against our own server, killed between any two steps, with lost and failed requests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import openai
 import pytest
+from command_line import Cli
 from conftest import question_text, write_questions
 from serving import Serving
 from teacher import Teacher
@@ -186,9 +187,7 @@ def test_another_provider_and_one_without_batches(ready: Store, task: Task, fold
         post(task.model_copy(update={"teacher": moved}), ready, folder)
 
 
-def test_costs_tell_batches_and_what_it_would_have_cost(
-    ready: Store, task: Task, folder: Path, cli: Callable[..., Any]
-) -> None:
+def test_costs_tell_batches_and_what_it_would_have_cost(ready: Store, task: Task, folder: Path, cli: Cli) -> None:
     label(task, ready, plan(task, ready, LabelSelection(limit=10)), folder)
     post(task, ready, folder)
     shown = cli("costs").stdout.splitlines()
