@@ -13,14 +13,12 @@ from subprocess import CompletedProcess
 from typing import TypeAlias
 
 import pytest
-from tiny_encoder import reuse_exported_graphs
 
 Cli: TypeAlias = Callable[..., "CompletedProcess[str]"]
 """`cli(*arguments, cwd=FOLDER, stdin="", **environment)`: the exit code and what was printed."""
 
 HOUR = 3600
 """Seconds after which a subprocess counts as hung. Far above what a slow, busy machine needs."""
-TRAINING = ("train", "evaluate", "run")
 
 
 def run_in_process(
@@ -29,8 +27,6 @@ def run_in_process(
     """Call `fingerpost.cli.main` as the installed command does. Standard input is not a terminal."""
     from fingerpost.cli import main
 
-    if arguments and arguments[0] in TRAINING:
-        reuse_exported_graphs()
     stdout, stderr = io.StringIO(), io.StringIO()
     code: object = 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):

@@ -19,7 +19,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 from command_line import HOUR, Cli, run_in_process, run_subprocess
 from teacher import LABELS, Teacher
-from tiny_encoder import reuse_exported_graphs, tiny_encoder_folder
+from tiny_encoder import tiny_encoder_folder
 
 from fingerpost.store.project import Store
 from fingerpost.students.folder import Manifest
@@ -191,7 +191,6 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("student")
     data = from_file(write_labelled(folder / "data.csv"), Columns())
-    reuse_exported_graphs()
     manifest: Manifest = train(data, folder / "model", epochs=0, encoder=str(tiny_encoder_folder()))
     assert manifest.kind == "encoder"
     return folder / "model"

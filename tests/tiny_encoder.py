@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import json
 import shutil
 import tempfile
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -82,41 +80,3 @@ def write_tiny_encoder(folder: Path) -> None:
             weights[f"{at}.{name}.weight"] = ones(WIDTH)
             weights[f"{at}.{name}.bias"] = zeros(WIDTH)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-@cache
-def reuse_exported_graphs() -> None:
-    """Export each network once per process: torch's exporter takes seconds of CPU, however small the network.
-
-    Networks with the same encoder weights and number of labels share one graph; only the head is replaced in it. This
-    stays in force until the process ends.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    from fingerpost.students.encoder import train
-
-    if not hasattr(train, "export_graph"):  # the package keeps exported graphs itself
-        return
-    export = train.export_graph
-    graphs: dict[str, bytes] = {}
-
-    def export_once(encoder: Any, network: Any, file: Path) -> None:
-        digest = hashlib.sha256(str(network.head.weight.shape).encode())
-        for name, tensor in network.encoder.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.cpu().numpy().tobytes())
-        key = digest.hexdigest()
-        if key not in graphs:
-            export(encoder, network, file)
-            graphs[key] = file.read_bytes()
-            return
-        model = onnx.load_from_string(graphs[key])
-        head = {f"head.{name}": tensor.numpy() for name, tensor in network.head.state_dict().items()}
-        for tensor in model.graph.initializer:
-            if tensor.name in head:
-                tensor.CopyFrom(numpy_helper.from_array(head.pop(tensor.name), tensor.name))
-        assert not head, f"the graph has no {', '.join(head)}"
-        onnx.save(model, str(file))
-
-    train.export_graph = export_once

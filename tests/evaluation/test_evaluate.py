@@ -11,26 +11,32 @@ from conftest import TEXTS, write_labelled
 
 import fingerpost
 from fingerpost.core.errors import InputError
+from fingerpost.core.predictor import BasePredictor
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Message, Prediction, Usage, Verdict
 from fingerpost.data.importer import import_file
 from fingerpost.data.rows import Columns
-from fingerpost.evaluation.evaluate import Contestant, Recorded, evaluate, learning_curve, teachers_from_store
+from fingerpost.evaluation.evaluate import Candidate, evaluate, learning_curve
 from fingerpost.evaluation.report import page, tables
 from fingerpost.evaluation.results import Report
 from fingerpost.evaluation.rows import TestRow, rows_from_file, rows_from_store
+from fingerpost.evaluation.teachers import RecordedTeacher, teachers_from_store
 from fingerpost.store.project import Store
+from fingerpost.students.folder import manifest_of
+from fingerpost.task.loader import task_of_labels
 from fingerpost.task.settings import Task
 from fingerpost.training.dataset import from_file
 
 LABELS = ["billing", "delivery", "other"]
+TASK_OF_LABELS = task_of_labels("t", LABELS)
 
 
-class Fixed:
+class Fixed(BasePredictor):
     """Answers the row's gold label, or another one where it is told to be wrong."""
 
     def __init__(self, name: str, wrong: set[int]) -> None:
-        self.name, self.wrong = name, wrong
+        self.name, self.labels, self.manifest = name, LABELS, manifest_of("test", name, TASK_OF_LABELS)
+        self.wrong = wrong
 
     def predict(self, conversations: Sequence[object]) -> list[Prediction]:
         answers = []
@@ -49,7 +55,7 @@ def rows(count: int) -> list[TestRow]:
     return made
 
 
-def teacher_of(test_rows: list[TestRow], wrong: set[int]) -> Contestant:
+def teacher_of(test_rows: list[TestRow], wrong: set[int]) -> Candidate:
     answers = {
         row.id: [
             Verdict(
@@ -63,14 +69,14 @@ def teacher_of(test_rows: list[TestRow], wrong: set[int]) -> Contestant:
         ]
         for i, row in enumerate(test_rows)
     }
-    return Contestant("teacher", Recorded("big", answers), live=False)
+    return Candidate("teacher", RecordedTeacher("big", answers, TASK_OF_LABELS), timed=False)
 
 
 @pytest.fixture(scope="module")
 def measured() -> Report:
     test_rows = rows(100)
-    base = Contestant("base", Fixed("base", set(range(48))))
-    student = Contestant("student", Fixed("student", set(range(22))))
+    base = Candidate("base", Fixed("base", set(range(48))))
+    student = Candidate("student", Fixed("student", set(range(22))))
     return evaluate("t", LABELS, test_rows, [base, teacher_of(test_rows, set(range(30))), student], spent_usd=1.0)
 
 
@@ -108,7 +114,7 @@ def test_sources_apart(report: Report) -> None:
 
 def test_without_human_labels_there_is_agreement_and_no_accuracy() -> None:
     test_rows = [TestRow(row.id, row.messages, row.source, None) for row in rows(40)]
-    student = Contestant("student", Fixed("student", set(range(10))))
+    student = Candidate("student", Fixed("student", set(range(10))))
     found = evaluate("t", LABELS, test_rows, [teacher_of(test_rows, set()), student])
     assert found.against == "teacher's answers"
     model = found.models[1]
@@ -131,12 +137,12 @@ def test_a_teacher_that_was_not_asked_everything_is_left_out_and_named(store: St
     test_rows = rows_from_store(task, store)
     assert len(test_rows) == 6 and all(row.gold for row in test_rows)
     store.add_verdicts([Verdict(test_rows[0].id, "teacher", "big", "billing")])
-    notes: list[str] = []
-    assert teachers_from_store(store, test_rows, notes) == []
-    assert "1 of 6" in notes[0]
+    ids = [row.id for row in test_rows]
+    none, notes = teachers_from_store(task, store, ids)
+    assert none == [] and "1 of 6" in notes[0]
     store.add_verdicts([Verdict(row.id, "teacher", "big", "billing") for row in test_rows])
-    (found,) = teachers_from_store(store, test_rows, notes)
-    assert found.predictor.name == "big"
+    (found,), _ = teachers_from_store(task, store, ids)
+    assert found.name == "big"
 
 
 def test_bad_rows_and_unknown_labels(tmp_path: Path) -> None:
@@ -162,7 +168,7 @@ def test_rows_that_were_trained_on_do_not_count(tmp_path: Path) -> None:
 
 
 def test_models_of_the_same_name_are_kept_apart() -> None:
-    pair = [Contestant("student", Fixed("student", set())), Contestant("student", Fixed("student", set(range(100))))]
+    pair = [Candidate("student", Fixed("student", set())), Candidate("student", Fixed("student", set(range(100))))]
     found = evaluate("t", LABELS, rows(30), pair)
     assert [(model.name, model.accuracy) for model in found.models] == [("student", 1.0), ("student #2", 0.0)]
     assert len(found.pairs) == 1
@@ -178,7 +184,7 @@ def test_an_answer_that_was_asked_again_counts_once() -> None:
             Verdict(key, "teacher", "big", LABELS[0], order=1, logprob=-0.1, usage=usage),
         ]
     }
-    (answer,) = Recorded("big", answers).predict([test_rows[0].messages])
+    (answer,) = RecordedTeacher("big", answers, TASK_OF_LABELS).predict([test_rows[0].messages])
     assert answer.label == LABELS[0] and answer.usage.cost_usd == 0.002
     assert answer.confidence == pytest.approx(np.exp(-0.1))
 

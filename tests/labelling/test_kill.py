@@ -17,7 +17,7 @@ from command_line import HOUR
 from conftest import lines_of, teacher_process, write_questions
 
 from fingerpost.data.importer import import_file
-from fingerpost.labelling.label import plan
+from fingerpost.labelling.label import plan_labels
 from fingerpost.store.project import Store
 from fingerpost.task.loader import load_task
 
@@ -31,7 +31,7 @@ def test_a_run_killed_at_random_moments_loses_and_repeats_no_answer(tmp_path: Pa
         task = load_task(tmp_path / "task.toml")
         with Store(tmp_path / "fingerpost.db") as store:
             import_file(store, task, write_questions(tmp_path / "q.txt", questions))
-            budget = plan(task, store).at_most_usd
+            budget = plan_labels(task, store).at_most_usd
         command = [sys.executable, "-m", "fingerpost", "label", "--yes", "--budget", str(budget)]
         draw = random.Random(5)
         for _ in range(kills):

@@ -12,7 +12,7 @@ from conftest import write_questions
 
 from fingerpost.core.errors import TeacherError
 from fingerpost.data.importer import import_file
-from fingerpost.labelling.label import label, plan
+from fingerpost.labelling.label import label, plan_labels
 from fingerpost.llm.gguf import serving
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
@@ -44,7 +44,7 @@ def test_a_real_model_labels_with_a_warm_prompt_cache(store: Store, task: Task, 
     )
     task = task.model_copy(update={"teacher": teacher})
     import_file(store, task, write_questions(folder / "q.txt", 12))
-    done = label(task, store, plan(task, store), folder)
-    assert done.useful == 12 and done.cost_usd == 0
+    done = label(task, store, plan_labels(task, store), folder)
+    assert done.usable == 12 and done.cost_usd == 0
     assert done.cached_tokens > 0.5 * done.prompt_tokens
     assert not running_models()

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TEXTS, write_labelled
-from tiny_encoder import reuse_exported_graphs
 
 import fingerpost
 from fingerpost.core.errors import InputError, ModelError
@@ -32,7 +31,6 @@ from fingerpost.training.train import train
 def minilm_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with the default encoder, all-MiniLM-L6-v2."""
     folder = tmp_path_factory.mktemp("minilm")
-    reuse_exported_graphs()
     train(from_file(write_labelled(folder / "data.csv"), Columns()), folder / "model", epochs=0)
     return folder / "model"
 
@@ -123,7 +121,6 @@ def test_labels_that_do_not_fit_the_graph_are_refused(student: Path, tmp_path: P
 
 
 def test_fine_tuning_is_repeatable_and_reported(tmp_path: Path, tiny_encoder: Path) -> None:
-    reuse_exported_graphs()
     data = from_file(write_labelled(tmp_path / "data.csv"), Columns())
     shown: list[str] = []
     answers = []
@@ -215,7 +212,6 @@ def test_calibration_finds_the_temperature() -> None:
 def test_the_untuned_base_takes_the_nearest_description(tmp_path: Path) -> None:
     meanings = ["invoices and payments", "weather", "sports"]
     labels = tuple(Label(name=f"x{number}", description=meaning) for number, meaning in enumerate(meanings, 1))
-    reuse_exported_graphs()
     fit_base(Task(name="t", labels=labels), tmp_path / "base")
     texts = ["please pay this invoice", "rain and storms tomorrow", "who won the match"]
     answers = fingerpost.load(tmp_path / "base").predict(texts)

@@ -7,17 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import TEXTS
 from predictor_contract import Input, check_interface, check_predictor
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from teacher import LABELS, Teacher
-from tiny_encoder import reuse_exported_graphs
 
 import fingerpost
 from fingerpost.core.text import conversation, question_id
 from fingerpost.core.types import Label, Message, Verdict
-from fingerpost.evaluation.evaluate import Recorded
+from fingerpost.evaluation.estimators import EstimatorPredictor
+from fingerpost.evaluation.teachers import RecordedTeacher
+from fingerpost.labelling.teacher import LiveTeacher
+from fingerpost.students.cascade import Cascade
 from fingerpost.students.folder import Manifest, write_manifest
 from fingerpost.task.settings import StudentSettings, Task
 
+SHOP = Task(name="shop", labels=tuple(Label(name=name, description=name) for name in LABELS))
 CONVERSATIONS: list[Input] = [
     "where is my parcel for delivery",
     "my billing invoice is wrong",
@@ -34,7 +41,6 @@ def encoder_student(student: Path, request: pytest.FixtureRequest) -> Any:
 def base(student: Path, request: pytest.FixtureRequest) -> Any:
     from fingerpost.students.encoder.train import fit_base
 
-    reuse_exported_graphs()
     encoder = str(request.getfixturevalue("tiny_encoder"))
     labels = tuple(Label(name=name, description=name) for name in LABELS)
     folder = request.getfixturevalue("tmp_path") / "base"
@@ -70,15 +76,34 @@ def answers(votes: int, logprob: float | None) -> dict[str, list[Verdict]]:
 
 
 def recorded_teacher(student: Path, request: pytest.FixtureRequest) -> Any:
-    return Recorded("big", answers(votes=1, logprob=-0.1))
+    return RecordedTeacher("big", answers(votes=1, logprob=-0.1), SHOP)
 
 
 def recorded_teacher_without_probabilities(student: Path, request: pytest.FixtureRequest) -> Any:
-    return Recorded("big", answers(votes=1, logprob=None))
+    return RecordedTeacher("big", answers(votes=1, logprob=None), SHOP)
 
 
 def recorded_teacher_with_votes(student: Path, request: pytest.FixtureRequest) -> Any:
-    return Recorded("big", answers(votes=3, logprob=-0.1))
+    return RecordedTeacher("big", answers(votes=3, logprob=-0.1), SHOP)
+
+
+def live_teacher(student: Path, request: pytest.FixtureRequest) -> Any:
+    return LiveTeacher(request.getfixturevalue("task"), request.getfixturevalue("tmp_path"))
+
+
+def live_teacher_with_a_ledger(student: Path, request: pytest.FixtureRequest) -> Any:
+    store = request.getfixturevalue("store")
+    return LiveTeacher(request.getfixturevalue("task"), request.getfixturevalue("tmp_path"), store.ledger, 10.0)
+
+
+def cascade(student: Path, request: pytest.FixtureRequest) -> Any:
+    return Cascade(fingerpost.load(student), live_teacher(student, request), 0.9)
+
+
+def scikit_learn_pipeline(student: Path, request: pytest.FixtureRequest) -> Any:
+    texts = [text for texts in TEXTS.values() for text in texts]
+    labels = [label for label, texts in TEXTS.items() for _ in texts]
+    return EstimatorPredictor(make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, labels))
 
 
 PREDICTORS: list[Callable[[Path, pytest.FixtureRequest], Any]] = [
@@ -88,6 +113,10 @@ PREDICTORS: list[Callable[[Path, pytest.FixtureRequest], Any]] = [
     recorded_teacher,
     recorded_teacher_without_probabilities,
     recorded_teacher_with_votes,
+    live_teacher,
+    live_teacher_with_a_ledger,
+    cascade,
+    scikit_learn_pipeline,
 ]
 
 
@@ -95,14 +124,12 @@ PREDICTORS: list[Callable[[Path, pytest.FixtureRequest], Any]] = [
 def predictor(request: pytest.FixtureRequest, student: Path) -> Any:
     made = request.param(student, request)
     yield made
-    if hasattr(made, "close"):
-        made.close()
+    made.close()
 
 
 def test_predictions(predictor: Any) -> None:
     check_predictor(predictor, CONVERSATIONS)
 
 
-@pytest.mark.xfail(reason="not all predictors have labels, manifest, predict_proba and close yet", strict=False)
 def test_labels_manifest_probabilities_and_close(predictor: Any) -> None:
     check_interface(predictor, CONVERSATIONS)
