@@ -126,7 +126,7 @@ def test_a_teacher_without_an_answer_is_wrong_there() -> None:
     test_rows = rows(10)
     contestant = teacher_of(test_rows, set())
     key = test_rows[0].id
-    contestant.predictor._answers[key] = [Verdict(key, "teacher", "big", None)]  # type: ignore[attr-defined]
+    contestant.predictor._verdicts[key] = [Verdict(key, "teacher", "big", None)]  # type: ignore[attr-defined]
     found = evaluate("t", LABELS, test_rows, [contestant])
     assert found.models[0].accuracy == 0.9 and found.models[0].no_answer == 1
     assert found.models[0].cost_n == 9

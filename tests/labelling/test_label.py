@@ -271,7 +271,7 @@ def test_teachers_that_cannot_be_used(
     fails("set the environment variable OPENAI_API_KEY", base_url="http://example.invalid/v1")
     fails("no price is known", base_url="http://example.invalid/v1", prices=None)
     fails("no model file", gguf="none.gguf")
-    for status, match in ((401, "refuses the key"), (404, "says 404"), (402, "says 402")):
+    for status, match in ((401, "refuses the API key"), (404, "404"), (402, "402")):
         teacher.fail = [(status, {})] * 8
         fails(match)
     assert ready.verdicts() == {} and ready.ledger.account().committed_usd == pytest.approx(0)
