@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fingerpost.consensus.review import Review
-    from fingerpost.consensus.session import Sample
+    from fingerpost.consensus.review import ReviewQueue
+    from fingerpost.consensus.session import TestSample
     from fingerpost.core.types import Predictor, Question
     from fingerpost.evaluation.results import Report
     from fingerpost.evaluation.thresholds import CascadeTarget
@@ -170,22 +170,22 @@ class Project:
             ]
         return position_bias(self.task, order_count(self.task), verdicts)
 
-    def review(self, store: Store, by: str) -> Review:
+    def review(self, store: Store, by: str) -> ReviewQueue:
         """A session over the review queue. `store` stays open for as long as the session is used.
 
         Args:
             by: the reviewer's name.
         """
         require_training("reviewing")
-        from fingerpost.consensus.review import Review
+        from fingerpost.consensus.review import ReviewQueue
 
-        return Review(self.task, store, by, self.embed)
+        return ReviewQueue(self.task, store, by, self.embed)
 
-    def test_sample(self, store: Store, by: str, size: int) -> Sample:
+    def test_sample(self, store: Store, by: str, size: int) -> TestSample:
         """A session over a uniform sample of the test questions, to measure with."""
-        from fingerpost.consensus.session import Sample
+        from fingerpost.consensus.session import TestSample
 
-        return Sample(self.task, store, by, size)
+        return TestSample(self.task, store, by, size)
 
     # Students
 

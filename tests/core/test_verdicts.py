@@ -11,7 +11,7 @@ import pytest
 from fingerpost.core.types import Message, Question, Verdict
 from fingerpost.core.verdicts import WITHDRAWN, QuestionVerdicts
 from fingerpost.evaluation.rows import rows_from_store
-from fingerpost.labelling.descriptions import misread
+from fingerpost.labelling.descriptions import confused_labels
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 from fingerpost.training.dataset import from_store
@@ -105,4 +105,4 @@ def test_test_rows_leave_out_what_no_label_fits(task: Task, filled: Store) -> No
 
 
 def test_descriptions_learn_from_the_same_labels(task: Task, filled: Store) -> None:
-    assert misread(task, filled) == []
+    assert confused_labels(task, filled) == []

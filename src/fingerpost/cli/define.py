@@ -1,4 +1,4 @@
-"""define: better descriptions for the labels that the teacher misreads, shown as a diff and never applied silently."""
+"""define: new descriptions for labels that the teacher misclassifies, shown as a diff before they are written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fingerpost.cli.options import Budget, Folder, Yes
 from fingerpost.project import Project
 
 if TYPE_CHECKING:
-    from fingerpost.labelling.descriptions import Misread, Proposal
+    from fingerpost.labelling.descriptions import ConfusedLabel, Proposal
     from fingerpost.store.project import Store
 
 
@@ -22,66 +22,73 @@ def define(
     folder: Path = Folder,
     budget: float | None = Budget,
     yes: bool = Yes,
-    write: Annotated[bool, typer.Option("--write", help="Write all proposals into task.toml, unasked.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write all proposals to task.toml without asking.")] = False,
 ) -> None:
-    """Have the teacher describe better the labels that reviews show it misreads."""
+    """Have the teacher rewrite the descriptions of labels that it confuses, by human labels."""
     from fingerpost.labelling import descriptions as step
     from fingerpost.task.loader import TASK_FILE
     from fingerpost.task.template import redescribe
 
     project = Project(folder)
     with project.store() as store:
-        found = step.misread(project.task, store)
+        found = step.confused_labels(project.task, store)
         if not found:
-            print("people's labels show no confusion that is frequent enough; 'fingerpost review' finds them")
+            print(
+                f"no two labels are confused {step.MIN_CONFUSIONS} times or more by human labels; "
+                "label more questions with 'fingerpost review'"
+            )
             return
-        _tell(found)
+        _print_confusions(found)
         confirm_price(project.task, None, step.at_most_usd(project.task, found), budget, yes)
         proposals = step.propose(project.task, store, found, folder, budget_usd=budget)
-        chosen = _choose(folder / TASK_FILE, proposals, write)
-        if not chosen:
-            print("task.toml stays as it is")
+        accepted = _accept(folder / TASK_FILE, proposals, write)
+        if not accepted:
+            print("task.toml is unchanged")
             return
         part = folder / f".{TASK_FILE}"
-        part.write_text(redescribe(folder / TASK_FILE, chosen), encoding="utf-8")
+        part.write_text(redescribe(folder / TASK_FILE, accepted), encoding="utf-8")
         part.replace(folder / TASK_FILE)
-        print(f"{folder / TASK_FILE}: {len(chosen)} descriptions changed")
-        _tell_cost(Project(folder), store)
+        print(f"{folder / TASK_FILE}: {len(accepted)} descriptions changed")
+        _print_relabelling_cost(Project(folder), store)
 
 
-def _tell(found: list[Misread]) -> None:
-    for each in found:
-        taken = sorted({other for _, other in each.missed})
-        given = sorted({other for _, other in each.mistaken})
-        parts = [f"{len(each.missed)} of its questions were taken for {', '.join(taken)}"] if taken else []
-        parts += [f"{len(each.mistaken)} questions of {', '.join(given)} were taken for it"] if given else []
-        print(f"{each.label.name}: {'; '.join(parts)}")
+def _print_confusions(found: list[ConfusedLabel]) -> None:
+    for confused in found:
+        taken_for = sorted({other for _, other in confused.missed})
+        belong_to = sorted({other for _, other in confused.mistaken})
+        parts = []
+        if taken_for:
+            parts.append(f"{len(confused.missed)} of its questions were labelled {', '.join(taken_for)}")
+        if belong_to:
+            parts.append(f"{len(confused.mistaken)} questions of {', '.join(belong_to)} were given this label")
+        print(f"{confused.label.name}: {'; '.join(parts)}")
 
 
-def _choose(file: Path, proposals: list[Proposal], write: bool) -> dict[str, str]:
-    """The proposals that are taken; each is shown as the difference that it makes to task.toml."""
+def _accept(file: Path, proposals: list[Proposal], write: bool) -> dict[str, str]:
+    """The accepted descriptions by label. Each proposal is shown as a diff of task.toml first."""
     from fingerpost.task.template import redescribe
 
     before = file.read_text(encoding="utf-8").splitlines()
-    chosen: dict[str, str] = {}
-    for each in proposals:
-        if each.description is None or each.description == each.label.description:
-            print(f"\n{each.label.name}: the teacher proposes nothing new")
+    accepted: dict[str, str] = {}
+    for proposal in proposals:
+        name = proposal.label.name
+        if proposal.description is None or proposal.description == proposal.label.description:
+            print(f"\n{name}: the teacher proposes no new description")
             continue
-        after = redescribe(file, {each.label.name: each.description}).splitlines()
+        after = redescribe(file, {name: proposal.description}).splitlines()
         print()
         print("\n".join(difflib.unified_diff(before, after, str(file), str(file), lineterm="", n=0)))
-        if write or (sys.stdin.isatty() and typer.confirm("Take this description?")):
-            chosen[each.label.name] = each.description
-    return chosen
+        if write or (sys.stdin.isatty() and typer.confirm("Write this description to task.toml?")):
+            accepted[name] = proposal.description
+    return accepted
 
 
-def _tell_cost(project: Project, store: Store) -> None:
+def _print_relabelling_cost(project: Project, store: Store) -> None:
     from fingerpost.labelling.label import plan_labels
     from fingerpost.labelling.requests import LabelSelection
 
     planned = plan_labels(project.task, store, LabelSelection(again=True))
     print(
-        f"labelling again by the new descriptions: {len(planned.jobs):,} requests, about ${planned.about_usd:.4f}; "
-        "'fingerpost label --again' does it"
+        f"to label again with the new descriptions, run 'fingerpost label --again': {len(planned.jobs):,} requests, "
+        f"about ${planned.about_usd:.4f}"
     )

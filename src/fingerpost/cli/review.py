@@ -1,8 +1,7 @@
-"""review: one key a question, in the terminal. What to ask and what it teaches is decided elsewhere."""
+"""review: label questions in the terminal, one key per question. Selection and consensus are in `consensus`."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from fingerpost.cli.console import console
 from fingerpost.cli.options import Folder
+from fingerpost.cli.terminal import escape_markup, parse_numbers, printable, read_key, read_line
 from fingerpost.project import Project
 
 if TYPE_CHECKING:
@@ -17,41 +17,51 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from fingerpost.consensus.history import Stroke
-    from fingerpost.consensus.review import Group, Review, Round
-    from fingerpost.consensus.session import Card, Desk, Sample
+    from fingerpost.consensus.history import Decision
+    from fingerpost.consensus.review import QuestionGroup, ReviewQueue, ReviewRound
+    from fingerpost.consensus.session import Card, ReviewSession, TestSample
     from fingerpost.core.types import Question
 
-KEYS = "1-9 label   / other label   0 none of these   s skip   u undo   n note   g groups   q quit   ? help"
+KEYS = "1-9 label   / search   0 no label fits   s skip   u undo   n note   g groups   q quit   ? help"
 HELP = """\
-  1-9   the label with this number
-  Enter the first of them
-  /     any label: type a part of its name, then Enter
-  0     none of these: no label of the task fits
-  s     skip: not again in this sitting
+  1-9   give the label with this number
+  Enter give the first label
+  /     search all labels: type part of a name, then Enter
+  0     no label of the task fits
+  s     skip this question for the rest of the session
   u     undo the last answer
-  n     a note, kept with the next answer
-  g     groups: correct a whole confusion at one stroke
-  q     quit: every answer is stored already"""
+  n     add a note to the next answer
+  g     groups: correct many questions with the same confusion at once
+  q     quit; all answers are already stored"""
+GROUP_KEYS = "y correct all   x leave some out   a show all   s next group   q back"
+QUIT = ("q", "", "\x03", "\x04")  # the key, the end of the input, Ctrl-C, Ctrl-D
 DIGITS = tuple("123456789")
 SHOWN = 12
 
 
 def review(
     folder: Path = Folder,
-    test: Annotated[int | None, typer.Option(min=1, help="Decide a uniform sample of so many test questions.")] = None,
-    groups: Annotated[bool, typer.Option("--groups", help="Correct whole confusions at one stroke.")] = False,
-    by: Annotated[str | None, typer.Option(help="Your name, kept with your answers; else the user's.")] = None,
-    history: Annotated[bool, typer.Option("--history", help="List what was decided, with its marks.")] = False,
-    take_back: Annotated[str | None, typer.Option(metavar="MARK", help="Take back what has this mark.")] = None,
+    test: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Label a uniform sample of N test questions, without hints.")
+    ] = None,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="Correct groups of questions with the same confusion.")
+    ] = False,
+    by: Annotated[
+        str | None, typer.Option(help="Your name, stored with your answers.", show_default="your user name")
+    ] = None,
+    history: Annotated[bool, typer.Option("--history", help="List past decisions and their marks.")] = False,
+    take_back: Annotated[
+        str | None, typer.Option(metavar="MARK", help="Take back the decision with this mark.")
+    ] = None,
 ) -> None:
-    """Decide the few questions that teach the student most; or a sample to measure with."""
+    """Label the questions that improve the student most, or a test sample to evaluate on."""
     import getpass
 
-    from fingerpost.consensus.history import strokes
+    from fingerpost.consensus.history import decisions
     from fingerpost.consensus.history import take_back as withdraw
-    from fingerpost.consensus.review import Review
-    from fingerpost.consensus.session import Sample
+    from fingerpost.consensus.review import ReviewQueue
+    from fingerpost.consensus.session import TestSample
     from fingerpost.core.errors import InputError
     from fingerpost.core.utils import require_training
 
@@ -59,286 +69,237 @@ def review(
     try:
         name = by or getpass.getuser()
     except (OSError, KeyError):  # in a container without users
-        raise InputError("who are you? name yourself with --by") from None
+        raise InputError("this machine has no user name; add --by NAME") from None
     with project.store() as store:
         if history:
-            _history(strokes(store))
+            _print_history(decisions(store))
             return
         if take_back is not None:
             print(f"{withdraw(store, take_back):,} answers taken back")
             return
         if test is not None:
-            _measure(Sample(project.task, store, name, test))
+            _label_sample(TestSample(project.task, store, name, test))
             return
         require_training("reviewing")
-        desk = Review(project.task, store, name, project.embed)
+        queue = ReviewQueue(project.task, store, name, project.embed)
         if groups:
-            _groups(desk, console())
+            _correct_groups(queue, console())
         else:
-            _decide(desk)
+            _label_queue(queue)
 
 
-# --- one question after the other
+# --- single questions
 
 
-def _decide(desk: Review) -> None:
+def _label_queue(queue: ReviewQueue) -> None:
     screen = console()
-    asked = desk.next()
-    if asked is None:
-        print("nothing is left to review")
+    card = queue.next()
+    if card is None:
+        print("all training questions are reviewed")
         return
-    told = 0
-    while asked is not None:
-        if len(desk.rounds) > told:
-            told = len(desk.rounds)
-            _tell_round(desk.rounds[-1], desk, screen)
-        status = f"{desk.reviewed:,} reviewed   {desk.log.rate:.0f} a minute   "
-        status += f"{desk.round_left} to the next round"
-        asked = _ask(desk, asked, status, screen)
-    _farewell(desk)
+    printed = 0
+    while card is not None:
+        if len(queue.rounds) > printed:
+            printed = len(queue.rounds)
+            _print_round(queue.rounds[-1], queue, screen)
+        status = f"{queue.reviewed:,} reviewed   {queue.log.per_minute:.0f} per minute   "
+        status += f"{queue.left_in_round} left in this round"
+        card = _decide(queue, card, status, screen)
+    _print_summary(queue)
 
 
-def _measure(desk: Sample) -> None:
+def _label_sample(sample: TestSample) -> None:
     screen = console()
     print(
-        f"a uniform sample of {len(desk.questions):,} test questions, {desk.left:,} of them open; no hints, on purpose"
+        f"uniform sample of {len(sample.questions):,} test questions, {sample.remaining:,} without a label; "
+        "no hints are shown, so that they do not bias the measurement"
     )
-    asked = desk.next()
-    while asked is not None:
-        asked = _ask(desk, asked, f"{desk.left:,} left   {desk.log.rate:.0f} a minute", screen)
-    print(f"{len(desk.questions) - desk.left:,} of {len(desk.questions):,} are decided; 'fingerpost evaluate' measures")
+    card = sample.next()
+    while card is not None:
+        status = f"{sample.remaining:,} left   {sample.log.per_minute:.0f} per minute"
+        card = _decide(sample, card, status, screen)
+    done = len(sample.questions) - sample.remaining
+    print(f"{done:,} of {len(sample.questions):,} test questions have a label; next: 'fingerpost evaluate'")
 
 
-def _ask(desk: Review | Sample, card: Card, status: str, screen: Console) -> Card | None:
-    """Show a card until it is decided; returns the next card, or None to stop."""
-    from fingerpost.consensus.review import Review
+def _decide(session: ReviewQueue | TestSample, card: Card, status: str, screen: Console) -> Card | None:
+    """Show a card until it is decided. Returns the next card, or None to stop."""
+    from fingerpost.consensus.review import ReviewQueue
 
-    labels = [label for label, _ in card.likely] or desk.task.names[:9]
+    labels = [label for label, _ in card.suggestions] or session.task.names[:9]
     note: str | None = None
     _show(card, labels, status, screen)
     while True:
-        key = _key()
-        if key in ("q", "", "\x03", "\x04"):
+        key = read_key()
+        if key in QUIT:
             return None
-        if key in ("\r", "\n") and card.likely:
+        if key in ("\r", "\n") and card.suggestions:
             key = "1"
         if key in DIGITS and int(key) <= len(labels):
-            _done(desk, card, labels[int(key) - 1], note, screen)
-            return desk.next()
+            _answer(session, card, labels[int(key) - 1], note, screen)
+            return session.next()
         if key == "0":
-            _done(desk, card, None, note, screen)
-            return desk.next()
+            _answer(session, card, None, note, screen)
+            return session.next()
         if key == "/":
-            if (label := _search(desk.task.names, screen)) is not None:
-                _done(desk, card, label, note, screen)
-                return desk.next()
+            if (label := _search(session.task.names, screen)) is not None:
+                _answer(session, card, label, note, screen)
+                return session.next()
         elif key == "s":
-            if isinstance(desk, Review):
-                desk.skip(card.question)
-            return desk.next()
+            if isinstance(session, ReviewQueue):
+                session.skip(card.question)
+            return session.next()
         elif key == "u":
-            if not (back := desk.undo()):
-                print("  nothing to undo in this sitting")
+            if not (undone := session.undo()):
+                print("  nothing to undo in this session")
                 continue
-            if len(back) > 1:
-                print(f"  {len(back):,} answers taken back")
-            desk.put_back(card.question.id)
-            if len(back) == 1:
-                desk.put_back(back[0])
-            return desk.next()
+            if len(undone) > 1:
+                print(f"  {len(undone):,} answers taken back")
+            session.requeue(card.question.id)
+            if len(undone) == 1:
+                session.requeue(undone[0])
+            return session.next()
         elif key == "n":
-            note = _line("  note: ") or None
-        elif key == "g" and isinstance(desk, Review):
-            _groups(desk, screen)
-            return desk.next()
+            note = read_line("  note: ") or None
+        elif key == "g" and isinstance(session, ReviewQueue):
+            _correct_groups(session, screen)
+            return session.next()
         elif key == "?":
             print(HELP)
         else:
             print(f"  {KEYS}")
 
 
-def _done(desk: Desk, card: Card, label: str | None, note: str | None, screen: Console) -> None:
-    desk.answer(card.question, label, note)
-    news = " (news)" if card.likely and label != card.likely[0][0] else ""
-    screen.print(f"  [bold]{_plain(label or 'none of these')}[/]{news}")
+def _answer(session: ReviewSession, card: Card, label: str | None, note: str | None, screen: Console) -> None:
+    session.answer(card.question, label, note)
+    differs = card.suggestions and label != card.suggestions[0][0]
+    screen.print(
+        f"  [bold]{escape_markup(label or 'no label fits')}[/]{' (differs from the first suggestion)' if differs else ''}"
+    )
 
 
 def _show(card: Card, labels: Sequence[str], status: str, screen: Console) -> None:
     screen.print(f"\n[dim]{'─' * 72}\n{status}[/]")
     if card.reason:
-        screen.print(f"[dim]{_plain(card.reason)}[/]")
+        screen.print(f"[dim]{escape_markup(card.reason)}[/]")
     print()
-    _turns(card.question, screen)
+    _show_turns(card.question, screen)
     print()
-    probability = dict(card.likely)
+    probability = dict(card.suggestions)
     for number, label in enumerate(labels, 1):
-        share = f"{probability[label]:4.0%}  " if label in probability else ""
-        said = "   [dim]the teacher's[/]" if label == card.teacher else ""
-        screen.print(f"  [bold]{number}[/]  {share}{_plain(label)}{said}")
+        percent = f"{probability[label]:4.0%}  " if label in probability else ""
+        teacher = "   [dim]teacher's label[/]" if label == card.teacher_label else ""
+        screen.print(f"  [bold]{number}[/]  {percent}{escape_markup(label)}{teacher}")
     for question, label in card.neighbours:
-        screen.print(f"  [dim]near: {_plain(_short(question, 56))}  ->  {_plain(label)}[/]")
+        screen.print(f"  [dim]similar: {escape_markup(_short(question, 56))}  ->  {escape_markup(label)}[/]")
     screen.print(f"[dim]{KEYS}[/]")
 
 
-def _turns(question: Question, screen: Console) -> None:
+def _show_turns(question: Question, screen: Console) -> None:
     for turn in question.messages[:-1]:
-        screen.print(f"  [dim]{turn.role}: {_plain(turn.content)}[/]")
-    screen.print(f"  [bold]{_plain(question.messages[-1].content)}[/]")
+        screen.print(f"  [dim]{turn.role}: {escape_markup(turn.content)}[/]")
+    screen.print(f"  [bold]{escape_markup(question.messages[-1].content)}[/]")
 
 
-def _tell_round(round_: Round, desk: Review, screen: Console) -> None:
-    wrong = round_.answers - round_.foreseen
+def _print_round(finished: ReviewRound, queue: ReviewQueue, screen: Console) -> None:
+    differing = finished.answers - finished.predicted
     screen.print(
-        f"\nround {len(desk.rounds)}: {wrong} of {round_.answers} answers were news; the consensus changed "
-        f"{round_.changed:,} of {round_.of:,} labels. The next {desk.round_left} answers may change about "
-        f"{desk.expected_changes():,}."
+        f"\nround {len(queue.rounds)}: {differing} of {finished.answers} answers differed from the consensus; they "
+        f"changed {finished.changed:,} of {finished.total:,} labels. The next {queue.left_in_round} answers will change "
+        f"about {queue.expected_changes():,} labels."
     )
-    if round_.enough:
-        screen.print("[bold]Going on is hardly worth it:[/] the most doubtful questions bring no news. q to stop.")
+    if finished.converged:
+        screen.print("[bold]More reviews will change little:[/] the consensus predicts your answers. Press q to stop.")
 
 
-def _farewell(desk: Review) -> None:
-    count = desk.log.answers
-    print(f"\n{count:,} answers of this sitting are stored" if count else "\nnothing was decided")
+def _print_summary(session: ReviewSession) -> None:
+    count = session.log.answered
+    print(f"\n{count:,} answers stored" if count else "\nno answers given")
     if count:
-        print("'fingerpost train' learns from them; 'fingerpost review --test 200' decides a sample to measure with")
+        print("next: 'fingerpost train', or 'fingerpost review --test 200' to label a test sample")
 
 
 # --- groups
 
 
-def _groups(desk: Review, screen: Console) -> None:
-    """Show the confusions one after the other; correct, leave members out, or pass on."""
-    desk.refresh()
-    found = desk.groups()
+def _correct_groups(queue: ReviewQueue, screen: Console) -> None:
+    """Show the groups one by one; correct all or part of a group, or go to the next."""
+    queue.refresh()
+    found = queue.groups()
     if not found:
-        print("  no confusion is large enough to be corrected at one stroke; review some more questions")
+        print("  no group of questions to correct; review more questions first")
         return
     for number, group in enumerate(found, 1):
         _show_group(group, f"{number} of {len(found)}", screen)
         while True:
-            key = _key()
-            if key == "y" or key == "x":
-                wish = _line("  leave out (numbers, or ranges as 3-5): ") if key == "x" else ""
-                leave_out = _numbers(wish, len(group.questions))
+            key = read_key()
+            if key in ("y", "x"):
+                numbers = read_line("  leave out (numbers, or ranges such as 3-5): ") if key == "x" else ""
+                leave_out = parse_numbers(numbers, len(group.questions))
                 if leave_out is None or (key == "x" and not leave_out):
-                    print(f"  numbers from 1 to {len(group.questions)}, please; nothing was changed")
+                    print(f"  nothing changed; type numbers from 1 to {len(group.questions)}")
                     continue
-                mark = desk.correct(group, leave_out=leave_out)
+                mark = queue.correct(group, leave_out=leave_out)
                 count = len(group.questions) - len(leave_out)
-                print(f"  {count:,} questions are {group.likely} now; 'fingerpost review --take-back {mark}' undoes it")
+                print(
+                    f"  {count:,} questions labelled {printable(group.consensus_label)}; "
+                    f"to undo: 'fingerpost review --take-back {mark}'"
+                )
                 break
             if key == "a":
                 _list(group, screen)
             elif key == "s":
                 break
-            elif key in ("q", "", "\x03", "\x04"):
+            elif key in QUIT:
                 return
             else:
-                print("  y all of them   x all but some   a show all   s next group   q back")
+                print(f"  {GROUP_KEYS}")
     print("  no more groups")
 
 
-def _show_group(group: Group, place: str, screen: Console) -> None:
-    screen.print(f"\n[dim]{'─' * 72}\ngroup {place}[/]")
+def _show_group(group: QuestionGroup, position: str, screen: Console) -> None:
+    screen.print(f"\n[dim]{'─' * 72}\ngroup {position}[/]")
     screen.print(
-        f"{len(group.questions):,} questions that the teacher calls {_plain(group.said)}: are they "
-        f"[bold]{_plain(group.likely)}[/]?"
+        f"{len(group.questions):,} questions: teacher's label {escape_markup(group.teacher_label)}, "
+        f"consensus [bold]{escape_markup(group.consensus_label)}[/]"
     )
     _list(group, screen, SHOWN)
-    screen.print("[dim]y all of them   x all but some   a show all   s next group   q back[/]")
+    screen.print(f"[dim]{GROUP_KEYS}[/]")
 
 
-def _list(group: Group, screen: Console, most: int | None = None) -> None:
+def _list(group: QuestionGroup, screen: Console, most: int | None = None) -> None:
     for number, question in enumerate(group.questions[:most], 1):
-        screen.print(f"  {number:3}  {_plain(_short(question, 100))}")
+        screen.print(f"  {number:3}  {escape_markup(_short(question, 100))}")
     if most is not None and len(group.questions) > most:
-        screen.print(f"  [dim]... and {len(group.questions) - most:,} more, less sure; a shows all[/]")
-
-
-def _numbers(text: str, most: int) -> list[int] | None:
-    """Positions counted from 0 of '3, 5-7', or None where that is not it."""
-    chosen: set[int] = set()
-    for part in text.replace(",", " ").split():
-        first, dash, last = part.partition("-")
-        ends = (first, last if dash else first)
-        if not all(end.isascii() and end.isdigit() and len(end) < 9 for end in ends):
-            return None
-        start, stop = int(ends[0]), int(ends[1])
-        if not 1 <= start <= stop <= most:
-            return None
-        chosen |= set(range(start - 1, stop))
-    return sorted(chosen)
-
-
-# --- the keyboard
-
-
-def _key() -> str:
-    """One key of a terminal; one character of anything else; empty at the end."""
-    sys.stdout.flush()
-    if not sys.stdin.isatty():
-        while (key := sys.stdin.read(1)) == "\n":
-            pass
-        return key
-    import click
-
-    try:
-        return click.getchar()
-    except (KeyboardInterrupt, EOFError):
-        return ""
-
-
-def _line(prompt: str) -> str:
-    print(prompt, end="", flush=True)
-    return sys.stdin.readline().strip()
+        screen.print(f"  [dim]... and {len(group.questions) - most:,} less certain ones; press a to show all[/]")
 
 
 def _search(names: Sequence[str], screen: Console) -> str | None:
-    """A label by a part of its name, or by its number in a list of those that have it."""
+    """Ask for part of a label's name; several matches are listed to choose from. None where nothing is chosen."""
     from fingerpost.core.text import canonical_name
 
-    wish = _line("  label: ")
-    found = [name for name in names if canonical_name(wish) in canonical_name(name)] if wish else list(names)
-    exact = [name for name in names if canonical_name(name) == canonical_name(wish)]
+    query = read_line("  label: ")
+    found = [name for name in names if canonical_name(query) in canonical_name(name)] if query else list(names)
+    exact = [name for name in names if canonical_name(name) == canonical_name(query)]
     if len(exact or found) == 1:
         return (exact or found)[0]
     if not found:
-        print(f"  no label has '{wish}' in its name")
+        print(f"  no label contains '{printable(query)}'")
         return None
     for number, name in enumerate(found, 1):
-        screen.print(f"  {number:3}  {_plain(name)}")
-    chosen = _numbers(_line("  number: "), len(found))
+        screen.print(f"  {number:3}  {escape_markup(name)}")
+    chosen = parse_numbers(read_line("  number: "), len(found))
     return found[chosen[0]] if chosen else None
 
 
-def _history(strokes: Sequence[Stroke]) -> None:
-    for stroke in strokes:
-        taken = "" if stroke.holds else "   taken back"
-        note = f"   {_safe(stroke.note)}" if stroke.note else ""
-        print(f"{stroke.mark}  {stroke.at}  {stroke.by}  {stroke.count:,} x {stroke.label or '(none)'}{note}{taken}")
-    if not strokes:
-        print("nothing was decided yet")
-
-
-def _plain(text: str) -> str:
-    """Safe to print, and free of markup."""
-    from rich.markup import escape
-
-    return escape(_safe(text))
-
-
-def _safe(text: str) -> str:
-    """Free of what would steer the terminal: control characters, changes of direction."""
-    from unicodedata import bidirectional, category
-
-    steering = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}"
-        if (category(each) == "Cc" and each not in "\n\t") or bidirectional(each) in steering
-        else each
-        for each in text
-    )
+def _print_history(decisions: Sequence[Decision]) -> None:
+    for decision in decisions:
+        label = printable(decision.label or "(no label fits)")
+        note = f"   {printable(decision.note)}" if decision.note else ""
+        state = "" if decision.active else "   taken back"
+        print(f"{decision.mark}  {decision.at}  {decision.by}  {decision.count:,} x {label}{note}{state}")
+    if not decisions:
+        print("no decisions yet")
 
 
 def _short(question: Question, width: int) -> str:

@@ -1,1 +1,1 @@
-"""Reviews, and what they say together with the teacher's answers."""
+"""Human reviews, and their consensus with the teachers' labels."""

@@ -1,4 +1,4 @@
-"""From verdicts and texts to the arrays that the consensus is made of, and the consensus of a project's questions."""
+"""Verdicts and embeddings as arrays, and the consensus of a project's questions."""
 
 from __future__ import annotations
 
@@ -7,115 +7,132 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fingerpost.consensus.model import Array, Consensus, Rows, consensus, metric, pooled
+from fingerpost.consensus.model import Array, Consensus, Rows, fit_consensus, lda_whitening, pool_votes
 from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Question
 from fingerpost.core.verdicts import REVIEW, QuestionVerdicts
 from fingerpost.students.linear import fit_head
 
-STRENGTH = 3.0  # of the head whose held-out beliefs are the starting point
+HEAD_STRENGTH = 3.0  # C, the inverse regularisation of the linear head
 FOLDS = 5
-LEARN_FROM = 50_000
+MAX_TRAINING_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Opinions on questions as arrays. Rows are questions, columns labels.
+    """Verdicts on questions as arrays. Rows are questions, columns are labels.
 
-    `teachers` has one (rows, labels) array of vote shares for each teacher; `answers` (reviews, labels) are what people
-    said of the rows `reviewed`, those first that the queue asked for; `outside` are rows that a person says no label fits.
+    Attributes:
+        vectors: (rows, width), embeddings of the questions.
+        groups: the group of every row; rows of one group stay in one fold.
+        teacher_votes: (rows, labels) of each teacher: its vote shares, zeros where it has not voted.
+        reviewed: (reviews,), numbers of the rows with a human label; those from the review queue come first.
+        human_votes: (reviews, labels), the humans' vote shares on the rows `reviewed`.
+        none_fits: numbers of the rows that humans say no label fits.
     """
 
     vectors: Array
     groups: list[str]
-    teachers: list[Array]
+    teacher_votes: list[Array]
     reviewed: Rows
-    answers: Array
-    outside: Rows
+    human_votes: Array
+    none_fits: Rows
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What does not change from answer to answer: the space, and a student's held-out beliefs (rows, labels)."""
+class Features:
+    """Inputs of the consensus model that are computed once and reused while reviews come in.
 
-    space: Array
+    Attributes:
+        embeddings: (rows, width), whitened unit vectors.
+        student: (rows, labels), held-out probabilities by a student of the verdicts.
+    """
+
+    embeddings: Array
     student: Array
 
 
-def gather(
+def collect_evidence(
     names: Sequence[str],
     labelled: Sequence[tuple[Question, QuestionVerdicts]],
     vectors: Array,
     hidden: frozenset[str] = frozenset(),
 ) -> Evidence:
-    """The verdicts on these questions as arrays. Humans' verdicts on questions of the `hidden` splits are left out.
+    """The verdicts on these questions as arrays.
 
-    A model that wrote a question counts as a teacher: its answer is the label that the question was written for.
+    A model that wrote questions counts as a teacher: its vote is the label that it wrote the question for.
 
     Args:
+        names: the task's labels.
         vectors: (questions, width), in the order of `labelled`.
+        hidden: splits whose human labels are left out.
     """
     index = {name: i for i, name in enumerate(names)}
-    teachers: dict[tuple[str, str], Array] = {}
-    answers: dict[int, Array] = {}
-    outside: list[int] = []
-    chosen: list[int] = []
+    teacher_votes: dict[tuple[str, str], Array] = {}
+    human_votes: dict[int, Array] = {}
+    none_fits: list[int] = []
+    from_queue: list[int] = []
     for row, (question, verdicts) in enumerate(labelled):
-        machines = [each for each in verdicts.valid if each.kind != "human"]
-        for by in {(each.kind, each.by) for each in machines}:
-            said = [index[str(each.label)] for each in machines if (each.kind, each.by) == by]
-            if by not in teachers:
-                teachers[by] = np.zeros((len(labelled), len(index)), dtype=np.float32)
-            np.add.at(teachers[by][row], said, 1 / len(said))
+        by_models = [verdict for verdict in verdicts.valid if verdict.kind != "human"]
+        for author in {(verdict.kind, verdict.by) for verdict in by_models}:
+            columns = [index[str(verdict.label)] for verdict in by_models if (verdict.kind, verdict.by) == author]
+            if author not in teacher_votes:
+                teacher_votes[author] = np.zeros((len(labelled), len(index)), dtype=np.float32)
+            np.add.at(teacher_votes[author][row], columns, 1 / len(columns))
         human = verdicts.human
         if not human or question.split in hidden:
             continue
         if verdicts.none_fits:
-            outside.append(row)
+            none_fits.append(row)
             continue
         counts = np.zeros(len(index), dtype=np.float32)
-        np.add.at(counts, [index[each.label] for each in human if each.label is not None], 1)
-        answers[row] = counts / counts.sum()
-        if any(each.origin == REVIEW for each in human):
-            chosen.append(row)
-    order = list(dict.fromkeys([*chosen, *answers]))
+        np.add.at(counts, [index[verdict.label] for verdict in human if verdict.label is not None], 1)
+        human_votes[row] = counts / counts.sum()
+        if any(verdict.origin == REVIEW for verdict in human):
+            from_queue.append(row)
+    order = list(dict.fromkeys([*from_queue, *human_votes]))
+    no_votes = [np.zeros((len(labelled), len(index)), dtype=np.float32)]
     return Evidence(
         vectors,
         [question.group for question, _ in labelled],
-        [teachers[by] for by in sorted(teachers)] or [np.zeros((len(labelled), len(index)), dtype=np.float32)],
+        [teacher_votes[author] for author in sorted(teacher_votes)] or no_votes,
         np.array(order, dtype=np.int64),
-        np.array([answers[row] for row in order], dtype=np.float32).reshape(len(order), len(index)),
-        np.array(outside, dtype=np.int64),
+        np.array([human_votes[row] for row in order], dtype=np.float32).reshape(len(order), len(index)),
+        np.array(none_fits, dtype=np.int64),
     )
 
 
-def ground(evidence: Evidence) -> Ground:
-    """The space and the student's beliefs by all that is known: people's answers, else the teachers' votes."""
-    known = pooled(evidence.teachers, evidence.reviewed, evidence.answers).copy()
-    known[evidence.reviewed] = evidence.answers
-    known[evidence.outside] = 0
-    has_label = known.sum(1) > 0
-    labels = np.where(has_label, known.argmax(1), -1)
-    return Ground(metric(evidence.vectors, labels, known.shape[1]), _beliefs(evidence, known, has_label))
+def compute_features(evidence: Evidence) -> Features:
+    """Whitened embeddings and the student's held-out probabilities, from human labels, else the teachers' votes."""
+    targets = pool_votes(evidence.teacher_votes, evidence.reviewed, evidence.human_votes).copy()
+    targets[evidence.reviewed] = evidence.human_votes
+    targets[evidence.none_fits] = 0
+    has_label = targets.sum(1) > 0
+    labels = np.where(has_label, targets.argmax(1), -1)
+    embeddings = lda_whitening(evidence.vectors, labels, targets.shape[1])
+    return Features(embeddings, _held_out_probabilities(evidence, targets, has_label))
 
 
-def agree(evidence: Evidence, on: Ground, seed: int = 0) -> Consensus:
-    """The consensus of all opinions."""
-    votes = pooled(evidence.teachers, evidence.reviewed, evidence.answers)
-    return consensus(on.space, on.student, votes, evidence.reviewed, evidence.answers, seed=seed)
+def consensus_of(evidence: Evidence, features: Features, seed: int = 0) -> Consensus:
+    """The consensus of all verdicts. `features` may have been computed from fewer reviews of the same rows."""
+    votes = pool_votes(evidence.teacher_votes, evidence.reviewed, evidence.human_votes)
+    return fit_consensus(
+        features.embeddings, features.student, votes, evidence.reviewed, evidence.human_votes, seed=seed
+    )
 
 
-def _beliefs(evidence: Evidence, known: Array, has_label: np.ndarray) -> Array:
-    """Each row's probabilities by a linear head that has not learnt from the row's group; shape (rows, labels)."""
+def _held_out_probabilities(evidence: Evidence, targets: Array, has_label: np.ndarray) -> Array:
+    """Each row's probabilities by a linear head that was not trained on the row's group; shape (rows, labels)."""
     folds = np.array([int(FOLDS * hash_fraction(f"fold/{group}")) for group in evidence.groups])
     pool = np.flatnonzero(has_label)
-    if len(pool) > LEARN_FROM:
-        pool = np.random.default_rng(0).permutation(pool)[:LEARN_FROM]
-    beliefs = np.full_like(known, 1 / known.shape[1])
+    if len(pool) > MAX_TRAINING_ROWS:
+        pool = np.random.default_rng(0).permutation(pool)[:MAX_TRAINING_ROWS]
+    probabilities = np.full_like(targets, 1 / targets.shape[1])
     for fold in range(FOLDS):
         train = pool[folds[pool] != fold]
         held_out = np.flatnonzero(folds == fold)
         if len(train) and len(held_out):
-            head = fit_head(evidence.vectors[train], known[train], np.ones(len(train), dtype=np.float32), STRENGTH)
-            beliefs[held_out] = head.probabilities(evidence.vectors[held_out])
-    return beliefs
+            weights = np.ones(len(train), dtype=np.float32)
+            head = fit_head(evidence.vectors[train], targets[train], weights, HEAD_STRENGTH)
+            probabilities[held_out] = head.probabilities(evidence.vectors[held_out])
+    return probabilities

@@ -1,4 +1,4 @@
-"""Past decisions, and taking them back."""
+"""Past review decisions, and undoing them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ from fingerpost.store.project import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Stroke:
-    """What was decided under one mark: by whom, how many questions, which label, when, and whether it still holds."""
+class Decision:
+    """One review decision: a label for one question, or for a group of questions.
+
+    Attributes:
+        mark: the id by which the decision can be taken back.
+        by: the reviewer's name.
+        count: number of questions.
+        label: None for "no label fits".
+        at: ISO 8601 time; empty where unknown.
+        active: whether it has not been taken back.
+    """
 
     mark: str
     by: str
@@ -20,34 +29,38 @@ class Stroke:
     label: str | None
     note: str | None
     at: str
-    holds: bool
+    active: bool
 
 
-def strokes(store: Store) -> list[Stroke]:
-    """Everything that was decided under a mark, the newest first."""
-    found: dict[str, list[Verdict]] = {}
+def decisions(store: Store) -> list[Decision]:
+    """All decisions with a mark, the newest first."""
+    by_mark: dict[str, list[Verdict]] = {}
     for verdict in store.marked():
-        found.setdefault(str(verdict.mark), []).append(verdict)
-    made = []
-    for mark, verdicts in found.items():
-        given = [each for each in verdicts if each.origin != WITHDRAWN]
+        by_mark.setdefault(str(verdict.mark), []).append(verdict)
+    found = []
+    for mark, verdicts in by_mark.items():
+        given = [verdict for verdict in verdicts if verdict.origin != WITHDRAWN]
         first = given[0]
         at = first.at.isoformat(timespec="seconds") if first.at else ""
-        made.append(Stroke(mark, first.by, len(given), first.label, first.note, at, len(given) == len(verdicts)))
-    return sorted(made, key=lambda each: each.at, reverse=True)
+        active = len(given) == len(verdicts)
+        found.append(Decision(mark, first.by, len(given), first.label, first.note, at, active))
+    return sorted(found, key=lambda decision: decision.at, reverse=True)
 
 
 def take_back(store: Store, mark: str) -> int:
-    """Take back everything that was decided under a mark: what was thought before holds again.
+    """Take back a decision: earlier verdicts on its questions count again.
+
+    Returns:
+        The number of questions that change; 0 where the decision was taken back before.
 
     Raises:
-        InputError: nothing was decided under it.
+        InputError: no decision has this mark.
     """
-    given = store.marked(mark)
-    if not given:
-        raise InputError(f"nothing was decided under the mark '{mark}'; 'fingerpost review --history' lists the marks")
-    withdrawn = {each.question_id for each in given if each.origin == WITHDRAWN}
-    open_ = [each for each in given if each.origin != WITHDRAWN and each.question_id not in withdrawn]
+    verdicts = store.marked(mark)
+    if not verdicts:
+        raise InputError(f"no decision has the mark '{mark}'; 'fingerpost review --history' lists the marks")
+    withdrawn = {verdict.question_id for verdict in verdicts if verdict.origin == WITHDRAWN}
+    active = [verdict for verdict in verdicts if verdict.origin != WITHDRAWN and verdict.question_id not in withdrawn]
     return store.add_verdicts(
-        Verdict(each.question_id, "human", each.by, None, origin=WITHDRAWN, mark=mark) for each in open_
+        Verdict(verdict.question_id, "human", verdict.by, None, origin=WITHDRAWN, mark=mark) for verdict in active
     )

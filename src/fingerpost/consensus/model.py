@@ -1,13 +1,14 @@
-"""What people and teachers say together: a probability of every label for every question, from few reviews.
+"""The consensus model: a probability of every label for every question, from teachers' votes and a few human reviews.
 
-Pure functions of arrays; rows are questions. A teacher's mistakes are systematic: what a person corrects in one place
-holds for what lies near it. So the teacher's answers and the beliefs of a student trained on them are the starting
-point (the mean), and the reviews bend it: Gaussian-process classification (Rasmussen and Williams 2006, chapter 3) by
-its MAP estimate, with a kernel that reaches far. Where nobody has reviewed, the teacher's word stands.
+Pure functions of arrays; rows are questions. A teacher's mistakes are systematic: a correction by a human also holds
+for similar questions. The model is Gaussian-process classification (Rasmussen and Williams 2006, chapter 3), fitted by
+its maximum a posteriori (MAP) estimate. Its prior mean comes from the teachers' votes and from a student trained on
+them. Its observations are the human reviews. Its kernel is wide, so that a review affects many questions. Far from all
+reviews, the teacher's label stands.
 
-The consensus has to earn the right to overrule the teacher: on reviews that it has not seen, it is measured how much
-the teacher's own answer should count on top. A perfect teacher is never overruled so, and without reviews none is.
-LOG.md has what was tried beside it.
+A vote of the teacher adds a constant to the label's score. The constant is chosen by cross-validation on the reviews,
+so the model overrules the teacher only where that improves the prediction of unseen reviews. Without reviews it
+overrules no vote.
 """
 
 from __future__ import annotations
@@ -23,52 +24,65 @@ from threadpoolctl import threadpool_limits
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
+"""Row numbers, or label numbers by row."""
 
-REACH = 1.5  # beta of the kernel exp(beta (cosine - 1)) between questions
-VARIANCE = 300.0  # of what reviews may add to a label's score
-CONFUSION = 3.0  # of what they may add wherever a teacher gave the same answer: its row of a confusion matrix
+KERNEL_BETA = 1.5  # of the kernel exp(beta (cosine - 1)) between questions
+KERNEL_VARIANCE = 300.0  # prior variance of the correction to a label's score
+CONFUSION_VARIANCE = 3.0  # variance of the correction shared by rows with the same vote: a row of a confusion matrix
 SHRINKAGE = 1.0  # of the within-label covariance towards a multiple of the identity
-FLOOR = 1e-4  # no label is impossible to a student
-JITTER = 0.1  # above what rounding does to so large a kernel, far below its variance
-TRUST = (0.0, 2.0, 4.0, 6.0, 8.0)
+PROBABILITY_FLOOR = 1e-4  # added to the student's probabilities: no label is impossible
+JITTER = 0.1  # on the kernel's diagonal: above rounding errors, far below KERNEL_VARIANCE
+TEACHER_WEIGHTS = (0.0, 2.0, 4.0, 6.0, 8.0)  # candidates for the score of a vote, in nats
 FOLDS = 5
-ANCHORS = 1_000  # of more reviews, so many bend the rest; all of them stand themselves
-BLOCK = 16_384
+MAX_ANCHORS = 1_000  # reviews that the Gaussian process is fitted to
+BLOCK_ROWS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class Consensus:
-    """probabilities (rows, labels), rows sum to 1. `trust` is what each teacher's vote counts beyond the mean, in nats.
+    """The fitted model's output.
 
-    `beliefs` are the same with reviews; without, they are what student and teacher make likely, though the teacher's
-    word stands. `held_out` (reviews, labels) is what the consensus would have said of each anchored review without seeing it, and
-    `anchors` which reviews these are; both are empty without reviews.
+    Attributes:
+        probabilities: (rows, labels); rows sum to 1. Without reviews, the votes where there are any.
+        estimates: the same with reviews. Without reviews, the probabilities by student and votes: they show which
+            votes are doubtful, although the votes stand in `probabilities`.
+        teacher_weight: score of a vote beyond the prior mean, in nats; one of TEACHER_WEIGHTS.
+        held_out: (anchors, labels), cross-validated probabilities of the anchors; empty without reviews.
+        anchors: (anchors,), positions in `reviewed` of the reviews that the model is fitted to.
     """
 
     probabilities: Array
-    beliefs: Array
-    trust: float
+    estimates: Array
+    teacher_weight: float
     held_out: Array
     anchors: Rows
 
     @property
-    def doubt(self) -> Array:
-        """The chance that a row's label is wrong, as far as the model can tell; shape (rows,)."""
-        doubt: Array = 1 - self.beliefs.max(1)
-        return doubt
+    def error_probability(self) -> Array:
+        """Estimated probability that a row's most probable label is wrong; shape (rows,)."""
+        result: Array = 1 - self.estimates.max(1)
+        return result
 
 
-def metric(vectors: Array, labels: Rows, count: int) -> Array:
-    """Unit vectors in a space where questions of one label lie close; same shape as `vectors`.
+def lda_whitening(vectors: Array, labels: Rows, label_count: int) -> Array:
+    """Whiten vectors so that questions of one label lie close together.
 
-    Linear discriminant analysis' whitening: centred, then divided by the within-label covariance, shrunk towards the
-    identity (Friedman 1989). Labels may be a teacher's: its mistakes hardly touch the covariance. -1 means none.
+    Linear discriminant analysis' whitening: the vectors are centred, divided by the root of the within-label covariance
+    shrunk towards the identity (Friedman 1989), and normalised. A teacher's labels will do: few mistakes barely change
+    the covariance.
+
+    Args:
+        vectors: (rows, width).
+        labels: (rows,), label numbers; -1 for rows without a label.
+
+    Returns:
+        (rows, width), unit vectors; `vectors` itself where no label has two different rows.
     """
     width = vectors.shape[1]
     mean = vectors.mean(0)
     scatter = np.zeros((width, width), dtype=np.float64)
-    for label in range(count):
-        rows = vectors[labels == label][:BLOCK]
+    for label in range(label_count):
+        rows = vectors[labels == label][:BLOCK_ROWS]
         if len(rows) > 1:
             centred = rows - rows.mean(0)
             scatter += centred.T @ centred
@@ -77,109 +91,137 @@ def metric(vectors: Array, labels: Rows, count: int) -> Array:
         return vectors
     whitening = cholesky(np.linalg.inv(scatter / size + SHRINKAGE * np.eye(width)), lower=True).astype(np.float32)
     result = np.empty_like(vectors)
-    for start in range(0, len(vectors), BLOCK):
-        block = (vectors[start : start + BLOCK] - mean) @ whitening
-        result[start : start + BLOCK] = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-9)
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        block = (vectors[start : start + BLOCK_ROWS] - mean) @ whitening
+        result[start : start + BLOCK_ROWS] = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-9)
     return result
 
 
-def pooled(teachers: Sequence[Array], reviewed: Rows, answers: Array) -> Array:
-    """Votes of several teachers as one (rows, labels) array; rows sum to 1, or to 0 where nobody answered.
+def pool_votes(teacher_votes: Sequence[Array], reviewed: Rows, human_votes: Array) -> Array:
+    """Combine several teachers' votes by weighted majority (Littlestone and Warmuth 1994).
 
-    Each teacher's vote weighs as the log-odds of its accuracy on the reviewed rows (weighted majority, Littlestone and
-    Warmuth 1994), smoothed by ten imagined rows of which it had seven; without reviews all weigh the same.
+    A teacher's weight is the log-odds of its accuracy on the reviewed rows, smoothed by ten pseudo-rows, seven of them
+    right. Without reviews all teachers weigh the same.
+
+    Args:
+        teacher_votes: (rows, labels) of each teacher; zeros where it has not voted.
+        reviewed: (reviews,), row numbers.
+        human_votes: (reviews, labels), the humans' vote shares on these rows.
+
+    Returns:
+        (rows, labels); rows sum to 1, or to 0 where no teacher voted.
     """
-    if len(teachers) == 1:
-        return teachers[0]
-    total = np.zeros_like(teachers[0])
-    for votes in teachers:
-        asked = votes[reviewed].sum(1) > 0
-        right = float((votes[reviewed] * answers).sum(1)[asked].sum())
-        accuracy = (right + 7) / (asked.sum() + 10)
+    if len(teacher_votes) == 1:
+        return teacher_votes[0]
+    total = np.zeros_like(teacher_votes[0])
+    for votes in teacher_votes:
+        voted = votes[reviewed].sum(1) > 0
+        correct = float((votes[reviewed] * human_votes).sum(1)[voted].sum())
+        accuracy = (correct + 7) / (voted.sum() + 10)
         total += max(0.1, np.log(accuracy / (1 - accuracy))) * votes
     sums = total.sum(1, keepdims=True)
     result: Array = np.divide(total, sums, out=np.zeros_like(total), where=sums > 0)
     return result
 
 
-def consensus(
-    space: Array, student: Array, votes: Array, reviewed: Rows, answers: Array, *, seed: int = 0
+def fit_consensus(
+    embeddings: Array, student: Array, votes: Array, reviewed: Rows, human_votes: Array, *, seed: int = 0
 ) -> Consensus:
-    """Combine a student's held-out beliefs, the teachers' votes and the reviews.
+    """Fit the model to a student's held-out probabilities, the teachers' votes and the reviews.
+
+    Of more than MAX_ANCHORS reviews, the model is fitted to the first MAX_ANCHORS / 2 and a random sample of the
+    others. Every reviewed row gets its human label in any case.
 
     Args:
-        space: (rows, width), unit vectors as of `metric`.
-        student: (rows, labels), the probabilities of a student that did not learn from the row itself.
-        votes: (rows, labels), shares of the teachers' answers, as of `pooled`; zeros where there is none.
-        reviewed: (reviews,), the rows that people have decided. Of more than ANCHORS the first half of so many and
-            a draw of the others bend the rest.
-        answers: (reviews, labels), their decisions: shares, where reviewers disagree.
+        embeddings: (rows, width), unit vectors from `lda_whitening`.
+        student: (rows, labels), probabilities by a student that was not trained on the row itself.
+        votes: (rows, labels), vote shares from `pool_votes`; zeros where there is no vote.
+        reviewed: (reviews,), numbers of the rows that humans have labelled.
+        human_votes: (reviews, labels), their vote shares; more than one label where reviewers disagree.
+        seed: of the sample.
     """
     if not len(reviewed):
-        silent = votes.sum(1, keepdims=True) <= 0
+        unlabelled = votes.sum(1, keepdims=True) <= 0
         return Consensus(
-            np.where(silent, student, votes), _softmax(_mean(student, votes)), TRUST[-1], answers, reviewed
+            np.where(unlabelled, student, votes),
+            _softmax(_prior_mean(student, votes)),
+            TEACHER_WEIGHTS[-1],
+            human_votes,
+            reviewed,
         )
-    chosen = np.arange(len(reviewed))
-    if len(chosen) > ANCHORS:
-        first, others = np.split(chosen, [ANCHORS // 2])
-        drawn = np.random.default_rng(seed).permutation(others)[: ANCHORS - len(first)]
-        chosen = np.concatenate([first, drawn])
-    rows, targets = reviewed[chosen], answers[chosen]
-    covariance = _kernel(space[rows], votes[rows], space[rows], votes[rows])
-    mean = _mean(student[rows], votes[rows])
+    anchors = np.arange(len(reviewed))
+    if len(anchors) > MAX_ANCHORS:
+        first, others = np.split(anchors, [MAX_ANCHORS // 2])
+        sample = np.random.default_rng(seed).permutation(others)[: MAX_ANCHORS - len(first)]
+        anchors = np.concatenate([first, sample])
+    rows, targets = reviewed[anchors], human_votes[anchors]
+    covariance = _kernel(embeddings[rows], votes[rows], embeddings[rows], votes[rows])
+    mean = _prior_mean(student[rows], votes[rows])
     held_out = np.zeros_like(targets)
     fold = np.arange(len(rows)) % FOLDS
-    with threadpool_limits(1):  # many small products: a second thread only waits for the first
+    with threadpool_limits(1):  # the products are too small for a second thread to pay off
         for number in range(min(FOLDS, len(rows))):
             seen, unseen = fold != number, fold == number
-            bend = _bend(covariance[np.ix_(seen, seen)], mean[seen], targets[seen])
-            held_out[unseen] = mean[unseen] + covariance[np.ix_(unseen, seen)] @ bend
-        bend = _bend(covariance, mean, targets)
-    trust = _trust(held_out, votes[rows], targets)
+            coefficients = gp_coefficients(covariance[np.ix_(seen, seen)], mean[seen], targets[seen])
+            held_out[unseen] = mean[unseen] + covariance[np.ix_(unseen, seen)] @ coefficients
+        coefficients = gp_coefficients(covariance, mean, targets)
+    teacher_weight = _select_teacher_weight(held_out, votes[rows], targets)
     probabilities = np.empty_like(student)
-    for start in range(0, len(space), BLOCK):
-        block = slice(start, start + BLOCK)
-        bent = _kernel(space[block], votes[block], space[rows], votes[rows]) @ bend
-        probabilities[block] = _softmax(_mean(student[block], votes[block]) + trust * votes[block] + bent)
-    said = answers * probabilities[reviewed] + 1e-9 * answers  # where reviewers disagree, the rest decides among them
-    probabilities[reviewed] = said / said.sum(1, keepdims=True)
-    held_out = _softmax(held_out + trust * votes[rows])
-    return Consensus(probabilities, probabilities, trust, held_out, chosen)
+    for start in range(0, len(embeddings), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        correction = _kernel(embeddings[block], votes[block], embeddings[rows], votes[rows]) @ coefficients
+        mean = _prior_mean(student[block], votes[block])
+        probabilities[block] = _softmax(mean + teacher_weight * votes[block] + correction)
+    # Only labels that a human gave remain; where reviewers disagree, the model decides between their labels.
+    human = human_votes * probabilities[reviewed] + 1e-9 * human_votes
+    probabilities[reviewed] = human / human.sum(1, keepdims=True)
+    held_out = _softmax(held_out + teacher_weight * votes[rows])
+    return Consensus(probabilities, probabilities, teacher_weight, held_out, anchors)
 
 
-def _trust(held_out: Array, votes: Array, targets: Array) -> float:
-    """The largest of TRUST that explains unseen reviews within a standard error of the best."""
-    losses = np.stack([-(targets * np.log(_softmax(held_out + each * votes) + 1e-6)).sum(1) for each in TRUST])
-    worse = losses - losses[losses.sum(1).argmin()]
-    error = np.sqrt((worse**2).sum(1))
-    return TRUST[int(np.flatnonzero(worse.sum(1) <= error).max())]
+def _select_teacher_weight(held_out: Array, votes: Array, targets: Array) -> float:
+    """The largest weight whose cross-validated log loss is within one standard error of the lowest."""
+    losses = np.stack(
+        [-(targets * np.log(_softmax(held_out + weight * votes) + 1e-6)).sum(1) for weight in TEACHER_WEIGHTS]
+    )
+    excess = losses - losses[losses.sum(1).argmin()]
+    error = np.sqrt((excess**2).sum(1))
+    return TEACHER_WEIGHTS[int(np.flatnonzero(excess.sum(1) <= error).max())]
 
 
-def _mean(student: Array, votes: Array) -> Array:
-    mean: Array = np.log(student + FLOOR) + votes
+def _prior_mean(student: Array, votes: Array) -> Array:
+    mean: Array = np.log(student + PROBABILITY_FLOOR) + votes
     return mean
 
 
 def _kernel(a: Array, votes_a: Array, b: Array, votes_b: Array) -> Array:
-    near = np.exp(REACH * (a @ b.T - 1))
-    kernel: Array = VARIANCE * near + CONFUSION * (votes_a @ votes_b.T)
+    similarity = np.exp(KERNEL_BETA * (a @ b.T - 1))
+    kernel: Array = KERNEL_VARIANCE * similarity + CONFUSION_VARIANCE * (votes_a @ votes_b.T)
     return kernel
 
 
-def _bend(covariance: Array, mean: Array, targets: Array) -> Array:
-    """The coefficients (reviews, labels) of the MAP estimate: a row's score is its mean plus kernel @ coefficients."""
+def gp_coefficients(covariance: Array, mean: Array, targets: Array) -> Array:
+    """Fit a Gaussian process with a softmax likelihood by its MAP estimate.
+
+    Args:
+        covariance: (anchors, anchors), the kernel between the anchors.
+        mean: (anchors, labels), the prior mean of the scores.
+        targets: (anchors, labels), label probabilities; rows sum to 1.
+
+    Returns:
+        (anchors, labels); a row's scores are its prior mean plus kernel(row, anchors) @ coefficients.
+    """
     exact = covariance.astype(np.float64) + JITTER * np.eye(len(covariance))
     lower = cholesky(exact, lower=True).astype(np.float32)
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         white = flat.reshape(mean.shape).astype(np.float32)
-        likely = _softmax(mean + lower @ white)
-        value = -(targets * np.log(likely + 1e-12)).sum() + (white**2).sum() / 2
-        return float(value), (lower.T @ (likely - targets) + white).ravel().astype(np.float64)
+        probabilities = _softmax(mean + lower @ white)
+        value = -(targets * np.log(probabilities + 1e-12)).sum() + (white**2).sum() / 2
+        return float(value), (lower.T @ (probabilities - targets) + white).ravel().astype(np.float64)
 
-    found = minimize(loss, np.zeros(mean.size), jac=True, method="L-BFGS-B", options={"maxiter": 30})
-    white = found.x.reshape(mean.shape).astype(np.float32)
+    fitted = minimize(loss, np.zeros(mean.size), jac=True, method="L-BFGS-B", options={"maxiter": 30})
+    white = fitted.x.reshape(mean.shape).astype(np.float32)
     coefficients: Array = solve_triangular(lower, white, trans="T", lower=True)
     return coefficients
 

@@ -1,4 +1,4 @@
-"""The review queue: people decide the few questions that teach the student most."""
+"""The review queue: humans label the questions that improve the student most."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fingerpost.consensus.evidence import Evidence, agree, gather, ground
+from fingerpost.consensus.evidence import Evidence, collect_evidence, compute_features, consensus_of
 from fingerpost.consensus.model import Array, Consensus, Rows
-from fingerpost.consensus.selection import Pick, choose
-from fingerpost.consensus.session import Card, Desk
+from fingerpost.consensus.selection import Selection, select_rows
+from fingerpost.consensus.session import Card, ReviewSession
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Question
@@ -19,55 +19,57 @@ from fingerpost.core.verdicts import BULK, QuestionVerdicts, active
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 
-ROUND = 25  # answers after which the consensus learns and the queue is drawn anew
-
+ROUND_SIZE = 25  # answers after which the consensus is recomputed and the queue is filled anew
 NEIGHBOURS = 3
-
-LIKELY = 5
-
-ENOUGH_RIGHT = 0.9  # share of a round that consensus had right already ...
-
-ENOUGH_CHANGED = 0.002  # ... and share of all labels that it changed, from where on more hardly pays
-
+SUGGESTIONS = 5
+CONVERGED_PREDICTED = 0.9  # share of a round's answers that the consensus predicted ...
+CONVERGED_CHANGED = 0.002  # ... and share of all labels that changed: from here, more reviews bring little
 SMALLEST_GROUP = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Unreviewed questions that the teacher labels `said` and the consensus labels `likely`, the surest first."""
+class QuestionGroup:
+    """Unreviewed questions with the same teacher label and the same, different, consensus label; surest first."""
 
-    said: str
-    likely: str
+    teacher_label: str
+    consensus_label: str
     questions: tuple[Question, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """What a round of answers brought: of `answers`, consensus had `foreseen`; it `changed` so many of `of` labels."""
+class ReviewRound:
+    """The effect of one round of answers.
+
+    Attributes:
+        answers: number of answers in the round.
+        predicted: how many of them the consensus had as most probable label.
+        changed: number of labels that the consensus changed.
+        total: number of training questions.
+    """
 
     answers: int
-    foreseen: int
+    predicted: int
     changed: int
-    of: int
+    total: int
 
     @property
-    def enough(self) -> bool:
-        """Whether going on hardly pays: the doubtful questions bring no news."""
+    def converged(self) -> bool:
+        """Whether further reviews will change little."""
         return (
-            self.answers >= ROUND
-            and self.foreseen >= ENOUGH_RIGHT * self.answers
-            and self.changed <= ENOUGH_CHANGED * self.of
+            self.answers >= ROUND_SIZE
+            and self.predicted >= CONVERGED_PREDICTED * self.answers
+            and self.changed <= CONVERGED_CHANGED * self.total
         )
 
 
-class Review(Desk):
-    """The queue over the training questions, in rounds: 25 answers in, the consensus learns, the queue is drawn anew.
+class ReviewQueue(ReviewSession):
+    """Selects training questions to review. After each round of 25 answers, consensus and queue are recomputed.
 
     Args:
-        embed: vectors of questions, (questions, width).
+        embed: returns the embeddings of questions, shape (questions, width).
 
     Raises:
-        InputError: there is nothing to review.
+        InputError: there are no training questions.
     """
 
     def __init__(self, task: Task, store: Store, by: str, embed: Callable[[Sequence[Question]], Array]) -> None:
@@ -75,24 +77,24 @@ class Review(Desk):
         self.questions = store.questions("train")
         if not self.questions:
             raise InputError("there are no training questions; run 'fingerpost import FILE'")
-        self._row = {each.id: row for row, each in enumerate(self.questions)}
+        self._row = {question.id: row for row, question in enumerate(self.questions)}
         self._vectors = embed(self.questions)
         self._verdicts = store.verdicts()
         self._skipped: set[int] = set()
-        self._round: list[tuple[str, bool]] = []
-        evidence = self._gather()
-        self._ground = ground(evidence)
-        self._learn(evidence)
-        self.rounds: list[Round] = []
+        self._round: list[tuple[str, bool]] = []  # mark of an answer, and whether the consensus predicted it
+        evidence = self._collect()
+        self._features = compute_features(evidence)
+        self._update(evidence)
+        self.rounds: list[ReviewRound] = []
 
     # --- cards
 
     def next(self) -> Card | None:
-        """The next card, or None where everything is reviewed or skipped. After 25 answers this is a new round."""
-        if len(self._round) >= ROUND:
-            self._new_round()
+        """The next card, or None where all questions are reviewed or skipped. Ends a round of 25 answers."""
+        if len(self._round) >= ROUND_SIZE:
+            self._end_round()
         if not self._queue:
-            self._draw()
+            self._fill_queue()
         return self._card(self._queue.pop(0)) if self._queue else None
 
     def answer(self, question: Question, label: str | None, note: str | None = None) -> str:
@@ -102,141 +104,160 @@ class Review(Desk):
 
     def undo(self) -> tuple[str, ...]:
         ids = super().undo()
-        marks = {mark for mark, _ in self.log.strokes}
+        marks = {mark for mark, _ in self.log.decisions}
         if len(ids) > 1:
             self.refresh()
-        self._round = [each for each in self._round if each[0] in marks]
+        self._round = [(mark, predicted) for mark, predicted in self._round if mark in marks]
         return ids
 
     def skip(self, question: Question) -> None:
-        """Do not ask this again in this sitting."""
+        """Do not show this question again in this session."""
         self._skipped.add(self._row[question.id])
 
-    def put_back(self, question_id: str) -> None:
+    def requeue(self, question_id: str) -> None:
         """Show this question next."""
         row = self._row[question_id]
-        self._queue.insert(0, Pick(row, 1, float(self._doubt[row])))
+        self._queue.insert(0, Selection(row, 1, float(self._error_probability[row])))
 
     @property
     def reviewed(self) -> int:
-        """Training questions that people have decided."""
-        return len(self._evidence.reviewed) + len(self._evidence.outside) + len(self._round)
+        """Number of training questions that humans have decided."""
+        return len(self._evidence.reviewed) + len(self._evidence.none_fits) + len(self._round)
 
     @property
-    def round_left(self) -> int:
-        """Answers until the consensus learns again."""
-        return max(0, ROUND - len(self._round))
+    def left_in_round(self) -> int:
+        """Answers until consensus and queue are recomputed."""
+        return max(0, ROUND_SIZE - len(self._round))
 
     def expected_changes(self) -> int:
-        """About how many labels the answers to the cards that are queued should change, themselves included."""
-        return round(sum((pick.doubt * pick.speaks_for for pick in self._queue), 0.0))
+        """Estimated number of labels that answering the queued cards will change, their own included."""
+        return round(sum((selected.error_probability * selected.represents for selected in self._queue), 0.0))
 
     # --- groups
 
-    def groups(self) -> list[Group]:
-        """Confusions that the consensus sees, the largest first: to be corrected at one stroke."""
-        decided = set(self._evidence.reviewed.tolist()) | set(self._evidence.outside.tolist())
-        votes = sum(self._evidence.teachers[1:], start=self._evidence.teachers[0])
+    def groups(self) -> list[QuestionGroup]:
+        """Groups of questions to correct in one decision, the largest first."""
+        decided = set(self._evidence.reviewed.tolist()) | set(self._evidence.none_fits.tolist())
+        votes = sum(self._evidence.teacher_votes[1:], start=self._evidence.teacher_votes[0])
         found: dict[tuple[int, int], list[int]] = {}
-        best = self._consensus.beliefs.argmax(1)
+        best = self._consensus.estimates.argmax(1)
         for row in np.flatnonzero((votes.sum(1) > 0) & (votes.argmax(1) != best)).tolist():
             if row not in decided:
                 found.setdefault((int(votes[row].argmax()), int(best[row])), []).append(row)
         names = self.task.names
         groups = [
-            Group(names[said], names[likely], tuple(self.questions[row] for row in self._surest_first(rows)))
-            for (said, likely), rows in found.items()
+            QuestionGroup(names[teacher], names[likely], tuple(self.questions[row] for row in self._surest_first(rows)))
+            for (teacher, likely), rows in found.items()
             if len(rows) >= SMALLEST_GROUP
         ]
         return sorted(groups, key=lambda group: -len(group.questions))
 
-    def correct(self, group: Group, label: str | None = None, leave_out: Sequence[int] = ()) -> str:
-        """Give all of a group the label (its likely one), but the members at these positions; returns the mark."""
+    def correct(self, group: QuestionGroup, label: str | None = None, leave_out: Sequence[int] = ()) -> str:
+        """Give the questions of a group one label, and recompute the consensus.
+
+        Args:
+            label: the consensus label if not given.
+            leave_out: positions in the group that keep their label.
+
+        Returns:
+            The decision's mark, by which it can be taken back.
+        """
         left_out = set(leave_out)
-        chosen = [each for i, each in enumerate(group.questions) if i not in left_out]
-        mark = self._record(chosen, label or group.likely, BULK, f"group {group.said} -> {group.likely}")
+        chosen = [question for i, question in enumerate(group.questions) if i not in left_out]
+        note = f"group {group.teacher_label} -> {group.consensus_label}"
+        mark = self._record(chosen, label or group.consensus_label, BULK, note)
         self.refresh()
         return mark
 
     def refresh(self) -> None:
-        """Learn from what was decided since, and draw the queue anew."""
+        """Recompute the consensus from all verdicts in the store, and empty the queue."""
         self._verdicts = self._store.verdicts()
-        self._learn(self._gather())
+        self._update(self._collect())
 
-    # --- inside
+    # --- internals
 
-    def _gather(self) -> Evidence:
+    def _collect(self) -> Evidence:
         names, teacher = self.task.names, self.task.teacher_model
         labelled = [
             (question, QuestionVerdicts(self._verdicts.get(question.id, ()), names, teacher))
             for question in self.questions
         ]
-        return gather(names, labelled, self._vectors)
+        return collect_evidence(names, labelled, self._vectors)
 
-    def _learn(self, evidence: Evidence) -> None:
+    def _update(self, evidence: Evidence) -> None:
         self._evidence = evidence
-        self._consensus: Consensus = agree(evidence, self._ground, self.task.student.seed)
-        self._doubt = self._consensus.doubt
-        self._queue: list[Pick] = []
+        self._consensus: Consensus = consensus_of(evidence, self._features, self.task.student.seed)
+        self._error_probability = self._consensus.error_probability
+        self._queue: list[Selection] = []
         self._round = []
 
-    def _new_round(self) -> None:
+    def _end_round(self) -> None:
         before = self._consensus.probabilities.argmax(1)
-        answers, foreseen = len(self._round), sum(right for _, right in self._round)
+        answers, predicted = len(self._round), sum(predicted for _, predicted in self._round)
         self.refresh()
         changed = int((self._consensus.probabilities.argmax(1) != before).sum())
-        self.rounds.append(Round(answers, foreseen, changed, len(self.questions)))
+        self.rounds.append(ReviewRound(answers, predicted, changed, len(self.questions)))
 
-    def _draw(self) -> None:
-        decided = np.concatenate([self._evidence.reviewed, self._evidence.outside])
-        taken = [self._row[key] for _, ids in self.log.strokes for key in ids]
-        closed = np.union1d(decided, np.array([*taken, *self._skipped], dtype=np.int64))
+    def _fill_queue(self) -> None:
+        decided = np.concatenate([self._evidence.reviewed, self._evidence.none_fits])
+        in_session = [self._row[question_id] for _, ids in self.log.decisions for question_id in ids]
+        closed = np.union1d(decided, np.array([*in_session, *self._skipped], dtype=np.int64))
         open_rows: Rows = np.setdiff1d(np.arange(len(self.questions)), closed)
         seed = int(1e6 * hash_fraction(f"{self.by}/{len(decided)}/{len(self._skipped)}"))
-        self._queue = choose(self._ground.space, self._doubt, open_rows, closed.astype(np.int64), ROUND, seed=seed)
-
-    def _card(self, pick: Pick) -> Card:
-        probabilities = self._consensus.beliefs[pick.row]
-        order = np.argsort(-probabilities)[:LIKELY]
-        names = self.task.names
-        opinions = active(self._verdicts.get(self.questions[pick.row].id, []))
-        said = Counter(each.label for each in opinions if each.kind == "teacher")
-        near = self._nearest(pick.row)
-        return Card(
-            self.questions[pick.row],
-            self._reason(pick, said, near),
-            tuple((names[i], float(probabilities[i])) for i in order),
-            said.most_common(1)[0][0] if said else None,
-            tuple((self.questions[row], label) for row, label in near),
+        self._queue = select_rows(
+            self._features.embeddings,
+            self._error_probability,
+            open_rows,
+            closed.astype(np.int64),
+            ROUND_SIZE,
+            seed=seed,
         )
 
-    def _reason(self, pick: Pick, said: Counter[str | None], near: list[tuple[int, str]]) -> str:
-        student = self.task.names[int(self._ground.student[pick.row].argmax())]
-        reasons = [f"speaks for about {pick.speaks_for:,} questions" if pick.speaks_for > 1 else "stands alone"]
-        teacher = said.most_common(1)[0][0] if said else None
-        if len(said) > 1:
-            reasons.append("the teacher's answers differ: " + ", ".join(str(label) for label in said))
+    def _card(self, selected: Selection) -> Card:
+        probabilities = self._consensus.estimates[selected.row]
+        order = np.argsort(-probabilities)[:SUGGESTIONS]
+        names = self.task.names
+        verdicts = active(self._verdicts.get(self.questions[selected.row].id, []))
+        votes = Counter(verdict.label for verdict in verdicts if verdict.kind == "teacher")
+        neighbours = self._nearest(selected.row)
+        return Card(
+            self.questions[selected.row],
+            self._reason(selected, votes, neighbours),
+            tuple((names[i], float(probabilities[i])) for i in order),
+            votes.most_common(1)[0][0] if votes else None,
+            tuple((self.questions[row], label) for row, label in neighbours),
+        )
+
+    def _reason(self, selected: Selection, votes: Counter[str | None], neighbours: list[tuple[int, str]]) -> str:
+        consensus = self._label(selected.row)
+        student = self.task.names[int(self._features.student[selected.row].argmax())]
+        similar = selected.represents - 1
+        reasons = [f"about {similar:,} similar questions" if similar else "no similar questions"]
+        teacher = votes.most_common(1)[0][0] if votes else None
+        if len(votes) > 1:
+            reasons.append("the teacher's answers differ: " + ", ".join(str(label) for label in votes))
         elif teacher is None:
             reasons.append("the teacher gave no label")
-        elif self._label(pick.row) != teacher:
-            reasons.append(f"the teacher says {teacher}, the reviews so far say {self._label(pick.row)}")
+        elif consensus != teacher:
+            reasons.append(f"teacher: {teacher}; consensus with the reviews: {consensus}")
         elif student != teacher:
-            reasons.append(f"the teacher says {teacher}, a student of its other answers {student}")
-        elif near and near[0][1] != teacher:
-            reasons.append(f"the teacher says {teacher}, the nearest reviewed question is {near[0][1]}")
+            reasons.append(f"teacher: {teacher}; student trained on its other answers: {student}")
+        elif neighbours and neighbours[0][1] != teacher:
+            reasons.append(f"teacher: {teacher}; nearest reviewed question: {neighbours[0][1]}")
         return "; ".join(reasons)
 
     def _nearest(self, row: int) -> list[tuple[int, str]]:
+        """The most similar reviewed rows with their label, the most similar first."""
         reviewed = self._evidence.reviewed
         if not len(reviewed):
             return []
-        close = self._ground.space[reviewed] @ self._ground.space[row]
-        chosen = np.argsort(-close)[:NEIGHBOURS]
-        answers = self._evidence.answers[chosen].argmax(1)
-        return [(int(reviewed[i]), self.task.names[k]) for i, k in zip(chosen, answers, strict=True)]
+        similarity = self._features.embeddings[reviewed] @ self._features.embeddings[row]
+        chosen = np.argsort(-similarity)[:NEIGHBOURS]
+        labels = self._evidence.human_votes[chosen].argmax(1)
+        return [(int(reviewed[i]), self.task.names[label]) for i, label in zip(chosen, labels, strict=True)]
 
     def _surest_first(self, rows: list[int]) -> list[int]:
-        return sorted(rows, key=lambda row: float(self._doubt[row]))
+        return sorted(rows, key=lambda row: float(self._error_probability[row]))
 
     def _label(self, row: int) -> str:
-        return self.task.names[int(self._consensus.beliefs[row].argmax())]
+        return self.task.names[int(self._consensus.estimates[row].argmax())]

@@ -1,4 +1,4 @@
-"""A review session: one person decides questions, and each decision is stored at once."""
+"""Review sessions: one reviewer labels questions, and each decision is stored at once."""
 
 from __future__ import annotations
 
@@ -18,49 +18,61 @@ from fingerpost.task.settings import Task
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A question to decide, why it was chosen, the likely labels first, and the nearest reviewed questions.
+    """A question to label, with hints. A card of the test sample has no hints: they would bias the measurement.
 
-    A card of the test sample has none of these: who measures should not be led.
+    Attributes:
+        reason: why the question was selected.
+        suggestions: the most probable labels with their probability, the most probable first.
+        teacher_label: the teacher's label, if it has one.
+        neighbours: the most similar reviewed questions with their label.
     """
 
     question: Question
     reason: str = ""
-    likely: tuple[tuple[str, float], ...] = ()
-    teacher: str | None = None
+    suggestions: tuple[tuple[str, float], ...] = ()
+    teacher_label: str | None = None
     neighbours: tuple[tuple[Question, str], ...] = ()
 
 
 @dataclass(slots=True)
-class Log:
-    """What this sitting did: its strokes in order, each a mark and the ids of its questions; and when it began."""
+class SessionLog:
+    """What was decided in this session.
 
-    strokes: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
+    Attributes:
+        decisions: mark and question ids of each decision, the oldest first.
+        started_at: monotonic clock, in seconds.
+    """
+
+    decisions: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    started_at: float = field(default_factory=time.monotonic)
 
     @property
-    def answers(self) -> int:
-        """Questions that were decided."""
-        return sum(len(ids) for _, ids in self.strokes)
+    def answered(self) -> int:
+        """Number of questions that were decided."""
+        return sum(len(ids) for _, ids in self.decisions)
 
     @property
-    def rate(self) -> float:
-        """Answers a minute."""
-        return 60 * self.answers / max(time.monotonic() - self.began, 1.0)
+    def per_minute(self) -> float:
+        """Decided questions per minute."""
+        return 60 * self.answered / max(time.monotonic() - self.started_at, 1.0)
 
 
-class Desk:
-    """Where one person decides questions; answers go to the store at once.
+class ReviewSession:
+    """One reviewer's session. Answers are stored at once.
 
     Args:
-        by: the reviewer's name, under which the verdicts are kept.
+        by: the reviewer's name, stored with each verdict.
     """
 
     def __init__(self, task: Task, store: Store, by: str) -> None:
-        self.task, self.by, self.log = task, by, Log()
+        self.task, self.by, self.log = task, by, SessionLog()
         self._store = store
 
     def answer(self, question: Question, label: str | None, note: str | None = None) -> str:
-        """Store a decision; None says that no label fits. Returns its mark, by which it can be taken back.
+        """Store a decision on a question; None means that no label fits.
+
+        Returns:
+            The decision's mark, by which it can be taken back.
 
         Raises:
             InputError: the task has no such label.
@@ -68,55 +80,60 @@ class Desk:
         return self._record([question], label, REVIEW, note)
 
     def undo(self) -> tuple[str, ...]:
-        """Take back this sitting's last stroke; returns the ids of its questions, none where there is no stroke."""
-        if not self.log.strokes:
+        """Take back this session's last decision; returns the ids of its questions, none where there is no decision."""
+        if not self.log.decisions:
             return ()
-        mark, ids = self.log.strokes.pop()
+        mark, ids = self.log.decisions.pop()
         take_back(self._store, mark)
         return ids
 
     def _record(self, questions: Sequence[Question], label: str | None, origin: str, note: str | None) -> str:
         if label is not None and label not in self.task.names:
-            raise InputError(f"there is no label '{label}'; add it to task.toml first")
+            raise InputError(f"the task has no label '{label}'; add it to task.toml first")
         mark = uuid.uuid4().hex[:12]
         self._store.add_verdicts(
-            Verdict(each.id, "human", self.by, label, origin=origin, mark=mark, note=note) for each in questions
+            Verdict(question.id, "human", self.by, label, origin=origin, mark=mark, note=note) for question in questions
         )
-        self.log.strokes.append((mark, tuple(each.id for each in questions)))
+        self.log.decisions.append((mark, tuple(question.id for question in questions)))
         return mark
 
 
-class Sample(Desk):
-    """A uniform sample of the test split, to measure with: the same questions for everyone, and no hints.
+class TestSample(ReviewSession):
+    """Labels a uniform sample of the test split, to evaluate on. Every reviewer gets the same questions, without hints.
+
+    Args:
+        size: number of questions in the sample.
 
     Raises:
         InputError: there are no test questions.
     """
 
+    __test__ = False  # pytest takes classes of this name for tests
+
     def __init__(self, task: Task, store: Store, by: str, size: int) -> None:
         super().__init__(task, store, by)
-        questions = sorted(store.questions("test"), key=lambda each: hash_fraction(f"sample/{each.id}"))
+        questions = sorted(store.questions("test"), key=lambda question: hash_fraction(f"sample/{question.id}"))
         if not questions:
-            raise InputError("there are no test questions; import more, some of them go to the test side")
+            raise InputError("there are no test questions; import more questions, some go to the test split")
         self.questions = questions[:size]
         verdicts = store.verdicts()
-        self._open = [each for each in self.questions if not _decided(verdicts.get(each.id, []))]
+        self._open = [question for question in self.questions if not _has_human(verdicts.get(question.id, []))]
         self._open.reverse()
-        self._undecided = len(self._open)
+        self._open_at_start = len(self._open)
 
     @property
-    def left(self) -> int:
-        """How many questions of the sample are still to be decided."""
-        return self._undecided - self.log.answers
+    def remaining(self) -> int:
+        """Number of questions of the sample that no human has decided."""
+        return self._open_at_start - self.log.answered
 
     def next(self) -> Card | None:
         """The next card, or None at the end."""
         return Card(self._open.pop()) if self._open else None
 
-    def put_back(self, question_id: str) -> None:
+    def requeue(self, question_id: str) -> None:
         """Show this question next."""
-        self._open.append(next(each for each in self.questions if each.id == question_id))
+        self._open.append(next(question for question in self.questions if question.id == question_id))
 
 
-def _decided(verdicts: Sequence[Verdict]) -> bool:
-    return any(each.kind == "human" for each in active(verdicts))
+def _has_human(verdicts: Sequence[Verdict]) -> bool:
+    return any(verdict.kind == "human" for verdict in active(verdicts))

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerpost.consensus.evidence import agree, gather, ground
+from fingerpost.consensus.evidence import collect_evidence, compute_features, consensus_of
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import (
     Example,
@@ -150,8 +150,10 @@ def label_quality(task: Task, store: Store, embed: Embed) -> LabelQuality | None
         return None
     questions = [question for question, _ in labelled]
     vectors = embed(questions)
-    evidence = gather(task.names, labelled, vectors, hidden=frozenset({"test"}))
-    consensus_labels = agree(evidence, ground(evidence), task.student.seed).probabilities[rows].argmax(1)
+    evidence = collect_evidence(task.names, labelled, vectors, hidden=frozenset({"test"}))
+    consensus_labels = (
+        consensus_of(evidence, compute_features(evidence), task.student.seed).probabilities[rows].argmax(1)
+    )
     teacher, consensus = np.array(teacher_answers) == gold, consensus_labels == gold
     only_teacher, only_consensus, p = metrics.exact_mcnemar(teacher, consensus)
     return LabelQuality(

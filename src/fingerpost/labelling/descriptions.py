@@ -1,4 +1,4 @@
-"""Better descriptions for labels that the teacher misreads, written by the teacher from reviewed questions."""
+"""Better descriptions for labels that the teacher confuses, written by the teacher from human-labelled questions."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from fingerpost.task.settings import Task, TeacherSettings
 
 STEP = "define"
 
-OFTEN = 3  # a confusion seen so often is a misreading, not a slip
+MIN_CONFUSIONS = 3  # fewer confusions of two labels may be single mistakes
 
-EXAMPLES = 8
+EXAMPLES = 8  # most examples of each kind in a request
 
 REPLY_TOKENS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Misread:
-    """A label that the teacher misreads: texts confirmed to be of it, and (text, other label) of both mistakes.
+class ConfusedLabel:
+    """A label that the teacher confuses with others, and the texts that show it.
 
-    `missed` are of this label and the teacher said the other; `mistaken` the teacher gave this label, they are of the
-    other.
+    Attributes:
+        confirmed: texts that humans gave this label.
+        missed: (text, other label); texts of this label that the teacher gave the other one.
+        mistaken: (text, other label); texts of the other label that the teacher gave this one.
     """
 
     label: Label
@@ -42,57 +44,59 @@ class Misread:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """What the teacher is asked."""
+        """The chat messages that ask the teacher for a better description."""
         return describe(self.label, self.confirmed[:EXAMPLES], self.missed[:EXAMPLES], self.mistaken[:EXAMPLES])
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A description to replace a label's own; None where the teacher's reply had none."""
+    """A new description for a label; None where the teacher's reply had none."""
 
     label: Label
     description: str | None
 
 
-def misread(task: Task, store: Store) -> list[Misread]:
-    """The labels that the teacher confused with one other at least OFTEN times, by people's verdicts; worst first.
+def confused_labels(task: Task, store: Store) -> list[ConfusedLabel]:
+    """The labels that the teacher confused with one other at least MIN_CONFUSIONS times; most confusions first.
 
-    Test questions are left out: a description that has seen them could not be measured on them.
+    Human labels decide what is right. Test questions are left out: they have to stay unseen by the new descriptions.
     """
     confirmed: dict[str, list[str]] = defaultdict(list)
-    confused: dict[tuple[str, str], list[str]] = defaultdict(list)
+    confusions: dict[tuple[str, str], list[str]] = defaultdict(list)
     for question, verdicts in store.labelled(task.names, task.teacher_model, "train", "dev"):
-        right, said = verdicts.label("human"), verdicts.teacher_label
-        if right is None:
+        human, teacher = verdicts.label("human"), verdicts.teacher_label
+        if human is None:
             continue
         text = shorten(question.messages[-1].content, 300)
-        confirmed[right].append(text)
-        if said is not None and said != right:
-            confused[right, said].append(text)
-    often = {pair: texts for pair, texts in confused.items() if len(texts) >= OFTEN}
+        confirmed[human].append(text)
+        if teacher is not None and teacher != human:
+            confusions[human, teacher].append(text)
+    frequent = {pair: texts for pair, texts in confusions.items() if len(texts) >= MIN_CONFUSIONS}
     found = []
     for label in task.labels:
-        missed = tuple((text, said) for (right, said), texts in often.items() if right == label.name for text in texts)
+        missed = tuple(
+            (text, teacher) for (human, teacher), texts in frequent.items() if human == label.name for text in texts
+        )
         mistaken = tuple(
-            (text, right) for (right, said), texts in often.items() if said == label.name for text in texts
+            (text, human) for (human, teacher), texts in frequent.items() if teacher == label.name for text in texts
         )
         if missed or mistaken:
-            found.append(Misread(label, tuple(confirmed[label.name]), missed, mistaken))
-    return sorted(found, key=lambda each: -len(each.missed) - len(each.mistaken))
+            found.append(ConfusedLabel(label, tuple(confirmed[label.name]), missed, mistaken))
+    return sorted(found, key=lambda confused: -len(confused.missed) - len(confused.mistaken))
 
 
 class DescriptionRequests:
-    """The work of describing, as `asking` takes it; `proposed` are the descriptions by label."""
+    """Requests for descriptions, for `run_requests`; `proposed` collects the descriptions by label name."""
 
     step, expected, retry, temperature = STEP, "holds a description", "then run it again", 0.0
 
     def __init__(self) -> None:
         self.proposed: dict[str, str | None] = {}
 
-    def request(self, job: Misread) -> tuple[Chat, Schema]:
+    def request(self, job: ConfusedLabel) -> tuple[Chat, Schema]:
         return job.messages, DESCRIPTION_SCHEMA
 
-    def key(self, job: Misread) -> Key:
+    def key(self, job: ConfusedLabel) -> Key:
         return [job.label.name]
 
     def keep(self, key: Key, reply: Reply) -> tuple[None, bool]:
@@ -100,26 +104,26 @@ class DescriptionRequests:
         return None, description is not None
 
 
-def at_most_usd(task: Task, found: list[Misread]) -> float:
-    """The most that asking for descriptions can cost, in US dollars."""
+def at_most_usd(task: Task, found: list[ConfusedLabel]) -> float:
+    """Upper bound of the cost of the requests, in US dollars."""
     teacher = _writer(task)
-    return sum(prices.at_most(teacher, request_bytes(each.messages, DESCRIPTION_SCHEMA)) for each in found)
+    return sum(prices.at_most(teacher, request_bytes(confused.messages, DESCRIPTION_SCHEMA)) for confused in found)
 
 
 def propose(
-    task: Task, store: Store, found: list[Misread], folder: Path, *, budget_usd: float | None = None
+    task: Task, store: Store, found: list[ConfusedLabel], folder: Path, *, budget_usd: float | None = None
 ) -> list[Proposal]:
-    """Ask the teacher for a description of each label; none where the budget ends before.
+    """Ask the teacher for a better description of each label. The description is None where the budget ran out before.
 
     Raises:
         TaskError: the task has no teacher.
-        TeacherError: it cannot be used, or none of its replies holds a description.
-        BudgetError: not even one fits into the budget.
+        TeacherError: the teacher cannot be reached, or none of its replies has a description.
+        BudgetError: the budget does not allow a single request.
     """
-    does = DescriptionRequests()
+    spec = DescriptionRequests()
     with teacher_endpoint(_writer(task), folder) as teacher:
-        run_requests(does, found, store, teacher, folder, budget_usd=budget_usd)
-    return [Proposal(each.label, does.proposed.get(each.label.name)) for each in found]
+        run_requests(spec, found, store, teacher, folder, budget_usd=budget_usd)
+    return [Proposal(confused.label, spec.proposed.get(confused.label.name)) for confused in found]
 
 
 def _writer(task: Task) -> TeacherSettings:
@@ -129,11 +133,7 @@ def _writer(task: Task) -> TeacherSettings:
 def describe(
     label: Label, confirmed: Sequence[str], missed: Sequence[tuple[str, str]], mistaken: Sequence[tuple[str, str]]
 ) -> Chat:
-    """The chat messages that ask for a better description of a label.
-
-    `confirmed` are texts that belong to it; of `missed`, (text, label), it was not seen that they do; of `mistaken`,
-    (text, label), it was wrongly thought that they do: the label is where they belong.
-    """
+    """The chat messages that ask for a better description of a label. See `ConfusedLabel` for the arguments."""
     parts = [f"Label: {label.name}", f"Description so far: {label.description or '(none)'}"]
     parts += ["", "These messages belong to it:", *(f"- {text}" for text in confirmed)]
     if missed:
@@ -159,7 +159,7 @@ DESCRIPTION_SCHEMA = {
 
 
 def parse_description(raw: str | None) -> str | None:
-    """The description in a reply, on one line; None where there is none, or it is no description."""
+    """The description in a reply, on one line; None where there is none, or it is longer than 400 characters."""
     try:
         value = json.loads(raw or "")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Does the teacher prefer some places of the label list to others?"""
+"""Measures whether the teacher prefers some positions of the label list."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from fingerpost.core.types import Verdict
 from fingerpost.task.prompt import label_order
 from fingerpost.task.settings import Task
 
-PARTS = 4
+QUARTERS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class PositionBias:
-    """How a teacher's answers depend on where a label stands in the list.
+    """How a teacher's answers depend on the position of a label in the list.
 
-    `questions` were asked in at least two orders; `changed` of them got different answers. `observed[i]` and
-    `expected[i]` are the numbers of answers that name a label of the i-th quarter of the list: found, and to be
-    expected if the same answers had nothing to do with the order they were given in.
+    Attributes:
+        questions: number of questions that were answered in at least two label orders.
+        changed: how many of them got different answers.
+        observed: number of answers that name a label in the i-th quarter of the list.
+        expected: the same number if the answers did not depend on the order.
     """
 
     questions: int
@@ -29,28 +31,33 @@ class PositionBias:
 
 
 def position_bias(task: Task, orders: int, verdicts: Iterable[Verdict]) -> PositionBias:
-    """Measured on the questions that one teacher answered in several label orders; the latest answer of each."""
-    votes: dict[str, dict[int, str]] = defaultdict(dict)
+    """Compare the answers to the same question in different label orders.
+
+    Args:
+        orders: number of label orders that the task uses.
+        verdicts: of one teacher, oldest first. Of several in one order, the latest counts.
+    """
+    answers: dict[str, dict[int, str]] = defaultdict(dict)
     for verdict in verdicts:
         if verdict.label in task.names and verdict.order is not None and verdict.prompt is not None:
-            votes[verdict.question_id][verdict.order] = str(verdict.label)
-    several = [answers for answers in votes.values() if len(answers) > 1]
-    asked = {order for answers in several for order in answers}
-    part = {
-        (order, name): place * PARTS // len(task.labels)
-        for order in asked
-        for place, name in enumerate(label_order(task, order, orders))
+            answers[verdict.question_id][verdict.order] = str(verdict.label)
+    compared = [by_order for by_order in answers.values() if len(by_order) > 1]
+    used = {order for by_order in compared for order in by_order}
+    quarter = {
+        (order, name): position * QUARTERS // len(task.labels)
+        for order in used
+        for position, name in enumerate(label_order(task, order, orders))
     }
     observed: Counter[int] = Counter()
-    expected = [0.0] * PARTS
-    for answers in several:
-        for order, label in answers.items():
-            observed[part[order, label]] += 1
-            for other in answers:
-                expected[part[other, label]] += 1 / len(answers)
+    expected = [0.0] * QUARTERS
+    for by_order in compared:
+        for order, label in by_order.items():
+            observed[quarter[order, label]] += 1
+            for other in by_order:
+                expected[quarter[other, label]] += 1 / len(by_order)
     return PositionBias(
-        questions=len(several),
-        changed=sum(len(set(answers.values())) > 1 for answers in several),
-        observed=tuple(observed[i] for i in range(PARTS)),
+        questions=len(compared),
+        changed=sum(len(set(by_order.values())) > 1 for by_order in compared),
+        observed=tuple(observed[i] for i in range(QUARTERS)),
         expected=tuple(expected),
     )

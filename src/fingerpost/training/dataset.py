@@ -88,13 +88,13 @@ def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> Train
     changed = teacher_labels = 0
     vectors: dict[str, Array] = {}
     if use == "consensus" and all(origin.values()):
-        from fingerpost.consensus.evidence import agree, gather, ground
+        from fingerpost.consensus.evidence import collect_evidence, compute_features, consensus_of
 
         embedded = embed([question for question, _ in labelled])
         vectors = {question.id: vector for (question, _), vector in zip(labelled, embedded, strict=True)}
         # Human labels of dev questions are kept for evaluation: the consensus must not see them.
-        evidence = gather(task.names, labelled, embedded, hidden=frozenset({"dev"}))
-        agreed = agree(evidence, ground(evidence), task.student.seed).probabilities
+        evidence = collect_evidence(task.names, labelled, embedded, hidden=frozenset({"dev"}))
+        agreed = consensus_of(evidence, compute_features(evidence), task.student.seed).probabilities
         for (question, verdicts), row in zip(labelled, agreed, strict=True):
             answer = verdicts.teacher_label
             if answer is not None and question.split == "train":

@@ -1,0 +1,60 @@
+"""Reading keys and lines from the terminal or a pipe, and making text safe to print."""
+
+from __future__ import annotations
+
+import sys
+
+
+def read_key() -> str:
+    """One key press of a terminal, or one character of a pipe; empty at the end of the input."""
+    sys.stdout.flush()
+    if not sys.stdin.isatty():
+        while (key := sys.stdin.read(1)) == "\n":
+            pass
+        return key
+    import click
+
+    try:
+        return click.getchar()
+    except (KeyboardInterrupt, EOFError):
+        return ""
+
+
+def read_line(prompt: str) -> str:
+    print(prompt, end="", flush=True)
+    return sys.stdin.readline().strip()
+
+
+def parse_numbers(text: str, most: int) -> list[int] | None:
+    """Parse '3, 5-7' into positions counted from 0; None where it is invalid or exceeds `most`."""
+    chosen: set[int] = set()
+    for part in text.replace(",", " ").split():
+        first, dash, last = part.partition("-")
+        ends = (first, last if dash else first)
+        if not all(end.isascii() and end.isdigit() and len(end) < 9 for end in ends):
+            return None
+        start, stop = int(ends[0]), int(ends[1])
+        if not 1 <= start <= stop <= most:
+            return None
+        chosen |= set(range(start - 1, stop))
+    return sorted(chosen)
+
+
+def escape_markup(text: str) -> str:
+    """The text without control characters and with rich's markup escaped."""
+    from rich.markup import escape
+
+    return escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """The text with control and bidirectional formatting characters replaced: they could manipulate the terminal."""
+    from unicodedata import bidirectional, category
+
+    formatting = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}"
+        if (category(char) == "Cc" and char not in "\n\t") or bidirectional(char) in formatting
+        else char
+        for char in text
+    )
