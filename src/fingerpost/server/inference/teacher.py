@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError
 from fingerpost.core.errors import TeacherError
 from fingerpost.core.types import Usage
 from fingerpost.llm import prices
-from fingerpost.llm.completion import Lost, Reply, api_key, parse_reply
+from fingerpost.llm.completion import Reply, RequestLost, api_key, parse_reply
 from fingerpost.llm.recording import LATENCY_HEADER, ReplayTransport
 from fingerpost.server.inference.breaker import Breaker
 from fingerpost.server.ops.logs import log
@@ -160,7 +160,7 @@ class Teacher:
         seconds = float(response.headers.get(LATENCY_HEADER, time.perf_counter() - began))
         try:
             reply = parse_reply(response.content, seconds, "the teacher")
-        except Lost:
+        except RequestLost:
             raise Unanswered("nonsense") from None
         if not reply.text:
             raise Unanswered("nonsense")
