@@ -120,7 +120,7 @@ def test_nothing_is_sent_before_the_price_is_agreed_to(tmp_path: Path) -> None:
         command = train_command(data, tmp_path / "model", url, *more)
         return subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
 
-    assert "what do a million training tokens cost" in run().stderr
+    assert "give --price" in run().stderr
     asked = run("--price", "3")
     assert "about $0.0" in asked.stdout
     assert "give --yes to agree to the price" in asked.stderr
