@@ -146,7 +146,7 @@ def test_a_failed_job_is_reported_with_its_reason_and_a_new_one_is_created_next_
 def test_nothing_is_sent_before_the_price_is_agreed_to(cli: Cli, folder: Path) -> None:
     write_labelled(folder / "data.csv")
     command = train_command(Path("data.csv"), Path("model"), "https://provider.invalid/v1")[len(CLI) :]
-    assert "what do a million training tokens cost" in cli(*command, OPENAI_API_KEY="x").stderr
+    assert "give --price" in cli(*command, OPENAI_API_KEY="x").stderr
     asked = cli(*command, "--price", "3", OPENAI_API_KEY="x")
     assert "about $0.0" in asked.stdout
     assert "give --yes to agree to the price" in asked.stderr
