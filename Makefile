@@ -1,4 +1,4 @@
-# make demo: the example from end to end.  make test: what CI runs.
+# make demo: the example from end to end.  make test: what CI runs, a few minutes.  make test-slow: the tests marked slow.
 PYTHON ?= python3
 VENV ?= $(or $(VIRTUAL_ENV),.venv)
 # Which build of PyTorch to install: see README.md, "Install".

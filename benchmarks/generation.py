@@ -1,20 +1,20 @@
-"""How good is a student of synthetic questions on real ones, beside naive generation and real questions?
+"""Accuracy on real questions of students trained on generated, naively generated and real questions.
 
 Usage: generation.py DATA.csv LABELS.csv --gguf MODEL.gguf --folder FOLDER [--count 400] [--json OUT]
 
-DATA has columns split, text, gold and teacher (recorded answers of the same model); LABELS has label and description.
-Of DATA's questions none is shown to the writer. Compared at equal count of questions to learn from, all labelled by the
+DATA has the columns split, text, gold and teacher (recorded answers of the same model); LABELS has label and
+description. The writer sees none of DATA's questions. The arms have equally many trusted questions, all labelled by the
 same teacher:
 
-ours        fingerpost generate; border cases are not learnt from
-naive       "give me 25 common questions", with the list of what the assistant can do, repeated
-naive each  the same for one label after the other
-real        questions of DATA's training rows, drawn at random, with their recorded answers; the mean of three draws
+ours        `fingerpost generate`; border cases are not trained on
+naive       "give me 25 common questions" with the list of labels, repeated
+naive-each  the same for one label at a time
+real        random questions of DATA's training rows with their recorded answers; the mean of three draws
 
-Each is a project in FOLDER; what is there already is not made again. Two cores: about an hour in all. The students are
-those that `fingerpost train` makes. Accuracy is on DATA's test rows against gold; on `other` alone, too. Then the same at
-smaller counts: that many questions of each arm are drawn at random, five times, and a linear head is fitted as `train`
-does it, without the fine-tuning.
+Each arm is a project in FOLDER; existing projects are reused. On two cores it takes about an hour. The students are
+trained by `fingerpost train`. Accuracy is measured on DATA's test rows against gold, in scope and on `other`
+separately. Then the learning curve: five random draws of 50 to 400 questions of each arm, and a linear head fitted
+as `train` does it, without fine-tuning.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def naive(url: str, labels: dict[str, str], count: int, each: bool) -> list[str]:
-    """Questions by the plain prompt, asked again and again until there are `count` different ones."""
+def naive(url: str, labels: dict[str, str], count: int, one_label: bool) -> list[str]:
+    """`count` different questions by the plain prompt, repeated up to ATTEMPTS times; `one_label`: one label at a time."""
     client = openai.OpenAI(base_url=url, api_key="none", timeout=600)
     listed = "\n".join(f"- {text}" for text in labels.values())
     found: dict[str, str] = {}
     for attempt in range(ATTEMPTS):
         wanted = list(labels.values())[attempt % len(labels)]
-        what = f"that mean: {wanted}." if each else f"about these:\n{listed}\n"
+        what = f"that mean: {wanted}." if one_label else f"about these:\n{listed}\n"
         request = f"Give me {ASKED} common questions that users ask {ABOUT}, {what}"
         reply = client.chat.completions.create(
             model="teacher",
@@ -83,7 +83,7 @@ def naive(url: str, labels: dict[str, str], count: int, each: bool) -> list[str]
 
 
 def project(folder: Path, labels: dict[str, str], model: Path) -> Path:
-    """A project folder for the teacher; no question of it is for testing."""
+    """Create a project folder without a test split; the model is its teacher."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
         'name = "clinc-work"',
@@ -109,7 +109,7 @@ def fingerpost(*words: object) -> None:
 
 
 def at_counts(where: Path, counts: list[int], test: list[dict[str, str]]) -> dict[int, list[float]]:
-    """Accuracy by count of questions, one for each draw."""
+    """Accuracy of a linear head for each number of questions, one for each draw."""
     opened = Project(where)
     task, found = opened.task, {}
     with opened.store() as store, repeatable(0):
@@ -130,7 +130,7 @@ def at_counts(where: Path, counts: list[int], test: list[dict[str, str]]) -> dic
 
 
 def make_arms(given: argparse.Namespace, labels: dict[str, str], train: list[dict[str, str]]) -> dict[str, Path]:
-    """The projects by name, each with its questions, their labels and a student."""
+    """The project folder of each arm, with questions, labels and a trained student."""
     arms: dict[str, Path] = {}
 
     def arm(name: str) -> tuple[Path, bool]:
@@ -140,12 +140,12 @@ def make_arms(given: argparse.Namespace, labels: dict[str, str], train: list[dic
     where, new = arm("ours")
     if new:
         fingerpost("generate", "-C", where, "--count", given.count)
-    for name, each in (("naive", False), ("naive-each", True)):
+    for name, one_label in (("naive", False), ("naive-each", True)):
         where, new = arm(name)
         file = where / "questions.txt"
         if not file.exists():
             with gguf.serving(given.gguf) as url:
-                file.write_text("\n".join(naive(url, labels, given.count, each)) + "\n")
+                file.write_text("\n".join(naive(url, labels, given.count, one_label)) + "\n")
         if new:
             fingerpost("import", file, "-C", where, "--source", "synthetic")
             fingerpost("label", "-C", where)
@@ -165,7 +165,7 @@ def make_arms(given: argparse.Namespace, labels: dict[str, str], train: list[dic
 
 
 def measure(arms: dict[str, Path], test: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
-    """What each arm's student, and the teacher, gets right; the draws of real questions together."""
+    """Accuracy of the teacher and of each arm's student; the draws of real questions are averaged."""
     right: dict[str, NDArray[np.floating | np.bool_]] = {
         "teacher": np.array([row["teacher"] == row["gold"] for row in test])
     }
@@ -197,12 +197,12 @@ def show(name: str, mine: dict[str, Any]) -> None:
         f"{name:11} accuracy {mine['accuracy']:.3f} {span:18} in scope {mine['inside']:.3f}, other {mine['other']:.3f}"
     )
     if "questions" in mine:
-        line += f"; {mine['questions']} questions, {mine['learnt']} learnt from"
+        line += f"; {mine['questions']} questions, {mine['learnt']} trained on"
         line += f", unique {mine['by_letters']:.3f} by letters, {mine['by_meaning']:.3f} by meaning"
     print(line)
     if "mcnemar" in mine:
         only_ours, only_theirs, p = mine["mcnemar"]
-        print(f"            ours alone right on {only_ours} rows, {name} on {only_theirs}: p = {p:.2g}")
+        print(f"            only ours right on {only_ours} rows, only {name} on {only_theirs}: p = {p:.2g}")
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""How many of a project's questions are unlike each other?
+"""Share of a project's questions that are no duplicates or near-duplicates.
 
 Usage: unique.py FOLDER
 
-Printed is the share of questions that are like no earlier one of the project: by letters (the near-duplicate search of
-`fingerpost import`), and by meaning (cosine of embeddings below 0.95).
+Prints the share of questions that are similar to no earlier question of the project: by letters (the near-duplicate
+search of `fingerpost import`), and by meaning (cosine of embeddings below 0.95).
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ from pathlib import Path
 
 import numpy as np
 
-from fingerpost.data.duplicates import Alike
+from fingerpost.data.duplicates import DuplicateIndex
 from fingerpost.project import Project
 
-NEAR = 0.95
+DUPLICATE_COSINE = 0.95
 
 
 def unique(project: Project) -> dict[str, float]:
-    """`questions` counts them; `by_letters` and `by_meaning` are shares of them."""
+    """The number of `questions`, and the shares that are unique `by_letters` and `by_meaning`."""
     with project.store() as store:
         questions = store.questions()
-    alike, new = Alike(), 0
+    alike, unique_count = DuplicateIndex(), 0
     for question in questions:
-        new += not alike.add(question.messages)
+        unique_count += not alike.add(question.messages)
     vectors = project.embed(questions)
-    near = (np.tril(vectors @ vectors.T, -1) >= NEAR).any(1)
-    return {"questions": len(questions), "by_letters": new / len(questions), "by_meaning": 1 - float(near.mean())}
+    duplicate = (np.tril(vectors @ vectors.T, -1) >= DUPLICATE_COSINE).any(1)
+    return {
+        "questions": len(questions),
+        "by_letters": unique_count / len(questions),
+        "by_meaning": 1 - float(duplicate.mean()),
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files and batches as OpenAI's API has them, for the test teacher: all in memory, each batch answered at once."""
+"""Files and batches as OpenAI's API has them, for the test teacher: in memory, a batch is answered when it is created."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ Answer = Callable[[dict[str, Any]], Awaitable[tuple[int, dict[str, str], Any] | 
 
 @dataclass
 class Batches:
-    """`polls` is how often a batch is still in progress; `lose` of its requests come back unanswered; `fail` ends it; with `none` there
-    are files, but no batches."""
+    """The files and batches of one endpoint.
+
+    Attributes:
+        polls: how often a batch is still in progress when it is looked at.
+        lose: so many requests of the next batch come back unanswered.
+        fail: the reason why all batches fail.
+        none: the endpoint has files, but no batches.
+        created: number of batches so far.
+    """
 
     polls: int = 0
     lose: int = 0
@@ -54,7 +61,7 @@ class Batches:
             found.append({"id": "x", "custom_id": line["custom_id"], "response": {"status_code": status, "request_id": "y", "body": body}, "error": None})  # fmt: skip
         self.lose = 0
         output = f"file-out-{self.created}"
-        self.files[output] = "".join(json.dumps(each) + "\n" for each in found).encode()
+        self.files[output] = "".join(json.dumps(line) + "\n" for line in found).encode()
         self.batches[key] = {
             "id": key, "object": "batch", "endpoint": request["endpoint"], "input_file_id": request["input_file_id"],
             "completion_window": "24h", "created_at": 0, "status": "in_progress", "output_file_id": output,
@@ -74,7 +81,7 @@ class Batches:
 
 
 def _file(data: bytes) -> bytes:
-    """The file in a form: the part that has a file name."""
+    """The content of the uploaded file: the part of the form that has a file name."""
     boundary = data.split(b"\r\n", 1)[0]
     part = next(part for part in data.split(boundary) if b"filename" in part)
     return part.split(b"\r\n\r\n", 1)[1]

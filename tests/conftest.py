@@ -1,17 +1,25 @@
-"""What tests share: a small task in a folder, a teacher on a real socket, one trained student."""
+"""Shared fixtures: a small task in a folder, a teacher on a real socket, a trained student, a running server."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# Before numpy and torch are imported: on a busy machine, the threads of their libraries burn CPU waiting for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 import pytest
+from command_line import HOUR, Cli, run_in_process, run_subprocess
 from teacher import LABELS, Teacher
+from tiny_encoder import tiny_encoder_folder
 
 from fingerpost.store.project import Store
 from fingerpost.students.folder import Manifest
@@ -21,7 +29,6 @@ from fingerpost.task.settings import Task
 if TYPE_CHECKING:
     from serving import Serving
 
-os.environ["HF_HUB_OFFLINE"] = "1"
 ROOT = Path(__file__).parent.parent
 
 TASK = """\
@@ -39,9 +46,14 @@ model = "test-model"
 base_url = "{base_url}"
 concurrency = 4
 orders = 3
-timeout_s = 5
+timeout_s = 60
 prices = {{ input = 1.0, cached_input = 0.5, output = 4.0 }}
 """
+
+
+def task_text(base_url: str) -> str:
+    """A task.toml whose teacher is at `base_url` and whose students start from the tiny encoder."""
+    return TASK.format(base_url=base_url) + f'\n[student]\nencoder = "{tiny_encoder_folder().as_posix()}"\n'
 
 
 @pytest.fixture
@@ -53,7 +65,7 @@ def teacher() -> Iterator[Teacher]:
 
 @contextmanager
 def teacher_process(folder: Path, delay_s: float) -> Iterator[Path]:
-    """A teacher in a process of its own and a project in `folder` that asks it; yields the log of what it answered."""
+    """A teacher in its own process and a project in `folder` that asks it; yields the log of answered requests."""
     log = folder / "answered.log"
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("teacher.py")), str(delay_s), str(log)],
@@ -62,22 +74,23 @@ def teacher_process(folder: Path, delay_s: float) -> Iterator[Path]:
     assert server.stdout and server.stdin
     try:
         port = int(server.stdout.readline())
-        (folder / "task.toml").write_text(TASK.format(base_url=f"http://127.0.0.1:{port}/v1"))
+        (folder / "task.toml").write_text(task_text(f"http://127.0.0.1:{port}/v1"))
         yield log
     finally:
         server.stdin.close()
-        server.wait(10)
+        server.wait(HOUR)
         server.stdout.close()
 
 
 def lines_of(log: Path) -> int:
+    """The number of lines of a file; 0 where there is none."""
     return len(log.read_bytes().splitlines()) if log.exists() else 0
 
 
 @pytest.fixture
 def folder(tmp_path: Path, teacher: Teacher) -> Path:
-    """A project folder whose teacher is `teacher`."""
-    (tmp_path / "task.toml").write_text(TASK.format(base_url=teacher.base_url))
+    """A project folder whose teacher is `teacher` and whose students start from the tiny encoder."""
+    (tmp_path / "task.toml").write_text(task_text(teacher.base_url))
     return tmp_path
 
 
@@ -118,21 +131,25 @@ def write_questions(file: Path, count: int) -> Path:
 
 
 @pytest.fixture
-def cli(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line in the project's folder, as a user does."""
+def cli(folder: Path) -> Cli:
+    """Run a command in the project's folder, in this process."""
 
     def run(
         *arguments: str, cwd: Path = folder, stdin: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "fingerpost", *arguments],
-            cwd=cwd,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            input=stdin,
-            timeout=300,
-        )
+        return run_in_process(arguments, cwd, stdin, environment)
+
+    return run
+
+
+@pytest.fixture
+def cli_process(folder: Path) -> Cli:
+    """Run a command in the project's folder, in a process of its own, as a user does."""
+
+    def run(
+        *arguments: str, cwd: Path = folder, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return run_subprocess(arguments, cwd, stdin, environment)
 
     return run
 
@@ -160,31 +177,37 @@ def write_labelled(file: Path, test: bool = True) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_encoder() -> Path:
+    """The folder of an encoder that is cheap to train and to export; see tiny_encoder.py."""
+    return tiny_encoder_folder()
+
+
+@pytest.fixture(scope="session")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder, trained once for all tests that only read it."""
+    """A model folder with the tiny encoder, trained once for all tests that only read it."""
     from fingerpost.data.rows import Columns
     from fingerpost.training.dataset import from_file
     from fingerpost.training.train import train
 
     folder = tmp_path_factory.mktemp("student")
     data = from_file(write_labelled(folder / "data.csv"), Columns())
-    manifest: Manifest = train(data, folder / "model", epochs=0)
+    manifest: Manifest = train(data, folder / "model", epochs=0, encoder=str(tiny_encoder_folder()))
     assert manifest.kind == "encoder"
     return folder / "model"
 
 
 @pytest.fixture(scope="session")
 def server(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A server for all tests that do not harm it."""
+    """A server for all tests that neither stop nor break it."""
     from serving import Serving
 
-    with Serving(tmp_path_factory.mktemp("served"), f"student={student}", "--training-threads", "2") as running:
+    with Serving(tmp_path_factory.mktemp("served"), f"student={student}", "--training-threads", "1") as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def tuned(server: Serving) -> str:
-    """A model made as everyone made theirs: two files, a job with a suffix, poll."""
+    """The name of a model that a fine-tuning job of the server made: two files, a suffix, metadata, a seed."""
     from serving import chat_lines, finished, messages_of, upload
 
     client = server.client()

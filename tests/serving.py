@@ -1,4 +1,4 @@
-"""A real `fingerpost serve` in a process of its own, for tests."""
+"""`fingerpost serve` in a process of its own, and helpers for its clients."""
 
 from __future__ import annotations
 
@@ -14,19 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
+from command_line import HOUR
 from conftest import TEXTS
 from openai import OpenAI
+from tiny_encoder import tiny_encoder_folder
 
 SYSTEM = (
     "Route the message.\n- billing: invoices and payments\n- delivery: parcels and couriers\n- other: anything else"
 )
 
+MINUTES = 600
+"""Seconds after which a request or a state to wait for counts as hung."""
+
 
 class Serving:
-    """Started by `with`, ended by SIGTERM; `kill` ends it the hard way, and `start` goes on in the same folder."""
+    """A server process: started by `with`, ended by SIGTERM; `kill` sends SIGKILL, `start` starts it again.
+
+    Its fine-tuning jobs train the tiny encoder, unless the arguments name another one with `--encoder`.
+    """
 
     def __init__(self, folder: Path, *arguments: str | Path, cwd: Path | None = None, **environment: str) -> None:
-        self.folder, self._arguments, self._cwd = folder, arguments, cwd
+        encoder = () if "--encoder" in arguments else ("--encoder", tiny_encoder_folder())
+        self.folder, self._arguments, self._cwd = folder, (*arguments, *encoder), cwd
         self._environment = {**os.environ, **environment}
         self.lines: list[str] = []
         self.port = 0
@@ -40,7 +50,7 @@ class Serving:
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
         if "OPENAI_BASE_URL=" not in first:
-            raise AssertionError(f"{first}{self.process.communicate(timeout=30)}")
+            raise AssertionError(f"{first}{self.process.communicate(timeout=HOUR)}")
         self.url = first.split("=", 1)[1].strip()
         self.port = int(self.url.rsplit(":", 1)[1].split("/")[0])
         self.greeting = [first]
@@ -63,7 +73,7 @@ class Serving:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            ended = self.process.wait(60)
+            ended = self.process.wait(HOUR)
         finally:
             self._close()
         assert ended in (0, -signal.SIGTERM, -signal.SIGKILL), "".join(self.lines)
@@ -74,16 +84,16 @@ class Serving:
         self._close()
 
     def _close(self) -> None:
-        self._reader.join(10)
+        self._reader.join(HOUR)
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
 
     def get(self, path: str, **headers: str) -> httpx2.Response:
-        return httpx2.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=30)
+        return httpx2.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=MINUTES)
 
     def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
-        return httpx2.post(f"http://127.0.0.1:{self.port}{path}", json=body, headers=headers, timeout=60)
+        return httpx2.post(f"http://127.0.0.1:{self.port}{path}", json=body, headers=headers, timeout=MINUTES)
 
     def ask(self, text: str | list[dict[str, Any]], **more: Any) -> httpx2.Response:
         """One chat request to the model `student`."""
@@ -98,8 +108,16 @@ class Serving:
         return [json.loads(line) for line in self.lines if line.startswith("{")]
 
 
-def wait(ready: Callable[[], Any], seconds: float = 60) -> Any:
-    """What `ready` gives as soon as it gives something."""
+def ended(pid: int) -> bool:
+    """Whether the process is gone, or is a zombie that nobody has waited for yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait(ready: Callable[[], Any], seconds: float = MINUTES) -> Any:
+    """Poll `ready` until its result is true; returns that result. A server that does not answer yet is polled again."""
     until = time.monotonic() + seconds
     while True:
         try:
@@ -107,14 +125,14 @@ def wait(ready: Callable[[], Any], seconds: float = 60) -> Any:
                 return found
         except httpx2.HTTPError:
             pass
-        assert time.monotonic() < until, "waited in vain"
+        assert time.monotonic() < until, f"nothing after {seconds:.0f} s"
         time.sleep(0.05)
 
 
 def chat_lines(
     reply: Callable[[str], str] = lambda label: json.dumps({"action": label}), times: int = 1, system: str = SYSTEM
 ) -> str:
-    """The small data set as chat JSONL, `times` over with a word more."""
+    """The small data set as chat JSONL, `times` times; each repetition adds the word "please"."""
     lines = []
     for label, texts in TEXTS.items():
         for text in texts:
@@ -128,15 +146,16 @@ def upload(client: OpenAI, content: str, purpose: Any = "fine-tune", name: str =
     return client.files.create(file=(name, content.encode()), purpose=purpose).id
 
 
-def finished(client: OpenAI, job: str, seconds: float = 120) -> Any:
-    """The job as it has ended."""
+def finished(client: OpenAI, job: str, seconds: float = HOUR) -> Any:
+    """Wait until the fine-tuning job has ended; returns it."""
     until = time.monotonic() + seconds
     while (found := client.fine_tuning.jobs.retrieve(job)).status not in ("succeeded", "failed", "cancelled"):
-        assert time.monotonic() < until, [each.message for each in client.fine_tuning.jobs.list_events(job)]
+        assert time.monotonic() < until, messages_of(client, job)
         time.sleep(0.1)
     return found
 
 
 def messages_of(client: OpenAI, job: str) -> list[str]:
-    found: Iterable[Any] = client.fine_tuning.jobs.list_events(job, limit=100)
-    return [each.message for each in found][::-1]
+    """The messages of the job's events, oldest first."""
+    events: Iterable[Any] = client.fine_tuning.jobs.list_events(job, limit=100)
+    return [event.message for event in events][::-1]

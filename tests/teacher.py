@@ -1,7 +1,7 @@
-"""A teacher on a real socket, for tests and benchmarks: it counts what it was asked, and misbehaves on demand.
+"""A teacher on a real socket, for tests and benchmarks: it counts its requests, and fails on demand.
 
-Run as a program it prints its port and serves until its standard input closes; every answered request is a
-line of the log file.
+Run as a program it prints its port and serves until its standard input closes. Arguments: the delay of an answer in
+seconds, and a log file that gets one line per answered request.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from batches import Batches
+from fine_tuning import FineTuning
 
 LABELS = ("billing", "delivery", "other")
 MEANS = {"billing": "invoices and payments", "delivery": "parcels and couriers"}
@@ -31,12 +32,24 @@ USAGE = {
 
 @dataclass
 class Teacher:
-    """Answers each question with the first label that its text contains, else `other`; `tool`: as a call of a tool.
+    """A chat endpoint that answers with the first label that the last message contains, else with `other`.
 
-    Asked to write, it writes texts that hold the label of `MEANS` whose meaning the line has: `written` is a reply in
-    their place. It also takes batches.
-    `refuse` maps a field of the request to the message of a 400; `fail` is a list of (status, headers) that the
-    next requests get; `drop` of the next requests get no answer and a closed connection.
+    A request to write questions gets, for each line, a text that contains the label whose meaning (`MEANS`) is in the
+    line. It also takes batches and fine-tuning jobs.
+
+    Attributes:
+        delay_s: seconds before each answer.
+        reply: the content of every answer, in place of the label.
+        written: the reply to every request to write questions.
+        tool: answer with a tool call in place of a message.
+        refuse: field of a request -> the message of the status 400 that requests with this field get.
+        fail: (status, headers) of the next requests, in order.
+        drop: so many of the next requests get no answer and a closed connection.
+        usage, logprob: what answers report; None to leave it out.
+        log: a file that gets one line per answered request.
+        asked, answered: number of requests by the text of their last message.
+        bodies: the requests, oldest first.
+        most_at_once: the highest number of simultaneous requests so far.
     """
 
     delay_s: float = 0.0
@@ -55,6 +68,7 @@ class Teacher:
     most_at_once: int = 0
     port: int = 0
     batches: Batches = field(default_factory=Batches)
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
     _now: int = 0
     _texts: int = 0
 
@@ -63,7 +77,7 @@ class Teacher:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> Teacher:
-        """Serve in a thread of its own; returns when it listens."""
+        """Serve in a thread of its own; returns as soon as it accepts connections."""
         ready = threading.Event()
         self._loop = asyncio.new_event_loop()
 
@@ -78,11 +92,11 @@ class Teacher:
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
-        assert ready.wait(10)
+        assert ready.wait(600)
         return self
 
     def stop(self) -> None:
-        """End all connections and the thread."""
+        """Close all connections and end the thread."""
 
         async def cancel() -> None:
             self._server.close()
@@ -91,9 +105,9 @@ class Teacher:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-        asyncio.run_coroutine_threadsafe(cancel(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(cancel(), self._loop).result(600)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(600)
         self._loop.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -104,7 +118,10 @@ class Teacher:
                 data = await reader.readexactly(int(headers.get("content-length", 0)))
                 method, path = lines[0].split()[:2]
                 if not path.endswith("/chat/completions"):
-                    status, payload = await self.batches.handle(method, path, data, self._answer)
+                    if path.startswith("/v1/fine_tuning/jobs"):
+                        status, payload = self.fine_tuning.handle(method, path, data)
+                    else:
+                        status, payload = await self.batches.handle(method, path, data, self._answer)
                     _send(writer, status, {}, payload)
                     await writer.drain()
                     continue
@@ -144,7 +161,7 @@ class Teacher:
                     {"error": {"message": message, "type": "invalid_request_error", "param": name}},
                 )
         await asyncio.sleep(self.delay_s)
-        label = next((each for each in LABELS if each in text), "other")
+        label = next((label for label in LABELS if label in text), "other")
         content = self.reply if self.reply is not None else json.dumps({"action": label})
         wanted = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema", {}).get("properties", {})
         if "1" in wanted:
@@ -188,7 +205,7 @@ class Teacher:
 
 
 def words(number: int) -> str:
-    """Five words that no other number has together: no near-duplicates."""
+    """Five words, different for every number, so that the texts are no near-duplicates."""
     digest = hashlib.sha256(str(number).encode()).digest()
     return " ".join("".join(SYLLABLES[byte % len(SYLLABLES)] for byte in digest[i : i + 3]) for i in range(0, 15, 3))
 

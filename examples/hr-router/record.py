@@ -1,6 +1,8 @@
-"""Record the example's teacher anew: asks a GGUF model all questions, as `fingerpost label` does.
+"""Record the example's teacher again: have a GGUF model label all questions with `fingerpost label --record`.
 
-Usage: record.py MODEL.gguf
+Usage: python record.py MODEL.gguf
+
+Replaces teacher.jsonl in the folder of this script.
 """
 
 import re
@@ -15,8 +17,8 @@ model = Path(sys.argv[1]).expanduser().resolve()
 with tempfile.TemporaryDirectory() as scratch:
     shutil.copytree(HERE / "questions", Path(scratch) / "questions")
     task = (HERE / "task.toml").read_text(encoding="utf-8")
-    live = re.sub(r'^recorded = .*$', f'gguf = "{model}"', task, flags=re.MULTILINE)
-    (Path(scratch) / "task.toml").write_text(live, encoding="utf-8")
+    live_task = re.sub(r'^recorded = .*$', f'gguf = "{model}"', task, flags=re.MULTILINE)
+    (Path(scratch) / "task.toml").write_text(live_task, encoding="utf-8")
     for arguments in (
         ["import", "questions/synthetic.csv", "--source", "synthetic"],
         ["import", "questions/user.jsonl"],

@@ -1,7 +1,7 @@
 """Fingerpost turns an expensive LLM classifier into a small one that is better than its teacher.
 
-    router = fingerpost.load("models/student")
-    router.predict(["how many days off do I have left?"])
+    student = fingerpost.train(texts, labels, folder="models/tickets")
+    student.predict(["where is my parcel?"])[0].label
 
 Everything heavy is imported on use: importing this package reads nothing but the standard library.
 """
@@ -14,18 +14,38 @@ from fingerpost.core.version import __version__
 
 if TYPE_CHECKING:
     from fingerpost.core.errors import FingerpostError
-    from fingerpost.core.types import Message, Prediction, Predictor
+    from fingerpost.core.types import Message, Prediction, Predictor, Progress
+    from fingerpost.evaluation.file import evaluate_texts as evaluate
+    from fingerpost.project import Project
     from fingerpost.students import load
+    from fingerpost.students.cascade import Cascade
+    from fingerpost.training.train import train_texts as train
 
-
-__all__ = ["FingerpostError", "Message", "Prediction", "Predictor", "__version__", "load"]
+__all__ = [
+    "Cascade",
+    "FingerpostError",
+    "Message",
+    "Prediction",
+    "Predictor",
+    "Progress",
+    "Project",
+    "__version__",
+    "evaluate",
+    "load",
+    "train",
+]
 
 _HOMES = {
-    "FingerpostError": "fingerpost.core.errors",
-    "Message": "fingerpost.core.types",
-    "Prediction": "fingerpost.core.types",
-    "Predictor": "fingerpost.core.types",
-    "load": "fingerpost.students",
+    "Cascade": ("fingerpost.students.cascade", "Cascade"),
+    "FingerpostError": ("fingerpost.core.errors", "FingerpostError"),
+    "Message": ("fingerpost.core.types", "Message"),
+    "Prediction": ("fingerpost.core.types", "Prediction"),
+    "Predictor": ("fingerpost.core.types", "Predictor"),
+    "Progress": ("fingerpost.core.types", "Progress"),
+    "Project": ("fingerpost.project", "Project"),
+    "evaluate": ("fingerpost.evaluation.file", "evaluate_texts"),
+    "load": ("fingerpost.students", "load"),
+    "train": ("fingerpost.training.train", "train_texts"),
 }
 
 
@@ -34,7 +54,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'fingerpost' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)
 
 
 def __dir__() -> list[str]:

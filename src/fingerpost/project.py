@@ -1,42 +1,355 @@
-"""A project folder: task.toml, the database, models and reports."""
+"""A project folder, and every step on it as a method that returns its result and prints nothing."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from fingerpost.core.errors import InputError
+from fingerpost.core.text import fingerprint
+from fingerpost.core.types import Progress, ProgressCallback, no_progress
+from fingerpost.core.utils import require_training
+from fingerpost.core.verdicts import LabelsFrom
+from fingerpost.data.importer import ImportResult, import_file, import_log
+from fingerpost.data.rows import Columns
+from fingerpost.labelling.label import LabelPlan, label, plan_labels
+from fingerpost.labelling.position_bias import PositionBias, position_bias
+from fingerpost.labelling.requests import EVERYTHING, LabelSelection, open_jobs, order_count
+from fingerpost.llm.requests import RunProgress, teacher_of
+from fingerpost.store.project import Store
+from fingerpost.store.server import DATABASE, ServerStore
+from fingerpost.students import load
+from fingerpost.students.folder import MANIFEST, matches_task, read_manifest
+from fingerpost.task.loader import TASK_FILE, load_task
+from fingerpost.task.settings import StudentSettings, Task
+from fingerpost.training.export import Exported, export
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fingerpost.core.types import Question
-    from fingerpost.store.project import Store
-    from fingerpost.task.settings import StudentSettings, Task
+    from fingerpost.consensus.review import ReviewQueue
+    from fingerpost.consensus.session import TestSample
+    from fingerpost.core.types import Predictor, Question
+    from fingerpost.evaluation.results import Report
+    from fingerpost.evaluation.thresholds import CascadeTarget
+    from fingerpost.generation.generate import Generated
+    from fingerpost.store.ledger import Account, StepCost
+    from fingerpost.training.train import Trained
+
+STUDENT, BASE, UNREVIEWED = "student", "base", "without-reviews"
+SERVED = "served"
+"""The folder of the project's server, inside the project."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a project has, and what is next.
+
+    Attributes:
+        questions: number of questions by source, then by split.
+        verdicts: (kind, author, questions, verdicts, verdicts without a label) of each author.
+        unanswered: requests that the teacher has not answered.
+        student: the student's folder, if it was trained on the present labels.
+        report: the report, if it measures the present state.
+    """
+
+    task: Task
+    questions: dict[str, dict[str, int]]
+    verdicts: list[tuple[str, str, int, int, int]]
+    account: Account
+    unanswered: int
+    student: Path | None
+    report: Path | None
+    next_step: str = field(default="")
 
 
 class Project:
-    """Where the parts of a project lie. Opening it reads and checks task.toml."""
+    """A project folder: task.toml, the database `fingerpost.db`, `models`, `reports` and a cache of embeddings.
 
-    def __init__(self, folder: Path) -> None:
-        from fingerpost.task.loader import TASK_FILE, load_task
+    Args:
+        folder: holds task.toml, which is read and checked here.
 
-        self.folder = folder
-        self.task: Task = load_task(folder / TASK_FILE)
-        self.models = folder / "models"
-        self.reports = folder / "reports"
+    Raises:
+        TaskError: task.toml is missing or wrong.
+    """
+
+    def __init__(self, folder: str | Path = ".") -> None:
+        self.folder = Path(folder)
+        self.task: Task = load_task(self.folder / TASK_FILE)
+        self.models = self.folder / "models"
+        self.reports = self.folder / "reports"
+
+    def store(self) -> Store:
+        """The project's database, created on first use. Close it, or use it in a `with`."""
+        return Store(self.folder / DATABASE)
 
     def embed(self, questions: Sequence[Question], settings: StudentSettings | None = None) -> NDArray[np.float32]:
-        """Unit vectors of questions, (questions, width), kept in the project's folder `cache`."""
-        from fingerpost.core.utils import require_training
-
+        """Unit vectors of questions, shape (questions, width); kept in the folder `cache`."""
         require_training("comparing texts")
         from fingerpost.students.encoder.vectors import vectors_of
 
         return vectors_of(questions, settings or self.task.student, self.folder / "cache")
 
-    def store(self) -> Store:
-        """The project's database, made on first use."""
-        from fingerpost.store.project import Store
+    # Questions in
 
-        return Store(self.folder / "fingerpost.db")
+    def import_file(self, path: str | Path, columns: Columns = Columns()) -> ImportResult:
+        """Import a file of questions; what was imported before stays as it is.
+
+        Raises:
+            InputError: the file or a named column cannot be used. Rows that cannot be used are listed in the result.
+        """
+        with self.store() as store:
+            return import_file(store, self.task, Path(path), columns)
+
+    def import_log(self, served: str | Path, source: str = "served", limit: int | None = None) -> ImportResult:
+        """Import what a server was asked, the least confident first; `limit` caps the number of new questions.
+
+        Raises:
+            InputError: `served` is not the folder of a server.
+        """
+        database = Path(served) / DATABASE
+        if not database.is_file():
+            raise InputError(f"{served} is not the folder of a server; name the one given to 'fingerpost serve --data'")
+        log = ServerStore(database)
+        try:
+            with self.store() as store:
+                return import_log(store, self.task, log.log_entries(), source, limit)
+        finally:
+            log.close()
+
+    def generate(self, **options: Any) -> Generated:
+        """Have the teacher write questions; options as of `fingerpost.generation.generate.generate`."""
+        require_training("generating questions")
+        from fingerpost.generation.generate import generate
+
+        with self.store() as store:
+            return generate(self.task, store, self.folder, self.embed, **options)
+
+    # Labels
+
+    def plan_labels(self, selection: LabelSelection = EVERYTHING, *, batch: bool = False) -> LabelPlan:
+        """The requests that the teacher is still to be asked, with their estimated and their maximal cost.
+
+        Raises:
+            TaskError: the task has no teacher, or fewer label orders than votes.
+            TeacherError: the model's price is not known.
+        """
+        with self.store() as store:
+            return plan_labels(self.task, store, selection, batch=batch)
+
+    def label(
+        self,
+        plan: LabelPlan,
+        *,
+        budget_usd: float | None = None,
+        record: Path | None = None,
+        batch: bool = False,
+        on_progress: ProgressCallback = no_progress,
+    ) -> RunProgress:
+        """Ask the teacher what was planned; see `fingerpost.labelling.label.label`."""
+        with self.store() as store:
+            return label(
+                self.task, store, plan, self.folder,
+                budget_usd=budget_usd, record=record, batch=batch, on_progress=on_progress,
+            )  # fmt: skip
+
+    def position_bias(self) -> PositionBias:
+        """How the teacher's answers depend on the order of the labels in its prompt."""
+        name = teacher_of(self.task).model
+        with self.store() as store:
+            verdicts = [
+                verdict
+                for found in store.verdicts().values()
+                for verdict in found
+                if verdict.kind == "teacher" and verdict.by == name
+            ]
+        return position_bias(self.task, order_count(self.task), verdicts)
+
+    def review(self, store: Store, by: str) -> ReviewQueue:
+        """A session over the review queue. `store` stays open for as long as the session is used.
+
+        Args:
+            by: the reviewer's name.
+        """
+        require_training("reviewing")
+        from fingerpost.consensus.review import ReviewQueue
+
+        return ReviewQueue(self.task, store, by, self.embed)
+
+    def test_sample(self, store: Store, by: str, size: int) -> TestSample:
+        """A session over a uniform sample of the test questions, to measure with."""
+        from fingerpost.consensus.session import TestSample
+
+        return TestSample(self.task, store, by, size)
+
+    # Students
+
+    def export(self, train_file: str | Path, validation_file: str | Path, **options: Any) -> Exported:
+        """Write chat JSONL for fine-tuning; options as of `fingerpost.training.export.export`."""
+        with self.store() as store:
+            return export(self.task, store, Path(train_file), Path(validation_file), **options)
+
+    def train(
+        self,
+        labels: LabelsFrom = "consensus",
+        *,
+        folder: str | Path | None = None,
+        compare: bool = True,
+        on_progress: ProgressCallback = no_progress,
+        **options: Any,
+    ) -> Trained:
+        """Train the project's student.
+
+        With `compare`, where reviews changed labels, a student without the reviews is trained beside it, so that the
+        report can say what the reviews gained. It is kept while the teacher's labels stay the same.
+
+        Args:
+            labels: whose labels to learn from.
+            folder: the model folder; `models/student` by default.
+            options: as of `fingerpost.students.encoder.train.fit`; where not given, the task's own.
+
+        Raises:
+            MissingExtra: the extra `train` is not installed.
+            InputError: there is too little to learn from.
+        """
+        require_training("training")
+        from fingerpost.training.dataset import from_store
+        from fingerpost.training.train import Trained, train
+
+        given = {**self.task.student.model_dump(), **options}
+        settings = StudentSettings(**{key: given[key] for key in StudentSettings.model_fields})
+        embed = partial(self.embed, settings=settings)
+        target = Path(folder) if folder is not None else self.models / STUDENT
+        unreviewed: Trained | None = None
+        with self.store() as store:
+            data = from_store(self.task, store, labels, embed)
+            plain = self.models / UNREVIEWED
+            stale = bool(options) or not self.is_trained("teacher", plain, store)
+            if compare and folder is None and data.changed and stale:
+                on_progress(Progress("train", "without the reviews, to compare"))
+                rows = from_store(self.task, store, "teacher", embed)
+                unreviewed = Trained(plain, train(rows, plain, on_progress=on_progress, **given))
+        return Trained(target, train(data, target, on_progress=on_progress, **given), unreviewed)
+
+    def is_trained(
+        self, labels: LabelsFrom = "consensus", folder: Path | None = None, store: Store | None = None
+    ) -> bool:
+        """Whether the model in the folder was trained on the present labels, for the present task."""
+        from fingerpost.training.dataset import fingerprint_of
+
+        folder = folder or self.models / STUDENT
+        if not (folder / MANIFEST).is_file():
+            return False
+        if store is None:
+            with self.store() as opened:
+                return self.is_trained(labels, folder, opened)
+        try:
+            data = fingerprint_of(self.task, store, labels)
+        except InputError:
+            return False
+        manifest = read_manifest(folder)
+        return manifest.data_fingerprint == data and matches_task(manifest, self.task)
+
+    def students(self) -> list[Path]:
+        """The model folders of the project, without the untuned base."""
+        found = sorted(path.parent for path in self.models.glob(f"*/{MANIFEST}"))
+        return [path for path in found if path.name != BASE and not path.name.startswith(".")]
+
+    def evaluate(
+        self,
+        models: Sequence[str | Path] = (),
+        *,
+        learning_curve: bool = False,
+        cascade: CascadeTarget | None = None,
+        on_progress: ProgressCallback = no_progress,
+    ) -> Report:
+        """Measure base, teacher and students on the project's test questions; the report is kept in `reports`.
+
+        Args:
+            models: model folders; all of the project by default.
+            learning_curve: also train linear heads on fewer examples.
+            cascade: also measure each student together with the teacher, as `fingerpost serve` runs them.
+
+        Raises:
+            MissingExtra: the extra `train` is not installed.
+            InputError: there is no student, no test question, or the cascade's teacher was not asked about all of them.
+        """
+        require_training("measuring")
+        from fingerpost.evaluation.project import evaluate_project
+
+        folders = [Path(model) for model in models] or self.students()
+        if not folders:
+            raise InputError("there is no student yet; run 'fingerpost train'")
+        from fingerpost.training.dataset import from_store
+
+        with self.store() as store:
+            curve = from_store(self.task, store, "consensus", self.embed) if learning_curve else None
+            report = evaluate_project(
+                self.task, store, folders, self.models / BASE, self.embed,
+                inputs=self._state(store), cascade=cascade, on_progress=on_progress,
+                curve_examples=curve.train if curve else (), vectors=curve.vectors if curve else None,
+            )  # fmt: skip
+        self.reports.mkdir(exist_ok=True)
+        (self.reports / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return report
+
+    def predictor(self, name: str = STUDENT) -> Predictor:
+        """A model of the project, loaded."""
+        return load(self.models / name)
+
+    # What there is
+
+    def report_is_current(self) -> bool:
+        """Whether `reports/report.json` measures the present questions, labels and models."""
+        with self.store() as store:
+            return self._reported() == self._state(store)
+
+    def costs(self) -> tuple[list[StepCost], Account]:
+        """What each step cost, by model; and the sums over all calls."""
+        with self.store() as store:
+            return store.ledger.step_costs(), store.ledger.account()
+
+    def status(self) -> Status:
+        """What there is, what it cost, what to do next."""
+        with self.store() as store:
+            questions: dict[str, dict[str, int]] = {}
+            for (source, split), count in sorted(store.counts().items()):
+                questions.setdefault(source, {})[split] = count
+            unanswered = len(open_jobs(self.task, store)) if self.task.teacher else 0
+            trained = self.is_trained(store=store)
+            measured = self._reported() == self._state(store)
+            verdicts, account = store.verdict_counts(), store.ledger.account()
+        student = self.models / STUDENT
+        next_step = (
+            "fingerpost import FILE, or fingerpost generate --count 400"
+            if not questions
+            else f"fingerpost label   ({unanswered:,} questions have no answer)"
+            if unanswered
+            else "fingerpost train"
+            if not trained
+            else "fingerpost evaluate"
+            if not measured
+            else f"fingerpost serve {student}"
+        )
+        return Status(
+            self.task, questions, verdicts, account, unanswered, student if trained else None,
+            self.reports / "report.html" if measured else None, next_step,
+        )  # fmt: skip
+
+    def _state(self, store: Store) -> str:
+        """Changes when a report would come out differently: test rows, verdicts, models."""
+        manifests = [(folder / MANIFEST).read_text(encoding="utf-8") for folder in self.students()]
+        counts = [str(item) for item in [*sorted(store.counts().items()), *store.verdict_counts()]]
+        return fingerprint([self.task.model_dump_json(), *counts, *manifests])
+
+    def _reported(self) -> str | None:
+        """The state that the stored report measured."""
+        try:
+            return str(json.loads((self.reports / "report.json").read_text(encoding="utf-8")).get("inputs"))
+        except (OSError, ValueError):
+            return None

@@ -1,4 +1,4 @@
-"""The command line as people use it, in processes of its own."""
+"""The commands of the command line: what they print, their exit codes, and their error messages."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from command_line import Cli
 from conftest import ROOT, write_labelled, write_questions
 from serving import Serving
 from teacher import Teacher
 
-Cli = Callable[..., "CompletedProcess[str]"]
-
 
 def failed(run: CompletedProcess[str], *words: str) -> None:
-    """One line on standard error that holds the words, exit code 2, no traceback."""
+    """The run ended with exit code 2, and the last line on standard error has all of the words; no traceback."""
     assert run.returncode == 2, run.stdout + run.stderr
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("fingerpost: ") and "Traceback" not in run.stderr
@@ -30,7 +28,7 @@ def failed(run: CompletedProcess[str], *words: str) -> None:
         assert word in last, last
 
 
-def test_the_whole_path_in_one_command_doing_only_what_is_not_done(cli: Cli, folder: Path, teacher: Teacher) -> None:
+def test_run_does_every_step_once(cli: Cli, folder: Path, teacher: Teacher) -> None:
     write_labelled(folder / "data.csv")
     with (folder / "task.toml").open("a") as stream:
         stream.write('\n[[data]]\nfile = "data.csv"\n')
@@ -51,16 +49,16 @@ def test_the_whole_path_in_one_command_doing_only_what_is_not_done(cli: Cli, fol
     assert answer.stdout.startswith("billing\t0.")
 
 
-def test_money_is_not_spent_without_a_yes(cli: Cli, folder: Path, teacher: Teacher) -> None:
+def test_nothing_is_asked_without_yes_or_above_the_budget(cli: Cli, folder: Path, teacher: Teacher) -> None:
     write_questions(folder / "q.txt", 3)
     assert cli("import", "q.txt").returncode == 0
     run = cli("label")
     failed(run, "--yes", "--budget")
     assert "at most $" in run.stdout and not teacher.asked
-    failed(cli("label", "--yes", "--budget", "0.000001"), "nothing was asked", "--budget")
+    failed(cli("label", "--yes", "--budget", "0.000001"), "no request was sent", "--budget")
 
 
-def test_bad_input_costs_one_line_and_nothing_else(cli: Cli, folder: Path, teacher: Teacher, student: Path) -> None:
+def test_errors_are_one_line_with_exit_code_2(cli: Cli, folder: Path, teacher: Teacher, student: Path) -> None:
     (folder / "bad.csv").write_bytes(
         b"text,label\nfine,billing\n,billing\nodd,refund\nx\xff,other\n" + b"y" * 100_000 + b",other\n"
     )
@@ -96,9 +94,9 @@ def test_bad_input_costs_one_line_and_nothing_else(cli: Cli, folder: Path, teach
     failed(cli("label", "--yes", "--retry", OPENAI_API_KEY=""), "set the environment variable OPENAI_API_KEY")
 
 
-def test_without_a_project(cli: Cli, tmp_path: Path) -> None:
+def test_a_labelled_file_is_enough_to_train_evaluate_and_predict(cli: Cli, tmp_path: Path, tiny_encoder: Path) -> None:
     data = write_labelled(tmp_path / "data.csv")
-    run = cli("train", "data.csv", "-o", "model", "--epochs", "0")
+    run = cli("train", "data.csv", "-o", "model", "--epochs", "0", "--encoder", str(tiny_encoder))
     assert run.returncode == 0, run.stderr
     assert "21 training rows" in run.stdout
     run = cli("evaluate", "model", "data.csv", "--json", "out.json", "--html", "out.html", "--teacher", "label")
@@ -113,17 +111,33 @@ def test_without_a_project(cli: Cli, tmp_path: Path) -> None:
     assert sum(row["label"] == answer["predicted"] for row, answer in zip(rows, answers, strict=True)) >= 24
 
 
-@pytest.mark.parametrize(
-    "command", [["train", "data.csv", "-o", "model"], ["evaluate", "model", "data.csv"], ["evaluate"]]
-)
-def test_without_the_training_extra_it_says_what_to_install(folder: Path, command: list[str]) -> None:
+def test_a_missing_training_extra_is_named_with_the_command_that_installs_it(folder: Path) -> None:
     write_labelled(folder / "data.csv")
-    blocked = "import sys; sys.modules['scipy'] = sys.modules['torch'] = None; from fingerpost.cli import main; main()"
-    run = subprocess.run([sys.executable, "-c", blocked, *command], cwd=folder, capture_output=True, text=True)
-    failed(run, "pip install 'fingerpost[train]'")
+    program = """if True:
+        import sys
+        sys.modules["scipy"] = sys.modules["torch"] = None
+        from fingerpost.cli import main
+        for command in ["train data.csv -o model", "evaluate model data.csv", "evaluate"]:
+            sys.argv = ["fingerpost", *command.split()]
+            try:
+                main()
+            except SystemExit as ended:
+                assert ended.code == 2
+    """
+    run = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    lines = run.stderr.splitlines()
+    assert len(lines) == 3 and all("pip install 'fingerpost[train]'" in line for line in lines), run.stderr
 
 
-def test_a_new_task_from_a_file(cli: Cli, tmp_path: Path) -> None:
+def test_the_installed_command_ends_with_exit_codes(cli_process: Cli, tmp_path: Path) -> None:
+    failed(cli_process("status", "elsewhere"), "fingerpost init")
+    assert cli_process("--version").returncode == 0
+    unknown = cli_process("fly")
+    assert unknown.returncode == 2 and "No such command" in unknown.stderr
+
+
+def test_init_writes_a_task_from_a_file(cli: Cli, tmp_path: Path) -> None:
     write_labelled(tmp_path / "data.csv")
     run = cli("init", "new", "--from", "data.csv", "--base-url", "http://localhost:1/v1")
     assert run.returncode == 0, run.stderr
@@ -134,7 +148,8 @@ def test_a_new_task_from_a_file(cli: Cli, tmp_path: Path) -> None:
     failed(cli("init", "newer"), "--from FILE")
 
 
-def test_the_readmes_commands_run_as_they_stand(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_readmes_commands_run_as_they_stand(cli_process: Cli, tmp_path: Path) -> None:
     """Every line of README.md's `console` blocks that starts with `$ fingerpost`, in a copy of the example."""
     shutil.copytree(
         ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.db*", "models", "reports")
@@ -150,12 +165,14 @@ def test_the_readmes_commands_run_as_they_stand(cli: Cli, tmp_path: Path) -> Non
             with Serving(tmp_path / "served", *shlex.split(command)[2:], cwd=tmp_path) as server:
                 assert server.client().models.list().data
             continue
-        run = cli(*shlex.split(command, comments=True)[1:], cwd=tmp_path)
+        run = cli_process(*shlex.split(command, comments=True)[1:], cwd=tmp_path)
         assert run.returncode == 0, f"{command}\n{run.stdout}\n{run.stderr}"
     assert [command for command in commands if command.startswith("make ")] == ["make demo", "make test"]
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
 def test_the_docs_name_only_options_that_exist(cli: Cli, page: Path) -> None:
     used = re.findall(r"^\$? ?fingerpost (\w+)(.*)$", page.read_text(), flags=re.MULTILINE)
     helps: dict[str, str] = {}

@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerpost.core.text import canonical_name, encoder_input, humanise, normalise, question_id, shingles, shorten
+from fingerpost.core.text import (
+    canonical_name,
+    check_characters,
+    check_text,
+    encoder_input,
+    humanise,
+    normalise,
+    question_id,
+    replace_surrogates,
+    shingles,
+    shorten,
+)
 from fingerpost.core.types import Message
 from fingerpost.data.splits import split_of
 from fingerpost.task.settings import SplitSettings
@@ -46,3 +58,21 @@ def test_names_as_words() -> None:
     assert humanise("bookHoliday") == humanise("book_holiday") == "book holiday"
     assert canonical_name("Card arrival?") == canonical_name("card_arrival") == "cardarrival"
     assert shorten("a\n b " * 40, 10) == "a b a b a…"
+
+
+@pytest.mark.parametrize("text", ["", " \n", "half \ud83d", "\udcff", "null\x00", "x" * 20_001])
+def test_texts_that_cannot_be_used(text: str) -> None:
+    assert check_text(text)
+
+
+def test_texts_that_can_be_used() -> None:
+    assert check_text("my bill 😀") is None
+    assert check_text("x" * 20_001, limit=200_000) is None
+    assert check_characters("") is None
+
+
+@given(st.text(st.characters()))
+def test_replaced_surrogates_leave_valid_text(text: str) -> None:
+    broken = f"{text}\ud83d"
+    assert replace_surrogates(broken) == f"{replace_surrogates(text)}?"
+    replace_surrogates(broken).encode()

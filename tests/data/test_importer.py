@@ -10,18 +10,18 @@ from fingerpost.core.text import question_id
 from fingerpost.core.types import Message, Question, Split
 from fingerpost.data.importer import import_file
 from fingerpost.data.rows import Columns
-from fingerpost.data.splits import New, place
+from fingerpost.data.splits import NewQuestion, assign_splits
 from fingerpost.store.project import Store
 from fingerpost.task.settings import SplitSettings, Task
 
 
-def new(text: str, wanted: Split | None = None) -> New:
+def new(text: str, requested: Split | None = None) -> NewQuestion:
     messages = (Message("user", text),)
-    return New(question_id(messages), messages, "user", wanted)
+    return NewQuestion(question_id(messages), messages, "user", requested)
 
 
 def test_near_duplicates_share_a_group_and_others_do_not() -> None:
-    one, two, three = place(
+    one, two, three = assign_splits(
         [
             new("how do I get my payslip for october"),
             new("How do I get my payslip for October?!"),
@@ -34,8 +34,8 @@ def test_near_duplicates_share_a_group_and_others_do_not() -> None:
     assert one.split == two.split
 
 
-def test_test_wins_and_its_twins_are_excluded() -> None:
-    placed = place(
+def test_the_test_split_wins_and_its_near_duplicates_are_excluded() -> None:
+    placed = assign_splits(
         [
             new("where is my parcel now", "train"),
             new("where is my parcel, now?", "test"),
@@ -44,38 +44,38 @@ def test_test_wins_and_its_twins_are_excluded() -> None:
         [],
         SplitSettings(),
     )
-    assert [each.split for each in placed] == ["excluded", "test", "dev"]
+    assert [question.split for question in placed] == ["excluded", "test", "dev"]
 
 
-def test_what_is_stored_keeps_its_side_and_newcomers_join_it() -> None:
-    stored = place([new("where is my parcel now", "test")], [], SplitSettings())
-    twin, wish = place(
+def test_stored_questions_keep_their_split_and_new_duplicates_join_it() -> None:
+    stored = assign_splits([new("where is my parcel now", "test")], [], SplitSettings())
+    twin, wish = assign_splits(
         [new("where is my parcel now?"), new("where is my parcel now!", "train")], stored, SplitSettings()
     )
     assert (twin.split, twin.group) == ("test", stored[0].group)
     assert wish.split == "excluded"
 
 
-def test_a_bridge_between_two_sides_is_excluded() -> None:
+def test_a_question_similar_to_two_splits_is_excluded() -> None:
     text = "please tell me where my parcel number twelve is today"
     near = (text + " and", text + " or so")
     stored = [
         Question("1", (Message("user", near[0]),), "user", "g1", "train"),
         Question("2", (Message("user", near[1]),), "user", "g2", "test"),
     ]
-    (bridge,) = place([new(text)], stored, SplitSettings())
+    (bridge,) = assign_splits([new(text)], stored, SplitSettings())
     assert bridge.split == "excluded"
 
 
 @given(st.lists(st.sampled_from(["red fox jumps", "red fox jumps!", "blue whale sings", "green ant digs deep"]),
                 min_size=1, max_size=8))  # fmt: skip
-def test_no_group_lies_on_two_sides(texts: list[str]) -> None:
-    wishes: list[Split | None] = ["train", "dev", "test", None]
-    unique = {new(text).id: new(text, wishes[i % 4]) for i, text in enumerate(texts)}
-    sides: dict[str, set[str]] = {}
-    for question in place(list(unique.values()), [], SplitSettings()):
-        sides.setdefault(question.group, set()).add(question.split)
-    assert all(len(each - {"excluded"}) == 1 for each in sides.values())
+def test_no_group_is_in_two_splits(texts: list[str]) -> None:
+    requests: list[Split | None] = ["train", "dev", "test", None]
+    unique = {new(text).id: new(text, requests[i % 4]) for i, text in enumerate(texts)}
+    splits_of_groups: dict[str, set[str]] = {}
+    for question in assign_splits(list(unique.values()), [], SplitSettings()):
+        splits_of_groups.setdefault(question.group, set()).add(question.split)
+    assert all(len(splits - {"excluded"}) == 1 for splits in splits_of_groups.values())
 
 
 def test_importing_again_changes_nothing(store: Store, task: Task, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_importing_again_changes_nothing(store: Store, task: Task, tmp_path: Pat
     assert (store.questions(), store.verdicts()) == before
 
 
-def test_a_teachers_answers_come_with_all_that_is_known_of_them(store: Store, task: Task, tmp_path: Path) -> None:
+def test_a_teachers_answers_keep_their_metadata(store: Store, task: Task, tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text(
         "text,teacher,teacher_raw,label_order,logprob,prompt_tokens,latency_ms,cost_usd\n"
@@ -106,14 +106,14 @@ def test_a_teachers_answers_come_with_all_that_is_known_of_them(store: Store, ta
     assert answers[None].raw == "nonsense"
 
 
-def test_only_some_sides(store: Store, task: Task, tmp_path: Path) -> None:
+def test_only_some_splits(store: Store, task: Task, tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text("text,label,split\na bill,billing,train\na box,delivery,test\n")
     assert import_file(store, task, file, Columns(only=("test",))).verdicts == 1
     assert [question.split for question in store.questions()] == ["test"]
 
 
-def test_of_equal_rows_the_test_wish_wins(store: Store, task: Task, tmp_path: Path) -> None:
+def test_of_equal_rows_the_test_split_wins(store: Store, task: Task, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("text,split\nmy bill,train\nMy bill,test\n")
     import_file(store, task, tmp_path / "x.csv")
     assert [question.split for question in store.questions()] == ["test"]
@@ -132,7 +132,7 @@ def test_conversations_stay_whole(store: Store, task: Task, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("count", [300])
-def test_every_row_of_a_larger_file_finds_its_place(store: Store, task: Task, tmp_path: Path, count: int) -> None:
+def test_every_row_of_a_larger_file_is_imported(store: Store, task: Task, tmp_path: Path, count: int) -> None:
     from conftest import write_questions
 
     assert import_file(store, task, write_questions(tmp_path / "q.txt", count)).new == count

@@ -1,28 +1,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas
 import polars
 import pytest
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Label, Message
 from fingerpost.data.files import columns, read_rows
-from fingerpost.data.rows import Columns, Item, Rejected, read_items
+from fingerpost.data.rows import Columns, LabelledRow, Rejected, column_labels, column_texts, read_labelled_rows
 from fingerpost.data.writers import writing
 from fingerpost.task.settings import Task
 
 TASK = Task(name="t", labels=(Label(name="a", code=1), Label(name="b")))
 
 
-def good(path: Path, chosen: Columns = Columns(), task: Task | None = None) -> list[Item]:
-    return [item for item in read_items(path, chosen, task) if isinstance(item, Item)]
+def good(path: Path, chosen: Columns = Columns(), task: Task | None = None) -> list[LabelledRow]:
+    return [row for row in read_labelled_rows(path, chosen, task) if isinstance(row, LabelledRow)]
 
 
 def bad(path: Path, chosen: Columns = Columns(), task: Task | None = TASK) -> list[Rejected]:
-    return [item for item in read_items(path, chosen, task) if isinstance(item, Rejected)]
+    return [row for row in read_labelled_rows(path, chosen, task) if isinstance(row, Rejected)]
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json", "parquet", "txt"])
@@ -42,7 +45,7 @@ def test_all_kinds_of_files_give_the_same_texts(tmp_path: Path, kind: str) -> No
         frame.write_parquet(file)
     else:
         file.write_text("\ufeff" + "\n\n".join(texts), encoding="utf-8")
-    assert [item.messages[0].content for item in good(file)] == texts
+    assert [row.messages[0].content for row in good(file)] == texts
     assert columns(file) == (["text"] if kind == "txt" else ["Question"])
 
 
@@ -54,12 +57,12 @@ def test_bad_rows_are_named_with_their_line_and_the_good_ones_kept(tmp_path: Pat
         + long.encode()
         + b",a\nlast,1\n"
     )
-    assert [(item.messages[0].content, item.label) for item in good(file, task=TASK)] == [
+    assert [(row.messages[0].content, row.label) for row in good(file, task=TASK)] == [
         ("fine", "a"),
         ("two\nlines", "b"),
         ("last", "a"),
     ]
-    reasons = {each.line: each.reason for each in bad(file)}
+    reasons = {row.line: row.reason for row in bad(file)}
     assert list(reasons) == [5, 6, 7, 8, 9]
     assert "1 fields" in reasons[5] and "empty" in reasons[6] and "UTF-8" in reasons[7]
     assert "unknown label 'c'" in reasons[8] and "100,000 characters" in reasons[9]
@@ -69,7 +72,7 @@ def test_bad_lines_of_json_are_named(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     file.write_bytes(b'{"text": "fine"}\nnot json\n[1]\n\n{"text": "\xff"}\n{"text": null}\n')
     assert len(good(file)) == 1
-    assert [each.line for each in bad(file)] == [2, 3, 5, 6]
+    assert [row.line for row in bad(file)] == [2, 3, 5, 6]
 
 
 @pytest.mark.parametrize(
@@ -85,21 +88,21 @@ def test_chats_keep_their_turns_and_their_answer(tmp_path: Path, answer: str, la
     ]
     file = tmp_path / "chat.jsonl"
     file.write_text(json.dumps({"messages": chat}))
-    (item,) = good(file, task=TASK)
-    assert item.messages == (
+    (row,) = good(file, task=TASK)
+    assert row.messages == (
         Message("user", "hi"),
         Message("assistant", "yes?"),
         Message("user", "friday off"),
     )
-    assert item.label == label
+    assert row.label == label
 
 
 def test_rows_of_json_may_have_fields_of_their_own(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     file.write_text('{"text": "one"}\n{"text": "two", "label": "a"}\n{"label": "a"}\n{"text": "half \\ud83d"}\n')
-    assert [item.label for item in good(file)] == [None, "a"]
-    assert [item.label for item in good(file, Columns(label="label"))] == [None, "a"]
-    assert [each.line for each in bad(file)] == [3, 4]
+    assert [row.label for row in good(file)] == [None, "a"]
+    assert [row.label for row in good(file, Columns(label="label"))] == [None, "a"]
+    assert [row.line for row in bad(file)] == [3, 4]
 
 
 def test_an_answer_in_the_tasks_form_with_an_unknown_label_is_a_bad_row(tmp_path: Path) -> None:
@@ -118,19 +121,19 @@ def test_files_and_columns_that_cannot_be_used(tmp_path: Path, content: str) -> 
         read_rows(tmp_path / "x.doc")
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(InputError, match="is empty" if not content else "no column text"):
-        list(read_items(tmp_path / "x.csv", Columns(), None))
+        list(read_labelled_rows(tmp_path / "x.csv", Columns(), None))
     (tmp_path / "x.parquet").write_text("PAR1 but not really")
     with pytest.raises(InputError, match="Parquet"):
         list(read_rows(tmp_path / "x.parquet"))
     (tmp_path / "y.csv").write_text("text,kind\na,b\n")
     with pytest.raises(InputError, match="no column 'intent'; name one of its columns with --label: text, kind"):
-        list(read_items(tmp_path / "y.csv", Columns(label="intent"), None))
+        list(read_labelled_rows(tmp_path / "y.csv", Columns(label="intent"), None))
 
 
 def test_split_names(tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text("text,split\na,train\nb,validation\nc,TEST\nd,\ne,excluded\n")
-    assert [item.split for item in good(file)] == ["train", "dev", "test", None]
+    assert [row.split for row in good(file)] == ["train", "dev", "test", None]
     assert "unknown split 'excluded'" in bad(file)[0].reason
 
 
@@ -144,7 +147,7 @@ def test_written_files_read_back(tmp_path: Path, kind: str) -> None:
     read = [row.values for row in read_rows(file)]
     assert [row["text"] for row in read] == [row["text"] for row in rows]
     assert [float(row["confidence"]) for row in read] == pytest.approx([row["confidence"] for row in rows])
-    assert [each.name for each in tmp_path.iterdir()] == [file.name]
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
 def test_columns_that_change_on_the_way(tmp_path: Path) -> None:
@@ -179,6 +182,65 @@ def test_without_a_task_a_chats_answer_is_the_value_in_it(tmp_path: Path, answer
     file = tmp_path / "chat.jsonl"
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": answer}]
     file.write_text(json.dumps({"messages": chat}))
-    (item,) = read_items(file, Columns(), None)
-    assert not isinstance(item, Rejected)
-    assert item.label == label
+    (row,) = read_labelled_rows(file, Columns(), None)
+    assert not isinstance(row, Rejected)
+    assert row.label == label
+
+
+SEQUENCES = {
+    "list": list,
+    "tuple": tuple,
+    "generator": iter,
+    "numpy": np.array,
+    "numpy objects": lambda values: np.array(values, dtype=object),
+    "pandas": pandas.Series,
+    "pandas strings": lambda values: pandas.Series(values, dtype="string"),
+    "pandas filtered": lambda values: pandas.Series(["x", *values])[1:],
+    "polars": polars.Series,
+}
+
+
+@pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES.keys())
+def test_columns_of_any_library_are_read(make: Callable[[list[str]], Any]) -> None:
+    assert column_texts(make(["my bill", "a bœx"])) == ["my bill", "a bœx"]
+    assert column_labels(make(["billing", " other "])) == ["billing", "other"]
+
+
+@pytest.mark.parametrize("make", [list, np.array, pandas.Series, polars.Series])
+def test_numbers_are_labels(make: Callable[[list[int]], Any]) -> None:
+    assert column_labels(make([3, 4])) == ["3", "4"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["a", None],
+        ["a", float("nan")],
+        ["a", np.float32("nan")],
+        np.array([1.0, np.nan]),
+        pandas.Series(["a", None]),
+        pandas.Series(["a", None], dtype="string"),
+        pandas.Series(["a", "b"], dtype="category").reindex([0, 5]),
+        pandas.Series([1.0, None]),
+        polars.Series(["a", None]),
+    ],
+)
+def test_missing_values_are_named_with_their_row(values: Any) -> None:
+    for read in (column_texts, column_labels):
+        with pytest.raises(InputError, match=r"^row [12] "):
+            read(values)
+    with pytest.raises(InputError, match="^row 2 has no label"):
+        column_labels(values)
+
+
+@pytest.mark.parametrize("value", ["", " ", "half \ud83d", "x" * 20_001, 3, b"bytes"])
+def test_values_that_are_no_text(value: object) -> None:
+    with pytest.raises(InputError, match="^row 2"):
+        column_texts(["fine", value])
+
+
+def test_a_single_string_is_no_column() -> None:
+    with pytest.raises(InputError, match="sequence"):
+        column_texts("my bill")
+    with pytest.raises(InputError, match="empty label"):
+        column_labels(["a", ""])

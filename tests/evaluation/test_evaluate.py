@@ -11,26 +11,32 @@ from conftest import TEXTS, write_labelled
 
 import fingerpost
 from fingerpost.core.errors import InputError
+from fingerpost.core.predictor import BasePredictor
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Message, Prediction, Usage, Verdict
 from fingerpost.data.importer import import_file
 from fingerpost.data.rows import Columns
-from fingerpost.evaluation.evaluate import Contestant, Recorded, evaluate, learning_curve, teachers_from_store
+from fingerpost.evaluation.evaluate import Candidate, evaluate, learning_curve
 from fingerpost.evaluation.report import page, tables
 from fingerpost.evaluation.results import Report
 from fingerpost.evaluation.rows import TestRow, rows_from_file, rows_from_store
+from fingerpost.evaluation.teachers import RecordedTeacher, teachers_from_store
 from fingerpost.store.project import Store
+from fingerpost.students.folder import manifest_of
+from fingerpost.task.loader import task_of_labels
 from fingerpost.task.settings import Task
 from fingerpost.training.dataset import from_file
 
 LABELS = ["billing", "delivery", "other"]
+TASK_OF_LABELS = task_of_labels("t", LABELS)
 
 
-class Fixed:
+class Fixed(BasePredictor):
     """Answers the row's gold label, or another one where it is told to be wrong."""
 
     def __init__(self, name: str, wrong: set[int]) -> None:
-        self.name, self.wrong = name, wrong
+        self.name, self.labels, self.manifest = name, LABELS, manifest_of("test", name, TASK_OF_LABELS)
+        self.wrong = wrong
 
     def predict(self, conversations: Sequence[object]) -> list[Prediction]:
         answers = []
@@ -49,7 +55,7 @@ def rows(count: int) -> list[TestRow]:
     return made
 
 
-def teacher_of(test_rows: list[TestRow], wrong: set[int]) -> Contestant:
+def teacher_of(test_rows: list[TestRow], wrong: set[int]) -> Candidate:
     answers = {
         row.id: [
             Verdict(
@@ -63,15 +69,20 @@ def teacher_of(test_rows: list[TestRow], wrong: set[int]) -> Contestant:
         ]
         for i, row in enumerate(test_rows)
     }
-    return Contestant("teacher", Recorded("big", answers), live=False)
+    return Candidate("teacher", RecordedTeacher("big", answers, TASK_OF_LABELS), timed=False)
+
+
+@pytest.fixture(scope="module")
+def measured() -> Report:
+    test_rows = rows(100)
+    base = Candidate("base", Fixed("base", set(range(48))))
+    student = Candidate("student", Fixed("student", set(range(22))))
+    return evaluate("t", LABELS, test_rows, [base, teacher_of(test_rows, set(range(30))), student], spent_usd=1.0)
 
 
 @pytest.fixture
-def report() -> Report:
-    test_rows = rows(100)
-    base = Contestant("base", Fixed("base", set(range(48))))
-    student = Contestant("student", Fixed("student", set(range(22))))
-    return evaluate("t", LABELS, test_rows, [base, teacher_of(test_rows, set(range(30))), student], spent_usd=1.0)
+def report(measured: Report) -> Report:
+    return measured.model_copy(deep=True)
 
 
 def test_all_models_on_the_same_rows(report: Report) -> None:
@@ -103,7 +114,7 @@ def test_sources_apart(report: Report) -> None:
 
 def test_without_human_labels_there_is_agreement_and_no_accuracy() -> None:
     test_rows = [TestRow(row.id, row.messages, row.source, None) for row in rows(40)]
-    student = Contestant("student", Fixed("student", set(range(10))))
+    student = Candidate("student", Fixed("student", set(range(10))))
     found = evaluate("t", LABELS, test_rows, [teacher_of(test_rows, set()), student])
     assert found.against == "teacher's answers"
     model = found.models[1]
@@ -115,7 +126,7 @@ def test_a_teacher_without_an_answer_is_wrong_there() -> None:
     test_rows = rows(10)
     contestant = teacher_of(test_rows, set())
     key = test_rows[0].id
-    contestant.predictor._answers[key] = [Verdict(key, "teacher", "big", None)]  # type: ignore[attr-defined]
+    contestant.predictor._verdicts[key] = [Verdict(key, "teacher", "big", None)]  # type: ignore[attr-defined]
     found = evaluate("t", LABELS, test_rows, [contestant])
     assert found.models[0].accuracy == 0.9 and found.models[0].no_answer == 1
     assert found.models[0].cost_n == 9
@@ -126,12 +137,12 @@ def test_a_teacher_that_was_not_asked_everything_is_left_out_and_named(store: St
     test_rows = rows_from_store(task, store)
     assert len(test_rows) == 6 and all(row.gold for row in test_rows)
     store.add_verdicts([Verdict(test_rows[0].id, "teacher", "big", "billing")])
-    notes: list[str] = []
-    assert teachers_from_store(store, test_rows, notes) == []
-    assert "1 of 6" in notes[0]
+    ids = [row.id for row in test_rows]
+    none, notes = teachers_from_store(task, store, ids)
+    assert none == [] and "1 of 6" in notes[0]
     store.add_verdicts([Verdict(row.id, "teacher", "big", "billing") for row in test_rows])
-    (found,) = teachers_from_store(store, test_rows, notes)
-    assert found.predictor.name == "big"
+    (found,), _ = teachers_from_store(task, store, ids)
+    assert found.name == "big"
 
 
 def test_bad_rows_and_unknown_labels(tmp_path: Path) -> None:
@@ -157,7 +168,7 @@ def test_rows_that_were_trained_on_do_not_count(tmp_path: Path) -> None:
 
 
 def test_models_of_the_same_name_are_kept_apart() -> None:
-    pair = [Contestant("student", Fixed("student", set())), Contestant("student", Fixed("student", set(range(100))))]
+    pair = [Candidate("student", Fixed("student", set())), Candidate("student", Fixed("student", set(range(100))))]
     found = evaluate("t", LABELS, rows(30), pair)
     assert [(model.name, model.accuracy) for model in found.models] == [("student", 1.0), ("student #2", 0.0)]
     assert len(found.pairs) == 1
@@ -173,22 +184,24 @@ def test_an_answer_that_was_asked_again_counts_once() -> None:
             Verdict(key, "teacher", "big", LABELS[0], order=1, logprob=-0.1, usage=usage),
         ]
     }
-    (answer,) = Recorded("big", answers).predict([test_rows[0].messages])
+    (answer,) = RecordedTeacher("big", answers, TASK_OF_LABELS).predict([test_rows[0].messages])
     assert answer.label == LABELS[0] and answer.usage.cost_usd == 0.002
     assert answer.confidence == pytest.approx(np.exp(-0.1))
 
 
-def test_the_learning_curve_rises(tmp_path: Path) -> None:
+def test_the_learning_curve_rises(tmp_path: Path, tiny_encoder: Path) -> None:
     data = from_file(write_labelled(tmp_path / "x.csv", test=False), Columns())
+    settings = data.task.student.model_copy(update={"encoder": str(tiny_encoder)})
+    task = data.task.model_copy(update={"student": settings})
     test_rows = [
         TestRow("", (Message("user", text),), "user", label) for label, texts in TEXTS.items() for text in texts
     ]
-    points = learning_curve(data.task, data.train, test_rows)
+    points = learning_curve(task, data.train, test_rows)
     assert [point.n for point in points] == [25, 27] and points[0].measured_on == 30
     assert points[-1].accuracy.value > 0.8
 
 
-def test_the_page_is_whole_and_alone(report: Report, student: Path) -> None:
+def test_the_html_report_escapes_texts_and_loads_nothing(report: Report) -> None:
     text = "<script>alert('x')</script>"
     report.models[2].mistakes[0].text = text
     report.learning_curve = []

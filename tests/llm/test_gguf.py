@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -11,18 +12,27 @@ from conftest import write_questions
 
 from fingerpost.core.errors import TeacherError
 from fingerpost.data.importer import import_file
-from fingerpost.labelling.label import label, plan
+from fingerpost.labelling.label import label, plan_labels
 from fingerpost.llm.gguf import serving
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
+
+
+def running_models() -> list[int]:
+    """Ids of the child processes that run a model."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # also raised for a zombie
+            if "fingerpost.llm.gguf" in child.cmdline():
+                found.append(child.pid)
+    return found
 
 
 def test_a_file_that_is_no_model_is_refused_and_nothing_is_left_running(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(TeacherError, match="cannot load"), serving(tmp_path / "broken.gguf"):
         pass
-    children = [each.cmdline() for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
-    assert not [each for each in children if "fingerpost.llm.gguf" in each]
+    assert not running_models()
 
 
 @pytest.mark.slow
@@ -34,7 +44,7 @@ def test_a_real_model_labels_with_a_warm_prompt_cache(store: Store, task: Task, 
     )
     task = task.model_copy(update={"teacher": teacher})
     import_file(store, task, write_questions(folder / "q.txt", 12))
-    done = label(task, store, plan(task, store), folder)
-    assert done.useful == 12 and done.cost_usd == 0
+    done = label(task, store, plan_labels(task, store), folder)
+    assert done.usable == 12 and done.cost_usd == 0
     assert done.cached_tokens > 0.5 * done.prompt_tokens
-    assert not [each for each in psutil.Process().children() if "fingerpost.llm.gguf" in each.cmdline()]
+    assert not running_models()

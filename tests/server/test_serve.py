@@ -1,29 +1,33 @@
-"""`fingerpost serve` as official clients see it, over a real socket: the recipe, chat, route, files, batches, keys, the log."""
+"""`fingerpost serve` through OpenAI's client and a real socket: jobs, chat, route, files, batches, keys, the request log."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
 import openai
 import pytest
-from conftest import TEXTS, write_labelled
+from conftest import TEXTS
 from serving import Serving, chat_lines, finished, messages_of, upload, wait
 
+from fingerpost.data.importer import import_log
 from fingerpost.store.project import Store
+from fingerpost.store.server import ServerStore
+from fingerpost.task.settings import Task
 
 
-def test_a_job_from_files_to_model(server: Serving, tuned: str) -> None:
+def test_a_job_from_files_to_model(server: Serving, tuned: str, tiny_encoder: Path) -> None:
     client = server.client()
-    job = next(each for each in client.fine_tuning.jobs.list() if each.fine_tuned_model == tuned)
+    job = next(job for job in client.fine_tuning.jobs.list() if job.fine_tuned_model == tuned)
     assert tuned == f"ft:gpt-4o-mini-2024-07-18:local:shop:{job.id[-8:]}" == job.fine_tuned_model
     assert (job.seed, job.metadata, job.hyperparameters.n_epochs) == (7, {"who": "me"}, 1)
     assert job.error is not None
@@ -31,11 +35,12 @@ def test_a_job_from_files_to_model(server: Serving, tuned: str) -> None:
     assert job.finished_at is not None
     assert job.finished_at >= job.created_at
     assert job.trained_tokens
-    assert {tuned, "student"} <= {each.id for each in client.models.list()}
+    assert {tuned, "student"} <= {model.id for model in client.models.list()}
     assert client.models.retrieve(tuned).id == tuned
     told = messages_of(client, job.id)
     assert told[0] == f"Created fine-tuning job: {job.id}"
-    assert "'gpt-4o-mini-2024-07-18' is taken as a name for the local base model all-MiniLM-L6-v2" in told
+    assert "gpt-4o-mini-2024-07-18" in told[1]
+    assert str(tiny_encoder) in told[1]
     assert f"New fine-tuned model created: {tuned}" in told
     newest = client.fine_tuning.jobs.list_events(job.id, limit=1)
     assert newest.data[0].message == "The job has successfully completed"
@@ -52,7 +57,7 @@ def test_a_job_from_files_to_model(server: Serving, tuned: str) -> None:
     assert reply.choices[0].message.content == '{"action": "delivery"}'
 
 
-def test_chat_answers_in_the_form_of_the_training_data(server: Serving, tuned: str) -> None:
+def test_chat_answers_in_the_format_of_the_training_data(server: Serving, tuned: str) -> None:
     reply = server.client().chat.completions.create(
         model=tuned, temperature=0, max_tokens=20, n=2, user="someone",
         messages=[
@@ -62,7 +67,7 @@ def test_chat_answers_in_the_form_of_the_training_data(server: Serving, tuned: s
             {"role": "user", "content": [{"type": "text", "text": "my invoice is wrong"}]},
         ],
     )  # fmt: skip
-    assert [each.message.content for each in reply.choices] == ['{"action": "billing"}'] * 2
+    assert [choice.message.content for choice in reply.choices] == ['{"action": "billing"}'] * 2
     assert reply.model == tuned
     assert reply.usage is not None
     assert reply.usage.prompt_tokens > 5
@@ -82,12 +87,12 @@ def test_log_probabilities_are_the_calibrated_confidence(server: Serving) -> Non
     assert sure == pytest.approx(float(raw.headers["x-fingerpost-confidence"]), abs=1e-4)
     ranked = next(token.top_logprobs for token in tokens if token.top_logprobs)
     assert ranked[0].token == '"billing"'
-    assert sum(math.exp(each.logprob) for each in ranked) == pytest.approx(1, abs=1e-6)
+    assert sum(math.exp(token.logprob) for token in ranked) == pytest.approx(1, abs=1e-6)
     assert raw.headers["x-fingerpost-by"] == "student"
     assert 0 < float(raw.headers["x-fingerpost-latency-ms"]) < 10_000
 
 
-def test_streamed_it_is_the_same_reply(server: Serving) -> None:
+def test_a_streamed_reply_is_the_same(server: Serving) -> None:
     chunks = list(server.client().chat.completions.create(
         model="student", messages=[{"role": "user", "content": "my invoice is wrong"}], stream=True, logprobs=True,
         stream_options={"include_usage": True},
@@ -111,18 +116,11 @@ def test_an_enum_restricts_the_answer(server: Serving) -> None:
     content = json.loads(reply.json()["choices"][0]["message"]["content"])
     assert list(content) == ["route"]
     assert content["route"] in ("delivery", "other")
-    wide = json.loads(
-        server.ask("my invoice is wrong", response_format=schema(["Billing", "x"])).json()["choices"][0]["message"][
-            "content"
-        ]
-    )
-    assert wide == {"route": "Billing"}
+    renamed = server.ask("my invoice is wrong", response_format=schema(["Billing", "x"]))
+    assert json.loads(renamed.json()["choices"][0]["message"]["content"]) == {"route": "Billing"}
     wrong = server.ask("my invoice is wrong", response_format=schema(["red", "blue"]))
     assert wrong.status_code == 400
-    assert (
-        "none of the values in the enum is a label of 'student' (billing, delivery, other"
-        in wrong.json()["error"]["message"]
-    )
+    assert wrong.json()["error"]["param"] == "response_format"
 
 
 def test_a_pydantic_model_as_response_format(server: Serving) -> None:
@@ -156,26 +154,6 @@ def test_a_forced_tool_is_called_with_the_label(server: Serving) -> None:
     assert reply.choices[0].finish_reason == "tool_calls"
 
 
-def test_who_routes_by_integers_gets_integers(server: Serving) -> None:
-    client = server.client()
-    codes = {"billing": 3, "delivery": 7, "other": 12}
-    prompt = "Route.\n- 3: billing: invoices\n- 7: delivery: parcels\n- 12: other: the rest"
-    file = upload(client, chat_lines(lambda label: str(codes[label]), system=prompt))
-    job = client.fine_tuning.jobs.create(
-        model="gpt-3.5-turbo-0613", training_file=file, hyperparameters={"n_epochs": 1}
-    )
-    job = finished(client, job.id)
-    assert job.status == "succeeded", messages_of(client, job.id)
-    model = str(job.fine_tuned_model)
-    reply = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "my invoice is wrong"}])
-    assert reply.choices[0].message.content == "3"
-    routed = server.post("/v1/route", {"model": model, "input": "where is my parcel"}).json()["data"][0]
-    assert (routed["label"], routed["code"]) == ("delivery", 7)
-    assert client.models.delete(model).deleted
-    with pytest.raises(openai.NotFoundError):
-        client.chat.completions.create(model=model, messages=[{"role": "user", "content": "x"}])
-
-
 def test_route_takes_one_and_many(server: Serving) -> None:
     turns = [
         {"role": "user", "content": "hi"},
@@ -183,66 +161,83 @@ def test_route_takes_one_and_many(server: Serving) -> None:
         {"role": "user", "content": "where is my parcel"},
     ]
     body = server.post("/v1/route", {"input": ["my invoice is wrong", turns]}).json()
-    assert [each["label"] for each in body["data"]] == ["billing", "delivery"]
+    assert [decision["label"] for decision in body["data"]] == ["billing", "delivery"]
     assert body["model"] == "student"
-    for each in body["data"]:
-        assert sum(each["scores"].values()) == pytest.approx(1)
-        assert each["confidence"] == each["scores"][each["label"]]
-        assert each["by"] == "student"
-    one = server.post("/v1/route", {"input": "my invoice is wrong", "labels": ["other"], "scores": False}).json()[
-        "data"
-    ]
-    assert [(each["label"], each["confidence"], "scores" in each) for each in one] == [("other", 1, False)]
+    for decision in body["data"]:
+        assert sum(decision["scores"].values()) == pytest.approx(1)
+        assert decision["confidence"] == decision["scores"][decision["label"]]
+        assert decision["by"] == "student"
+    body = server.post("/v1/route", {"input": "my invoice is wrong", "labels": ["other"], "scores": False}).json()
+    (decision,) = body["data"]
+    assert (decision["label"], decision["confidence"], "scores" in decision) == ("other", 1, False)
 
 
 @pytest.mark.parametrize(
-    ("replies", "code", "says"),
+    ("reply", "code"),
     [
-        (
-            lambda label: f"Dear customer, about {label}: {os.urandom(4).hex()}",
-            "not_a_classification",
-            "looks like free text",
-        ),
-        (
-            lambda label: json.dumps({"label": label, "why": os.urandom(4).hex()}),
-            "not_a_classification",
-            "2 fields of the replies vary",
-        ),
-        (lambda _: "", "invalid_training_file", "line 1: the assistant's reply has no text"),
+        (lambda label: f"Dear customer, about {label}: {os.urandom(4).hex()}", "not_a_classification"),
+        (lambda label: json.dumps({"label": label, "why": os.urandom(4).hex()}), "not_a_classification"),
+        (lambda _: "", "invalid_training_file"),
     ],
 )
-def test_what_cannot_be_learnt_fails_with_the_reason(
-    server: Serving, replies: Callable[[str], str], code: str, says: str
-) -> None:
+def test_a_job_fails_if_its_file_is_no_classification(server: Serving, reply: Callable[[str], str], code: str) -> None:
     client = server.client()
-    job = client.fine_tuning.jobs.create(model="m", training_file=upload(client, chat_lines(replies)))
+    job = client.fine_tuning.jobs.create(model="m", training_file=upload(client, chat_lines(reply)))
     job = finished(client, job.id)
     assert job.status == "failed"
     assert job.error is not None
     assert (job.error.code, job.error.param) == (code, "training_file")
-    assert says in str(job.error.message)
-    assert any(says in each for each in messages_of(client, job.id))
+    assert job.error.message in messages_of(client, job.id)
 
 
-def test_jobs_can_be_cancelled_paused_and_resumed(server: Serving) -> None:
+@pytest.fixture(scope="module")
+def resumed(server: Serving) -> str:
+    """A job with integer codes as replies that was paused in training and resumed later; a second job was cancelled."""
     client = server.client()
-    file = upload(client, chat_lines(times=3))
-    first = client.fine_tuning.jobs.create(model="m", training_file=file)
-    wait(lambda: client.fine_tuning.jobs.retrieve(first.id).status == "running")
-    client.fine_tuning.jobs.pause(first.id)
-    wait(lambda: client.fine_tuning.jobs.retrieve(first.id).status == "queued")
-    second = client.fine_tuning.jobs.create(model="m", training_file=file)
-    wait(lambda: client.fine_tuning.jobs.retrieve(second.id).status == "running")
-    assert client.fine_tuning.jobs.cancel(second.id).status == "cancelled"
-    assert client.fine_tuning.jobs.retrieve(first.id).status == "queued"
-    client.fine_tuning.jobs.resume(first.id)
-    assert finished(client, first.id).status == "succeeded", messages_of(client, first.id)
-    with pytest.raises(openai.BadRequestError, match="is succeeded and cannot be cancelled"):
-        client.fine_tuning.jobs.cancel(first.id)
+    prompt = "Route.\n- 3: billing: invoices\n- 7: delivery: parcels\n- 12: other: the rest"
+    codes = {"billing": 3, "delivery": 7, "other": 12}
+    file = upload(client, chat_lines(lambda label: str(codes[label]), system=prompt))
+
+    def create() -> str:
+        return client.fine_tuning.jobs.create(model="m", training_file=file, hyperparameters={"n_epochs": 1}).id
+
+    def status(job: str) -> str:
+        return client.fine_tuning.jobs.retrieve(job).status
+
+    first = create()
+    wait(lambda: status(first) == "running")
+    client.fine_tuning.jobs.pause(first)
+    wait(lambda: status(first) == "queued")
+    second = create()
+    wait(lambda: status(second) == "running")
+    assert client.fine_tuning.jobs.cancel(second).status == "cancelled"
+    assert status(first) == "queued"
+    client.fine_tuning.jobs.resume(first)
+    return first
+
+
+def test_jobs_can_be_paused_resumed_and_cancelled(server: Serving, resumed: str) -> None:
+    client = server.client()
+    assert finished(client, resumed).status == "succeeded", messages_of(client, resumed)
+    with pytest.raises(openai.BadRequestError) as error:
+        client.fine_tuning.jobs.cancel(resumed)
+    assert error.value.code == "job_ended"
+
+
+def test_a_model_trained_on_integer_codes_replies_with_codes(server: Serving, resumed: str) -> None:
+    client = server.client()
+    model = finished(client, resumed).fine_tuned_model
+    reply = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "my invoice is wrong"}])
+    assert reply.choices[0].message.content == "3"
+    (decision,) = server.post("/v1/route", {"model": model, "input": "where is my parcel"}).json()["data"]
+    assert (decision["label"], decision["code"]) == ("delivery", 7)
+    assert client.models.delete(model).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model=model, messages=[{"role": "user", "content": "x"}])
 
 
 @pytest.mark.slow
-def test_paused_and_resumed_at_once_a_job_goes_on(server: Serving) -> None:
+def test_a_job_survives_being_paused_and_resumed_at_once(server: Serving) -> None:
     client = server.client()
     job = client.fine_tuning.jobs.create(
         model="m", training_file=upload(client, chat_lines()), hyperparameters={"n_epochs": 1}
@@ -257,18 +252,19 @@ def test_files_are_listed_given_back_and_deleted(server: Serving) -> None:
     client = server.client()
     ids = [upload(client, f"line {i}\n", "user_data", f"n{i}.txt") for i in range(3)]
     listed = client.files.list(purpose="user_data", limit=2)
-    assert [each.id for each in listed] == ids[::-1]
+    assert [file.id for file in listed] == ids[::-1]
     assert client.files.content(ids[1]).read() == b"line 1\n"
     assert client.files.retrieve(ids[1]).filename == "n1.txt"
     assert client.files.wait_for_processing(ids[1]).status == "processed"
     assert client.files.delete(ids[1]).deleted
-    with pytest.raises(openai.NotFoundError, match="there is no file"):
+    with pytest.raises(openai.NotFoundError) as error:
         client.files.content(ids[1])
+    assert error.value.code == "file_not_found"
 
 
 def test_a_batch_of_chat_completions(server: Serving) -> None:
     client = server.client()
-    texts = [text for each in TEXTS.values() for text in each]
+    texts = [text for group in TEXTS.values() for text in group]
     lines = [
         {"custom_id": f"n{i}", "method": "POST", "url": "/v1/chat/completions",
          "body": {"model": "student" if i else "nobody", "messages": [{"role": "user", "content": text}]}}
@@ -282,14 +278,14 @@ def test_a_batch_of_chat_completions(server: Serving) -> None:
     assert batch.request_counts is not None
     assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (30, 29, 1)
     answers = [json.loads(line) for line in client.files.content(str(batch.output_file_id)).text.splitlines()]
-    assert {each["custom_id"] for each in answers} == {f"n{i}" for i in range(1, 30)}
-    assert all(each["response"]["status_code"] == 200 for each in answers)
+    assert {answer["custom_id"] for answer in answers} == {f"n{i}" for i in range(1, 30)}
+    assert all(answer["response"]["status_code"] == 200 for answer in answers)
     (error,) = [json.loads(line) for line in client.files.content(str(batch.error_file_id)).text.splitlines()]
     assert (error["custom_id"], error["response"]["status_code"]) == ("n0", 404)
     assert error["response"]["body"]["error"]["code"] == "model_not_found"
 
 
-def test_a_line_that_cannot_be_answered_ends_no_batch(server: Serving) -> None:
+def test_a_line_that_cannot_be_answered_does_not_end_the_batch(server: Serving) -> None:
     client = server.client()
     bodies = [
         {
@@ -309,7 +305,7 @@ def test_a_line_that_cannot_be_answered_ends_no_batch(server: Serving) -> None:
     assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 2)
 
 
-def test_a_batch_of_nonsense_fails_line_by_line(server: Serving) -> None:
+def test_an_invalid_batch_file_fails_with_its_lines(server: Serving) -> None:
     client = server.client()
     file = upload(
         client,
@@ -319,7 +315,7 @@ def test_a_batch_of_nonsense_fails_line_by_line(server: Serving) -> None:
     batch = client.batches.create(input_file_id=file, endpoint="/v1/chat/completions", completion_window="24h")
     batch = wait(lambda: (found := client.batches.retrieve(batch.id)).status == "failed" and found)
     assert batch.errors is not None
-    assert [(each.line, each.code) for each in batch.errors.data or []] == [
+    assert [(error.line, error.code) for error in batch.errors.data or []] == [
         (1, "invalid_json_line"), (3, "duplicate_custom_id"), (4, "invalid_request"), (5, "invalid_json_line"),
     ]  # fmt: skip
 
@@ -363,137 +359,157 @@ def test_health_and_metrics(server: Serving) -> None:
     found = server.get("/metrics").text
     assert 'fingerpost_decisions_total{by="student",model="student",teacher=""}' in found
     assert 'fingerpost_requests_total{route="/v1/chat/completions",status="200"}' in found
-    line = next(each for each in server.events() if each["event"] == "request" and each["status"] == 200)
+    line = next(event for event in server.events() if event["event"] == "request" and event["status"] == 200)
     assert {"request_id", "method", "path", "ms", "at", "level"} <= set(line)
 
 
-def test_a_page_in_a_browser_has_no_business_here(server: Serving) -> None:
+def test_web_pages_of_other_hosts_are_refused(server: Serving) -> None:
     body = {"model": "student", "messages": [{"role": "user", "content": "x"}]}
     assert server.post("/v1/chat/completions", body, origin="https://example.org").status_code == 403
     assert server.get("/v1/files", host="example.org").status_code == 403
 
 
-def test_keys_limits_and_two_servers(tmp_path: Path, student: Path) -> None:
-    def keys(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fingerpost", "keys", *arguments, "--data", str(tmp_path)]
-        return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def restricted(tmp_path_factory: pytest.TempPathFactory, student: Path) -> Iterator[Serving]:
+    """A server with keys, limits and no request log."""
+    limits = ["--require-keys", "--requests-per-minute", "5", "--max-upload", "1", "--no-log-requests"]
+    server = Serving(tmp_path_factory.mktemp("restricted"), f"student={student}", *limits)
+    new_key(server, "first")  # the server does not start without one
+    with server:
+        yield server
 
-    outside = [
-        sys.executable,
-        "-m",
-        "fingerpost",
-        "serve",
-        str(student),
-        "--host",
-        "0.0.0.0",
-        "--port",
-        "0",
-        "--data",
-        str(tmp_path),
-    ]
-    refused = subprocess.run(outside, capture_output=True, text=True)
-    assert refused.returncode == 2
-    assert "there is no key yet" in refused.stderr
-    key = keys("add", "app").stdout.strip()
+
+def keys(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fingerpost", "keys", *arguments, "--data", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def new_key(server: Serving, name: str) -> str:
+    store = ServerStore(server.folder / "fingerpost.db")
+    key = store.add_key(name)
+    store.close()
+    return key
+
+
+def test_keys_are_added_listed_and_revoked(restricted: Serving) -> None:
+    for wrong in ({}, {"authorization": "Bearer wrong"}):
+        assert restricted.get("/v1/models", **wrong).status_code == 401
+    key = keys(restricted.folder, "add", "app").stdout.strip()
     assert key.startswith("sk-fp-")
-    assert key.encode() not in (tmp_path / "fingerpost.db").read_bytes()
-    assert keys("add", "app").returncode == 2
-    limits = ["--require-keys", "--requests-per-minute", "5", "--max-upload", "1"]
-    with Serving(tmp_path, student, *limits) as server:
-        again = subprocess.run([*outside[:-4], "--port", "0", "--data", str(tmp_path)], capture_output=True, text=True)
-        assert "another server uses" in again.stderr
-        for wrong in ("", "wrong"):
-            with pytest.raises(openai.AuthenticationError):
-                server.client(wrong or "x").models.list()
-        client = server.client(key)
-        assert client.models.list().data
-        with pytest.raises(openai.APIStatusError) as error:
-            upload(client, "x" * 1_200_000, "user_data")
-        assert error.value.status_code == 413
-        with pytest.raises(openai.RateLimitError):
-            for _ in range(6):
-                client.models.list()
-        assert "app" in keys("list").stdout
-        assert keys("revoke", "app").stdout == "revoked: app\n"
-        wait(lambda: server.get("/v1/models", authorization=f"Bearer {key}").status_code == 401)
-        assert server.get("/healthz").status_code == 200
+    assert key.encode() not in (restricted.folder / "fingerpost.db").read_bytes()
+    headers = {"authorization": f"Bearer {key}"}
+    wait(lambda: restricted.get("/v1/models", **headers).status_code == 200)
+    assert "app" in keys(restricted.folder, "list").stdout
+    assert keys(restricted.folder, "revoke", "app").returncode == 0
+    wait(lambda: restricted.get("/v1/models", **headers).status_code == 401)
+    assert restricted.get("/healthz").status_code == 200
 
 
-def test_the_log_is_the_next_import(
-    folder: Path, student: Path, cli: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    (folder / "hide.py").write_text("import re\n\ndef digits(text):\n    return re.sub(r'[0-9]', '#', text)\n")
-    texts = ["my invoice 4711 is wrong", "where is my parcel", "purple monkey dishwasher", "where is my parcel"]
-    with Serving(folder / "served", student, "--redact", "hide:digits", cwd=folder) as server:
-        for text in texts:
-            server.post("/v1/chat/completions", {"model": "model", "messages": [{"role": "user", "content": text}]})
-    first = cli("import", "--from-log", "--limit", "1")
-    assert first.returncode == 0, first.stderr
-    assert "4 requests, 1 new questions, 0 new answers" in first.stdout
-    with Store(folder / "fingerpost.db") as store:
-        (unsure,) = store.questions()
-        assert unsure.split == "train"
-    assert "4 requests, 2 new questions" in cli("import", "--from-log").stdout
-    with Store(folder / "fingerpost.db") as store:
-        assert {each.messages[-1].content for each in store.questions()} == {
-            "my invoice #### is wrong", "where is my parcel", "purple monkey dishwasher",
-        }  # fmt: skip
-        assert all(each.source == "served" for each in store.questions())
-    assert "0 new questions" in cli("import", "--from-log").stdout
-    assert "is no folder of 'fingerpost serve'" in cli("import", "--from-log", "nowhere").stderr
+def test_uploads_and_request_rates_are_limited(restricted: Serving) -> None:
+    client = restricted.client(new_key(restricted, "limits"))
+    wait(lambda: _accepted(client))
+    with pytest.raises(openai.APIStatusError) as error:
+        upload(client, "x" * 1_200_000, "user_data")
+    assert error.value.status_code == 413
+    with pytest.raises(openai.RateLimitError):
+        for _ in range(6):
+            client.models.list()
 
 
-def test_without_a_log_nothing_is_kept(tmp_path: Path, student: Path) -> None:
-    from fingerpost.store.server import ServerStore
+def _accepted(client: openai.OpenAI) -> bool:
+    """Whether the server knows the client's key."""
+    try:
+        return bool(client.models.list().data)
+    except openai.AuthenticationError:
+        return False
 
-    with Serving(tmp_path, f"student={student}", "--no-log-requests") as server:
-        assert server.ask("my invoice is wrong").status_code == 200
-    store = ServerStore(tmp_path / "fingerpost.db")
-    assert store.logged() == []
+
+def test_without_a_request_log_nothing_is_stored(restricted: Serving) -> None:
+    client = restricted.client(new_key(restricted, "no-log"))
+    wait(lambda: _accepted(client))
+    client.chat.completions.create(model="student", messages=[{"role": "user", "content": "my invoice is wrong"}])
+    store = ServerStore(restricted.folder / "fingerpost.db")
+    assert store.log_entries() == []
     store.close()
 
 
-def test_a_model_is_swapped_without_a_lost_request(tmp_path: Path, student: Path) -> None:
-    from fingerpost.data.rows import Columns
-    from fingerpost.training.dataset import from_file
-    from fingerpost.training.train import train
+def test_a_second_server_in_the_same_folder_is_refused(restricted: Serving, student: Path) -> None:
+    with pytest.raises(AssertionError, match="--data"):
+        Serving(restricted.folder, student).start()
 
+
+def test_other_machines_need_a_key(tmp_path: Path, student: Path) -> None:
+    with pytest.raises(AssertionError, match="fingerpost keys add"):
+        Serving(tmp_path, student, "--host", "0.0.0.0").start()
+
+
+def test_the_request_log_can_be_imported(
+    folder: Path, student: Path, task: Task, cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (folder / "hide.py").write_text("import re\n\ndef digits(text):\n    return re.sub(r'[0-9]', '#', text)\n")
+    texts = ["my invoice 4711 is wrong", "where is my parcel", "purple monkey dishwasher", "where is my parcel"]
+    with Serving(folder / "served", f"student={student}", "--redact", "hide:digits", cwd=folder) as server:
+        for text in texts:
+            server.ask(text)
+    run = cli("import", "--from-log", "--limit", "1")
+    assert run.returncode == 0, run.stderr
+    log = ServerStore(folder / "served" / "fingerpost.db")
+    with Store(folder / "fingerpost.db") as store:
+        (unsure,) = store.questions()
+        assert unsure.split == "train"
+        imported = import_log(store, task, log.log_entries(), "served")
+        assert (imported.rows, imported.new, imported.verdicts) == (4, 2, 0)
+        assert import_log(store, task, log.log_entries(), "served").new == 0
+        assert {question.messages[-1].content for question in store.questions()} == {
+            "my invoice #### is wrong", "where is my parcel", "purple monkey dishwasher",
+        }  # fmt: skip
+        assert all(question.source == "served" for question in store.questions())
+    log.close()
+    assert cli("import", "--from-log", "nowhere").returncode == 2
+
+
+def test_a_changed_model_is_reloaded_without_a_failed_request(tmp_path: Path, student: Path) -> None:
     model = tmp_path / "model"
-    data = from_file(write_labelled(tmp_path / "data.csv"), Columns())
-    train(data, model, epochs=0)
+    shutil.copytree(student, model)
+    manifest = json.loads((model / "manifest.json").read_text())
+    renamed = tmp_path / "manifest.json"
+    renamed.write_text(json.dumps({**manifest, "answer_field": "queue"}))
     with Serving(tmp_path / "served", f"student={model}") as server:
         statuses: list[int] = []
-        ends = threading.Event()
+        stop = threading.Event()
 
         def ask() -> None:
-            while not ends.is_set():
+            while not stop.is_set():
                 statuses.append(server.ask("where is my parcel").status_code)
 
         asking = threading.Thread(target=ask)
         asking.start()
-        renamed = data.task.model_copy(update={"answer_field": "queue"})
-        from dataclasses import replace
-
-        train(replace(data, task=renamed), model, epochs=0)
+        shutil.copyfile(student / "model.onnx", model / "new.onnx")
+        (model / "new.onnx").replace(model / "model.onnx")
+        renamed.replace(model / "manifest.json")
         wait(lambda: "queue" in server.ask("where is my parcel").text)
         (model / "model.onnx").write_bytes(b"broken")
         (model / "manifest.json").touch()
-        wait(lambda: any(each["event"] == "model changed on disk" and each["problem"] for each in server.events()))
+        wait(lambda: 'fingerpost_model_swaps_total{result="failed"} 1.0' in server.get("/metrics").text)
         assert "queue" in server.ask("where is my parcel").text
-        ends.set()
+        stop.set()
         asking.join()
         assert set(statuses) == {200}
-        assert len(statuses) > 50
 
 
-def test_a_graceful_stop_answers_what_is_in_flight(tmp_path: Path, student: Path) -> None:
+def test_a_graceful_stop_answers_requests_in_flight(tmp_path: Path, student: Path) -> None:
     with Serving(tmp_path, f"student={student}") as server:
-        found: list[int] = []
-        lines = {"input": ["my invoice is wrong"] * 256}
-        asking = threading.Thread(target=lambda: found.append(server.post("/v1/route", lines).status_code))
+        statuses: list[int] = []
+        body = {"input": ["my invoice is wrong"] * 256}
+        asking = threading.Thread(target=lambda: statuses.append(server.post("/v1/route", body).status_code))
         asking.start()
-        wait(lambda: "fingerpost_waiting" in server.get("/metrics").text)
+        wait(lambda: _waiting(server) > 0 or statuses)
         server.process.send_signal(signal.SIGTERM)
         asking.join()
-        assert found == [200]
-        assert server.process.wait(30) in (0, -signal.SIGTERM)
+        assert statuses == [200]
+        assert server.process.wait() in (0, -signal.SIGTERM)
+
+
+def _waiting(server: Serving) -> float:
+    metrics = dict(line.rsplit(" ", 1) for line in server.get("/metrics").text.splitlines())
+    return float(metrics["fingerpost_waiting"])

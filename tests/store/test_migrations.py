@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fingerpost.core.types import Message, Question, Verdict
+from fingerpost.core.types import Message, Question, Usage, Verdict
 from fingerpost.core.verdicts import QuestionVerdicts
 from fingerpost.store.project import Store
 from fingerpost.store.server import ServerStore
@@ -62,8 +62,11 @@ def test_an_import_of_an_older_version_is_not_imported_twice(old: Path) -> None:
 def test_the_servers_jobs_files_and_log_are_kept(old: Path) -> None:
     store = ServerStore(old)
     assert store.job_of_model("ft:m:local::1") is not None
-    assert len(store.logged()) == 1
+    (entry,) = store.log_entries()
     store.close()
+    assert entry.messages == (Message("user", "where is it"),)
+    assert entry.teacher is not None
+    assert entry.teacher.usage == Usage(prompt=1, cached=0, completion=1, cost_usd=0.1, latency_s=0.5)
 
 
 def test_the_first_format_opens(tmp_path: Path) -> None:

@@ -76,9 +76,9 @@ def _write(path: Path, worker: int, count: int) -> None:
         for i in range(count):
             name = f"{worker}-{i}"
             store.add_questions([question(name)])
-            (call,) = store.ledger.book([], [Call("label", "m", 0.01)], 100.0)
+            (call,) = store.ledger.record([], [Call("label", "m", 0.01)], 100.0)
             assert call is not None
-            store.ledger.book(
+            store.ledger.record(
                 [Settlement(call, "paid", Usage(1, 0, 1, 0.001), Verdict(name, "teacher", "m", "x"))],
                 [],
                 None,
@@ -101,12 +101,12 @@ def test_several_processes_open_and_write_at_once(tmp_path: Path) -> None:
 
 def test_the_budget_holds_with_calls_in_flight(tmp_path: Path) -> None:
     with Store(tmp_path / "db") as store:
-        ids = store.ledger.book([], [Call("label", "m", 0.3)] * 5, 1.0)
+        ids = store.ledger.record([], [Call("label", "m", 0.3)] * 5, 1.0)
         assert [call is not None for call in ids] == [True, True, True, False, False]
-        assert store.ledger.book([Settlement(ids[0] or 0, "paid", Usage(cost_usd=0.1))], [], 1.0) == []
-        assert store.ledger.book([], [Call("label", "m", 0.3)], 1.0) != [None]
-        assert store.ledger.book([], [Call("label", "m", 0.1)], 1.0) == [None]
-        assert store.ledger.book([Settlement(ids[1] or 0, "lost")], [], 1.0) == []
+        assert store.ledger.record([Settlement(ids[0] or 0, "paid", Usage(cost_usd=0.1))], [], 1.0) == []
+        assert store.ledger.record([], [Call("label", "m", 0.3)], 1.0) != [None]
+        assert store.ledger.record([], [Call("label", "m", 0.1)], 1.0) == [None]
+        assert store.ledger.record([Settlement(ids[1] or 0, "lost")], [], 1.0) == []
         account = store.ledger.account()
         assert account.committed_usd == pytest.approx(1.0)
         assert account.uncertain == 3 and account.uncertain_usd == pytest.approx(0.9)
@@ -124,35 +124,9 @@ def test_the_committed_sum_never_exceeds_the_budget(
 ) -> None:
     with Store(tmp_path_factory.mktemp("ledger") / "db") as store:
         for at_most, share, outcome in steps:
-            (call,) = store.ledger.book([], [Call("label", "m", at_most)], 1.0)
+            (call,) = store.ledger.record([], [Call("label", "m", at_most)], 1.0)
             assert store.ledger.account().committed_usd <= 1.0 + 1e-9
             if call is not None:
                 settled = Settlement(call, outcome, Usage(cost_usd=at_most * share))  # type: ignore[arg-type]
-                store.ledger.book([settled, settled], [], 1.0)  # settling twice changes nothing
+                store.ledger.record([settled, settled], [], 1.0)  # settling twice changes nothing
                 assert store.ledger.account().committed_usd <= 1.0 + 1e-9
-
-
-def test_what_the_server_keeps_is_bounded_and_forgotten(tmp_path: Path) -> None:
-    from fingerpost.store.server import JOBS, ServerStore, new_id
-
-    served = ServerStore(tmp_path / "served.db")
-
-    def job() -> dict[str, object] | None:
-        record = {"id": new_id("ftjob-"), "created_at": 1, "status": "queued", "request": {}, "paused": False, "attempts": 0,
-                  "announced": False}  # fmt: skip
-        return served.add_job(record, most_waiting=2)
-
-    first = job()
-    assert first is not None
-    assert job() is not None
-    assert job() is None
-    assert served.change(JOBS, str(first["id"]), ("running",), status="succeeded") is None
-    assert served.change(JOBS, str(first["id"]), ("queued",), status="cancelled") is not None
-    assert job() is not None
-    row = {"request_id": "r", "key": None, "model": "m", "messages": [["user", "x"]], "label": "a", "by": "student", "latency_s": 0.1,
-           "teacher": None}  # fmt: skip
-    served.log([{**row, "at": at, "confidence": at / 10} for at in (3, 1, 2)])
-    assert [each["at"] for each in served.logged()] == [1, 2, 3]
-    assert served.forget(before=2) == 1
-    assert [each["at"] for each in served.logged()] == [2, 3]
-    served.close()

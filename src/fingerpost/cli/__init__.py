@@ -1,32 +1,77 @@
-"""The command line: parses, calls one step, shows what came of it. Commands import what they need when they run."""
+"""The command line: each command parses its options, calls one step and shows the result.
+
+A command's module is imported when the command runs, so that `fingerpost --help` stays fast.
+"""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from fingerpost.cli import (
-    costs,
-    define,
-    evaluate,
-    export,
-    generate,
-    import_,
-    init,
-    keys,
-    label,
-    predict,
-    review,
-    run,
-    serve,
-    status,
-    train,
-)
 from fingerpost.core.errors import FingerpostError
 from fingerpost.core.version import __version__
 
+COMMANDS: dict[str, dict[str, str]] = {
+    "Start": {
+        "init": "Write a commented task.toml.",
+        "run": "Import, label, train and evaluate: every step that is not done yet.",
+        "status": "Show what the project has, what it cost and what to do next.",
+    },
+    "Questions": {
+        "import": "Import questions, with labels if they have any.",
+        "generate": "Have the teacher write questions.",
+    },
+    "Labels": {
+        "label": "Have the teacher label questions.",
+        "review": "Correct the few labels that teach the student most.",
+        "define": "Improve the descriptions of labels that the teacher misreads.",
+        "export": "Write chat JSONL for fine-tuning elsewhere.",
+        "costs": "Show what each step cost.",
+    },
+    "Student": {
+        "train": "Train a student, from a project or a labelled file.",
+        "evaluate": "Measure base, teacher and students on the same test rows.",
+        "predict": "Predict the labels of texts or of a file.",
+    },
+    "Server": {
+        "serve": "Serve students behind OpenAI's endpoints.",
+        "keys": "Add, list and revoke the server's API keys.",
+    },
+}
+"""The help of each command, by step."""
+
+
+class LazyGroup(TyperGroup):
+    """Imports a command's module when the command is used, and lists the commands by step."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
+        return [name for commands in COMMANDS.values() for name in commands]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = import_module(f"fingerpost.cli.{'import_' if cmd_name == 'import' else cmd_name}")
+        if cmd_name == "keys":
+            found: Any = typer.main.get_command(module.keys)
+        else:
+            app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+            app.command(cmd_name)(getattr(module, module.__name__.rsplit(".", 1)[1]))
+            found = typer.main.get_command(app)
+        found.name = cmd_name
+        return found
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        for step, commands in COMMANDS.items():
+            with formatter.section(step):
+                formatter.write_dl(list(commands.items()))
+
+
 app = typer.Typer(
+    cls=LazyGroup,
     name="fingerpost",
     help="Turn an expensive LLM classifier into a small one that is better than its teacher.\n\n"
     "Start with 'fingerpost init'; 'fingerpost status' says what to do next.",
@@ -36,24 +81,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    init.init,
-    import_.import_,
-    generate.generate,
-    label.label,
-    review.review,
-    define.define,
-    train.train,
-    evaluate.evaluate,
-    predict.predict,
-    export.export,
-    serve.serve,
-    run.run,
-    status.status,
-    costs.costs,
-):
-    app.command(command.__name__.rstrip("_"))(command)
-app.add_typer(keys.keys, name="keys")
 
 
 def _version(asked: bool) -> None:
@@ -77,8 +104,5 @@ def main() -> None:
         print(f"fingerpost: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(
-            "fingerpost: interrupted; what was answered is kept, run the command again to go on",
-            file=sys.stderr,
-        )
+        print("fingerpost: interrupted; answered requests are kept, run the command again to resume", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""What commands print: tables, progress, prices to agree to, rows that were not taken."""
+"""Output that several commands share: tables, progress, price confirmation, rejected rows."""
 
 from __future__ import annotations
 
@@ -9,38 +9,53 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from fingerpost.core.errors import BudgetError, InputError
+from fingerpost.core.types import Progress
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fingerpost.data.rows import Rejected
     from fingerpost.task.settings import Task
 
-SHOWN = 20
+MAX_SHOWN = 20  # rejected rows
 
 
 def console() -> Console:
-    """For what people read: tables and progress, on standard output."""
+    """A console for tables and progress bars on standard output."""
     from rich.console import Console
 
     return Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
-def price_agreed(
+def show_message(progress: Progress) -> None:
+    """A progress callback that prints messages to standard error."""
+    if progress.message:
+        print(f"  {progress.message}", file=sys.stderr, flush=True)
+
+
+def confirm_price(
     task: Task, about_usd: float | None, at_most_usd: float, budget: float | None = None, yes: bool = False
 ) -> None:
-    """Say what the teacher will cost, and go on only where whoever pays agrees.
+    """Print the expected cost of the teacher's requests, and ask for confirmation unless they are free.
+
+    Args:
+        about_usd: the estimated cost in US dollars, if there is an estimate.
+        at_most_usd: an upper bound of the cost in US dollars.
+        budget: the project's budget in US dollars, to print it.
+        yes: do not ask.
 
     Raises:
-        BudgetError: there is nobody to ask.
+        BudgetError: confirmation is needed but there is no terminal.
+        Exit: the user does not confirm.
     """
-    from fingerpost.core.errors import BudgetError
     from fingerpost.llm.prices import is_local, price_source
 
     teacher = task.teacher
     if teacher is None:
         return
     if at_most_usd == 0:
-        print("no cost: it runs on this machine" if is_local(teacher) else "no cost, by task.toml")
+        print("no cost: the teacher runs on this machine" if is_local(teacher) else "no cost, according to task.toml")
         return
     source = "task.toml" if teacher.prices else price_source()
     cap = f"; the budget is ${budget:g}" if budget is not None else ""
@@ -49,35 +64,34 @@ def price_agreed(
     if yes:
         return
     if not sys.stdin.isatty():
-        raise BudgetError("nothing was asked: this costs money; add --yes, and --budget for a cap")
-    if not typer.confirm("Go on?"):
+        raise BudgetError("nothing was asked, because it costs money; add --yes to confirm, and --budget for a limit")
+    if not typer.confirm("Continue?"):
         raise typer.Exit(1)
 
 
 def require_folders(*files: Path | None) -> None:
-    """Fail before the work, not after it, where a file could not be written."""
-    from fingerpost.core.errors import InputError
+    """Check that output files can be created, so that a command fails before its work and not after it.
 
+    Raises:
+        InputError: the folder of one of the files does not exist.
+    """
     for file in files:
         if file is not None and not file.parent.is_dir():
-            raise InputError(f"there is no folder {file.parent}; make it first")
-
-
-def show_step(text: str) -> None:
-    """One line about where a long step is, on standard error."""
-    print(f"  {text}", file=sys.stderr, flush=True)
+            raise InputError(f"there is no folder {file.parent}; create it first")
 
 
 def show_rejected(file: Path, rejected: Sequence[Rejected], total: int) -> None:
-    """List the rows that were not taken, and fail: what was good has been kept."""
-    from fingerpost.core.errors import InputError
+    """Print rejected rows to standard error, and fail if there are any. Other rows were imported.
 
+    Raises:
+        InputError: rows were rejected.
+    """
     if not rejected:
         return
-    for each in rejected[:SHOWN]:
-        print(f"{file}, line {each.line}: {each.reason}", file=sys.stderr)
-    if len(rejected) > SHOWN:
-        print(f"... and {len(rejected) - SHOWN} more", file=sys.stderr)
+    for row in rejected[:MAX_SHOWN]:
+        print(f"{file}, line {row.line}: {row.reason}", file=sys.stderr)
+    if len(rejected) > MAX_SHOWN:
+        print(f"... and {len(rejected) - MAX_SHOWN} more", file=sys.stderr)
     raise InputError(
-        f"{len(rejected)} of {total} rows of {file} were not taken, the others are kept; mend them and run this again"
+        f"{len(rejected)} of {total} rows of {file} were rejected, the others were imported; fix them and run the command again"
     )

@@ -1,33 +1,32 @@
-"""costs: what every step cost, and what the same work would have cost without a thought for the price."""
+"""The command `costs`: the cost of every step, and what it would have cost without prompt caching and batches."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from fingerpost.cli.console import console
+from fingerpost.core.errors import TeacherError
+from fingerpost.core.types import Usage
+from fingerpost.llm.prices import cost
 from fingerpost.project import Project
+from fingerpost.store.ledger import StepCost
+from fingerpost.task.settings import Task
 
-if TYPE_CHECKING:
-    from fingerpost.store.ledger import Line
-    from fingerpost.task.settings import Task
-
-
-WIDE = 160  # characters, for a file or another program
+WIDTH = 160  # characters per line if the output is not a terminal
 
 
 def costs(folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path()) -> None:
-    """What every step cost, by model, and what the same work would have cost naively."""
-    from rich.table import Table
-
+    """Show the cost of every step by model, and what it would have cost without caching and batches."""
     project = Project(folder)
     with project.store() as store:
-        lines = store.ledger.lines()
+        lines = store.ledger.step_costs()
         account = store.ledger.account()
     if not lines:
-        print("nothing was asked yet")
+        print("no requests yet")
         return
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("step", no_wrap=True)
@@ -49,25 +48,22 @@ def costs(folder: Annotated[Path, typer.Argument(help="The project's folder.")] 
         )
     out = console()
     if not out.is_terminal:
-        out.width = WIDE
+        out.width = WIDTH
     out.print(table)
-    print(f"in all ${account.committed_usd:.4f}", end="")
+    print(f"total ${account.committed_usd:.4f}", end="")
     print(
-        f", of it ${account.uncertain_usd:.4f} for {account.uncertain} calls that are open or were cut off"
+        f", including ${account.uncertain_usd:.4f} for {account.uncertain} calls that are open or were interrupted"
         if account.uncertain
         else ""
     )
-    print("uncached, cached and reply: tokens")
-    print("naively: a label order for each request, so that no prompt is cached, and no batches; at today's prices")
+    print("uncached, cached, reply: numbers of prompt and reply tokens")
+    print("naively: the cost at today's prices without prompt caching and batches")
 
 
-def naively(task: Task, line: Line) -> float | None:
-    """The cost of the same calls in US dollars, had nothing been cached or batched; None where no price is known."""
-    from fingerpost.core.errors import TeacherError
-    from fingerpost.core.types import Usage
-    from fingerpost.llm.prices import cost
-
-    known = [each for each in (task.teacher, *task.generate.writers) if each is not None and each.model == line.model]
+def naively(task: Task, line: StepCost) -> float | None:
+    """The cost of the same calls in US dollars without prompt caching and batches; None if no price is known."""
+    models = [settings for settings in (task.teacher, *task.generate.writers) if settings is not None]
+    known = [settings for settings in models if settings.model == line.model]
     if not known:
         return None
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.console import price_agreed
+from fingerpost.cli.console import confirm_price
 from fingerpost.cli.options import Budget, Folder, Yes
 from fingerpost.project import Project
 
@@ -39,7 +39,7 @@ def define(
             )
             return
         _print_confusions(found)
-        price_agreed(project.task, None, step.at_most_usd(project.task, found), budget, yes)
+        confirm_price(project.task, None, step.at_most_usd(project.task, found), budget, yes)
         proposals = step.propose(project.task, store, found, folder, budget_usd=budget)
         accepted = _accept(folder / TASK_FILE, proposals, write)
         if not accepted:
@@ -84,10 +84,10 @@ def _accept(file: Path, proposals: list[Proposal], write: bool) -> dict[str, str
 
 
 def _print_relabelling_cost(project: Project, store: Store) -> None:
-    from fingerpost.labelling.label import plan
+    from fingerpost.labelling.label import plan_labels
     from fingerpost.labelling.requests import LabelSelection
 
-    planned = plan(project.task, store, LabelSelection(again=True))
+    planned = plan_labels(project.task, store, LabelSelection(again=True))
     print(
         f"to label again with the new descriptions, run 'fingerpost label --again': {len(planned.jobs):,} requests, "
         f"about ${planned.about_usd:.4f}"

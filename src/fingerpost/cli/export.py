@@ -1,4 +1,4 @@
-"""export: write chat JSONL for fine-tuning."""
+"""The command `export`: write chat JSONL for fine-tuning elsewhere."""
 
 from __future__ import annotations
 
@@ -8,40 +8,37 @@ from typing import Annotated
 import typer
 
 from fingerpost.cli.console import console
-from fingerpost.cli.options import Folder
+from fingerpost.cli.options import Folder, labels_from
 from fingerpost.project import Project
 
 
 def export(
-    train: Annotated[Path, typer.Option(help="The file for training.")] = Path("train.jsonl"),
-    validation: Annotated[Path, typer.Option(help="The file for validation.")] = Path("validation.jsonl"),
+    train: Annotated[Path, typer.Option(help="File to write the training rows to.")] = Path("train.jsonl"),
+    validation: Annotated[Path, typer.Option(help="File to write the validation rows to.")] = Path("validation.jsonl"),
     folder: Path = Folder,
     validation_fraction: Annotated[
-        float, typer.Option("--validation-fraction", "--share", min=0, max=0.9, help="Fraction of rows for validation.")
+        float,
+        typer.Option(
+            "--validation-fraction",
+            "--share",
+            min=0,
+            max=0.9,
+            help="Fraction of the rows to write to the validation file.",
+        ),
     ] = 0.2,
-    labels: Annotated[str, typer.Option(help="Whose labels: best (people's first), teacher, human.")] = "best",
-    seed: Annotated[int, typer.Option(help="Draws the validation rows.")] = 0,
+    labels: Annotated[
+        str, typer.Option(help="Whose labels to write: best (human, else the teacher's), teacher, or human.")
+    ] = "best",
+    seed: Annotated[int, typer.Option(help="Seed of the random choice of validation rows.")] = 0,
     price: Annotated[
-        float | None, typer.Option(min=0, help="US dollars per million training tokens at your provider.")
+        float | None, typer.Option(min=0, help="Your provider's price in US dollars per million training tokens.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs, for the price.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs, for the cost estimate.")] = 3,
 ) -> None:
-    """Write chat JSONL for fine-tuning: system, user, assistant."""
-    from fingerpost.cli.options import labels_from
-    from fingerpost.training.export import export as write
-
-    project = Project(folder)
-    with project.store() as store:
-        done = write(
-            project.task,
-            store,
-            train,
-            validation,
-            validation_fraction=validation_fraction,
-            use=labels_from(labels, ("best", "teacher", "human")),
-            seed=seed,
-        )
-    print(f"{train}: {done.train:,} rows    {validation}: {done.validation:,} rows")
-    tokens = done.train_tokens * epochs
-    cost = f", about ${tokens * price / 1e6:.2f}" if price is not None else "; --price tells what that costs"
-    console().print(f"{done.train_tokens:,} tokens ({done.counted}), {tokens:,} in {epochs} epochs{cost}")
+    """Write the labelled questions as chat JSONL for fine-tuning elsewhere."""
+    use = labels_from(labels, ("best", "teacher", "human"))
+    exported = Project(folder).export(train, validation, validation_fraction=validation_fraction, use=use, seed=seed)
+    print(f"{train}: {exported.train:,} rows    {validation}: {exported.validation:,} rows")
+    tokens = exported.train_tokens * epochs
+    cost = f", about ${tokens * price / 1e6:.2f}" if price is not None else "; give --price to see the cost"
+    console().print(f"{exported.train_tokens:,} tokens ({exported.counted}), {tokens:,} in {epochs} epochs{cost}")

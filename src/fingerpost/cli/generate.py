@@ -1,4 +1,4 @@
-"""generate: the teacher writes questions, sifted and measured before the eyes of whoever pays."""
+"""generate: have a model write questions, and show what came of each round."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.console import console, price_agreed, show_step
+from fingerpost.cli.console import confirm_price, console, show_message
 from fingerpost.cli.options import Budget, Folder, Yes
-from fingerpost.cli.train import STUDENT
-from fingerpost.project import Project
+from fingerpost.project import STUDENT, Project
 
 if TYPE_CHECKING:
+    from fingerpost.core.types import Progress
     from fingerpost.generation.generate import Generated
-    from fingerpost.generation.plan import Error
-    from fingerpost.generation.rounds import Round
+    from fingerpost.generation.plan import HardExample
     from fingerpost.store.project import Store
 
 
@@ -26,44 +25,53 @@ def generate(
     count: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Until so many written questions can be learnt from; without it, until more bring nothing."
+            min=1,
+            help="Stop when the project has this many trusted questions; without it, when more bring no improvement.",
         ),
     ] = None,
     from_errors: Annotated[
         bool,
-        typer.Option("--from-errors", help="More like the dev questions that the student gets wrong or is unsure of."),
+        typer.Option("--from-errors", help="Write questions similar to the dev questions that the student gets wrong."),
     ] = False,
-    model: Annotated[Path | None, typer.Option(help="The student, if it is not models/student.")] = None,
-    seed: Annotated[int, typer.Option(help="Draws labels, styles and first words.")] = 0,
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder of the student for --from-errors.", show_default="models/student")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed for labels, styles and opening words.")] = 0,
     budget: float | None = Budget,
     yes: bool = Yes,
-    batch: Annotated[bool, typer.Option("--batch", help="As batches: half the price, within a day.")] = False,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Use the provider's batch API: half the price, answers within a day.")
+    ] = False,
 ) -> None:
-    """Have the teacher write questions, from the labels and their descriptions alone or in the manner of your users."""
+    """Generate questions with the teacher or other models, from the task's labels and the style of your users."""
     from fingerpost.core.utils import locked
-    from fingerpost.generation import generate as step
-    from fingerpost.generation.rounds import trusted
+    from fingerpost.generation.estimate import count_open_questions, estimate
+    from fingerpost.generation.generate import MAX_QUESTIONS
+    from fingerpost.generation.requests import writers_of
+    from fingerpost.generation.state import GenerationState
 
     project = Project(folder)
-    with project.store() as store, locked(folder / ".generate.lock", "another 'fingerpost generate' works here"):
-        errors = _errors(project, store, model or project.models / STUDENT) if from_errors else []
-        wanted = count or (len(errors) if errors else None)
-        there = 0 if errors else len(trusted(project.task, store))
-        lacking = max(0, (wanted or step.MOST) - there) + step.open_questions(project.task, store)
-        if lacking:
-            planned = step.estimate(project.task, lacking, batch=batch)
-            writers = ", ".join(each.model for each in step.writers_of(project.task))
-            print(f"about {planned.calls:,} requests to {writers} for questions, and one for the label of each")
-            price_agreed(project.task, planned.about_usd, planned.at_most_usd, budget, yes)
-        done = _run(project, store, wanted, errors, seed, budget, batch)
-    _tell(done, budget)
+    busy = "another 'fingerpost generate' is running in this project; wait until it has ended"
+    with project.store() as store, locked(folder / ".generate.lock", busy):
+        examples = _hard_examples(project, store, model or project.models / STUDENT) if from_errors else []
+        wanted = count or (len(examples) if examples else None)
+        state = GenerationState.read(project.task, store)
+        trusted = 0 if examples else len(state.trusted)
+        missing = max(0, (wanted or MAX_QUESTIONS) - trusted) + count_open_questions(store, state)
+        if missing:
+            cost = estimate(project.task, missing, batch=batch)
+            writers = ", ".join(writer.model for writer in writers_of(project.task))
+            print(f"about {cost.calls:,} requests to {writers} for questions, and one per question for its label")
+            confirm_price(project.task, cost.about_usd, cost.at_most_usd, budget, yes)
+        result = _run(project, store, wanted, examples, seed, budget, batch)
+    _show_result(result, budget)
 
 
 def _run(
     project: Project,
     store: Store,
     count: int | None,
-    errors: list[Error],
+    examples: list[HardExample],
     seed: int,
     budget: float | None,
     batch: bool,
@@ -71,8 +79,9 @@ def _run(
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    from fingerpost.generation import generate as step
-    from fingerpost.llm.requests import RunProgress
+    from fingerpost.generation.generate import generate as run_step
+    from fingerpost.generation.requests import STEP
+    from fingerpost.generation.rounds import Round
 
     out = console()
     with Bar(
@@ -81,68 +90,62 @@ def _run(
     ) as bar:  # fmt: skip
         line = bar.add_task("planning", total=None)
 
-        def show(what: str, progress: RunProgress) -> None:
-            bar.update(line, description=what, total=progress.total, completed=progress.done)
+        def show(progress: Progress) -> None:
+            if isinstance(progress.data, Round):
+                out.print(progress.message)
+                return
+            show_message(progress)
+            if progress.total is not None:
+                activity = "writing" if progress.step == STEP else "labelling"
+                bar.update(line, description=activity, total=progress.total, completed=progress.done)
 
-        return step.generate(
+        return run_step(
             project.task,
             store,
             project.folder,
             project.embed,
             count=count,
-            errors=errors,
+            hard_examples=examples,
             seed=seed,
             budget_usd=budget,
             batch=batch,
             on_progress=show,
-            on_round=lambda each: out.print(_line(each)),
-            show=show_step,
         )
 
 
-def _line(each: Round) -> str:
-    parts = [f"round {each.number}: {each.asked} asked for, {each.kept} kept"]
-    if each.kept:
-        parts.append(f"{each.confirmed} of them confirmed blind, {each.border} border cases")
-    if each.gap:
-        parts.append(f"synthetic gap {each.gap.value:.2f} (n = {each.gap.n} of each, p = {each.gap.p:.2g})")
-    if each.curve:
-        parts.append(f"learning curve {each.curve.half:.2f} to {each.curve.full:.2f}")
-    return "; ".join(parts)
+def _show_result(result: Generated, budget: float | None) -> None:
+    from fingerpost.generation.filters import KEPT, REJECTIONS
 
-
-def _tell(done: Generated, budget: float | None) -> None:
-    from fingerpost.generation.filters import KEPT, REASONS
-
-    fates: Counter[str] = Counter()
-    for each in done.rounds:
-        fates.update(each.fates)
-    rejected = [(n, reason) for reason, n in fates.most_common() if reason != KEPT]
-    border, none = sum(each.border for each in done.rounds), sum(each.unanswered for each in done.rounds)
-    confirmed = sum(each.confirmed for each in done.rounds)
-    print(f"{fates[KEPT]:,} questions kept, {confirmed:,} of them confirmed; {sum(n for n, _ in rejected):,} not kept:")
-    for n, reason in rejected:
-        print(f"  {n:6,}  {reason}: {REASONS[reason]}")
+    outcomes = sum((ended.outcomes for ended in result.rounds), Counter[str]())
+    rejected = [(outcome, n) for outcome, n in outcomes.most_common() if outcome != KEPT]
+    confirmed = sum(ended.confirmed for ended in result.rounds)
+    border = sum(ended.border for ended in result.rounds)
+    unanswered = sum(ended.unanswered for ended in result.rounds)
+    print(
+        f"{outcomes[KEPT]:,} questions kept, {confirmed:,} of them confirmed; {sum(n for _, n in rejected):,} rejected:"
+    )
+    for outcome, n in rejected:
+        print(f"  {n:6,}  {outcome}: {REJECTIONS[outcome]}")
     if border:
-        print(
-            f"{border:,} border cases: the teacher, asked blind, says another label; 'fingerpost review' decides them"
-        )
-    if none:
-        print(f"{none:,} have no label yet; 'fingerpost label' asks for it")
-    if done.stopped == "budget":
-        print(f"stopped: the next request could exceed the budget of ${budget:g}; raise it to go on")
-    elif done.stopped == "interrupted":
-        print("stopped; run the command again to go on")
+        print(f"{border:,} border cases: the teacher gives another label; decide them with 'fingerpost review'")
+    if unanswered:
+        print(f"{unanswered:,} have no label yet; run 'fingerpost label'")
+    if result.stopped == "budget":
+        print(f"stopped: the next request could exceed the budget of ${budget:g}; raise --budget to continue")
+    elif result.stopped == "interrupted":
+        print("stopped; run the command again to continue")
     else:
-        print(f"ended: {done.why}")
+        print(f"done: {result.reason}")
 
 
-def _errors(project: Project, store: Store, model: Path) -> list[Error]:
+def _hard_examples(project: Project, store: Store, model: Path) -> list[HardExample]:
     from fingerpost.core.errors import InputError
-    from fingerpost.generation.generate import errors_of
+    from fingerpost.generation.generate import find_hard_examples
 
-    found = errors_of(project.task, store, model)
+    found = find_hard_examples(project.task, store, model)
     if not found:
-        raise InputError(f"{model} gets no dev question wrong and is sure of all: there is nothing to write more of")
+        raise InputError(
+            f"{model} gets no dev question wrong and is unsure of none; run the command without --from-errors"
+        )
     print(f"{len(found):,} dev questions that {model} gets wrong or is unsure of")
     return found

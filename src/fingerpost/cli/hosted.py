@@ -1,4 +1,4 @@
-"""Training at a provider: what it would cost, consent, and the job."""
+"""Cost estimates and confirmation before a hosted student is trained or evaluated."""
 
 from __future__ import annotations
 
@@ -6,21 +6,32 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-from fingerpost.cli.console import show_step
+from fingerpost.cli.console import show_message
+from fingerpost.core.errors import InputError
+from fingerpost.core.utils import is_loopback
+from fingerpost.students import hosted
+from fingerpost.students.folder import read_manifest
+from fingerpost.training.dataset import TrainingSet
+from fingerpost.training.export import count_tokens
 
-if TYPE_CHECKING:
-    from fingerpost.training.dataset import TrainingSet
-
-EPOCHS = 3  # what the estimate reckons with where the provider decides
+EPOCHS = 3  # assumed in the estimate if the provider chooses the epochs
 
 
 @dataclass(frozen=True, slots=True)
 class Hosting:
-    """Where to train, what, and at which price in US dollars per million training tokens."""
+    """Where and how to train a hosted student.
+
+    Attributes:
+        model: the provider's base model.
+        suffix: part of the fine-tuned model's name.
+        base_url: address of the provider; None for OpenAI.
+        key_env: environment variable of the API key.
+        price: US dollars per million training tokens.
+        yes: do not ask for confirmation.
+    """
 
     model: str
     suffix: str | None
@@ -31,31 +42,26 @@ class Hosting:
 
 
 def train_hosted(data: TrainingSet, folder: Path, hosting: Hosting, epochs: int | None) -> None:
-    """Say what it costs, ask, run the job.
+    """Print the estimated cost of a fine-tuning job, ask for confirmation, and run the job.
 
     Raises:
-        InputError: no price is known, or no consent could be asked for.
+        InputError: no price is given, or confirmation is needed but there is no terminal.
+        Abort: the user does not confirm.
     """
-    from fingerpost.core.errors import InputError
-    from fingerpost.core.utils import is_loopback
-    from fingerpost.students import hosted
-    from fingerpost.training.export import count_tokens
-
-    local = is_loopback(hosting.base_url)
-    if hosting.price is None and not local:
+    if hosting.price is None and not is_loopback(hosting.base_url):
         raise InputError(
-            "what do a million training tokens cost at the provider? give --price, in US dollars (0 if it is free)"
+            "the provider's price is not known; give --price, in US dollars per million training tokens (0 if it is free)"
         )
-    tokens, counted = count_tokens(hosted.lines_of(data.task, data.train))
-    times = epochs or EPOCHS
-    cost = tokens * times * (hosting.price or 0.0) / 1e6
+    tokens, counted = count_tokens(hosted.training_lines(data.task, data.train))
+    epoch_count = epochs or EPOCHS
+    cost = tokens * epoch_count * (hosting.price or 0.0) / 1e6
     print(
         f"{len(data.train):,} training and {len(data.dev):,} validation rows; {tokens:,} tokens ({counted}), "
-        f"{tokens * times:,} in {times} epochs: about ${cost:.2f} to train {hosting.model}"
+        f"{tokens * epoch_count:,} in {epoch_count} epochs: about ${cost:.2f} to train {hosting.model}"
     )
     if cost and not hosting.yes:
         if not sys.stdin.isatty():
-            raise InputError("nothing was sent: give --yes to agree to the price")
+            raise InputError("nothing was sent, because it costs money; add --yes to confirm")
         typer.confirm("Create the job?", abort=True)
     manifest = hosted.fit(
         data.train,
@@ -69,28 +75,27 @@ def train_hosted(data: TrainingSet, folder: Path, hosting: Hosting, epochs: int 
         epochs=epochs,
         labels_from=data.labels_from,
         data_fingerprint=data.fingerprint,
-        show=show_step,
+        on_progress=show_message,
     )
-    print(
-        f"{folder}: {manifest.hosted['model']}, {len(manifest.labels)} labels, {manifest.training['tokens']:,} tokens trained"
-    )
+    tokens = manifest.training["tokens"]
+    print(f"{folder}: {manifest.hosted['model']}, {len(manifest.labels)} labels, {tokens:,} tokens trained")
 
 
-def agree_to_ask(folders: Sequence[Path], rows: int, yes: bool) -> None:
-    """Before hosted models are measured: each row is a paid request.
+def confirm_requests(folders: Sequence[Path], rows: str, yes: bool) -> None:
+    """Ask for confirmation before hosted models are evaluated, because every row is a paid request.
+
+    Args:
+        rows: a description of the rows, such as "120 rows".
 
     Raises:
-        InputError: no consent could be asked for.
+        InputError: confirmation is needed but there is no terminal.
+        Abort: the user does not confirm.
     """
-    from fingerpost.core.errors import InputError
-    from fingerpost.core.utils import is_loopback
-    from fingerpost.students.folder import read_manifest
-
-    asked = [found.hosted for each in folders if (found := read_manifest(each)).hosted]
-    paid = [each["model"] for each in asked if not is_loopback(each["base_url"])]
+    addresses = [manifest.hosted for folder in folders if (manifest := read_manifest(folder)).hosted]
+    paid = [address["model"] for address in addresses if not is_loopback(address["base_url"])]
     if not paid or yes:
         return
-    print(f"{rows:,} test rows will be asked of {', '.join(paid)}, at the provider's price")
+    print(f"{rows} will be sent to {', '.join(paid)}, which charges for them")
     if not sys.stdin.isatty():
-        raise InputError("nothing was asked: give --yes to agree, or name only local models")
-    typer.confirm("Ask?", abort=True)
+        raise InputError("nothing was sent, because it costs money; add --yes to confirm, or give only local models")
+    typer.confirm("Send them?", abort=True)

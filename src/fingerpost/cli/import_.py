@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fingerpost.cli.console import show_rejected
-from fingerpost.cli.options import SERVED, Folder, splits_of
-from fingerpost.project import Project
-
-if TYPE_CHECKING:
-    from fingerpost.data.rows import Columns
+from fingerpost.cli.options import Folder, splits_of
+from fingerpost.core.errors import InputError
+from fingerpost.data.importer import ImportResult
+from fingerpost.data.rows import Columns
+from fingerpost.project import SERVED, Project
 
 
 def import_(
@@ -20,67 +20,58 @@ def import_(
         list[Path] | None, typer.Argument(help="CSV, JSONL, Parquet, OpenAI chat JSONL, or plain text.")
     ] = None,
     folder: Path = Folder,
-    text: Annotated[str | None, typer.Option(help="The column of texts.")] = None,
-    label: Annotated[str | None, typer.Option(help="The column of labels.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="The labels are the answers of this model, not people's.")] = None,
-    by: Annotated[str, typer.Option(help="Who gave the labels.")] = "import",
+    text: Annotated[str | None, typer.Option(help="The column of texts. Default: 'text' or a similar name.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column of labels. Default: 'label' or a similar name.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The labels are answers of this model, not of humans.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="The name of the human who gave the labels.")] = "import",
     source: Annotated[
-        str | None, typer.Option(help="Where the questions come from: user (as without it), synthetic, ...")
+        str | None, typer.Option(help="Where the questions come from, such as user or synthetic. Default: user.")
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Take only rows whose split column says this: train, dev or test."),
+        typer.Option(help="Import only rows whose split column says train, dev or test. Can be given several times."),
     ] = None,
     from_log: Annotated[
-        bool, typer.Option("--from-log", help="What 'fingerpost serve' was asked; FILES: its folder, else 'served'.")
+        bool,
+        typer.Option(
+            "--from-log", help="Import the request log of 'fingerpost serve'. FILES is its folder; default: served."
+        ),
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Of the log, only so many: those the student was least sure of.")
+        int | None,
+        typer.Option(min=1, help="With --from-log: import at most this many questions, the least confident first."),
     ] = None,
 ) -> None:
-    """Bring in questions, with labels if they have any. Importing again changes nothing."""
-    from fingerpost.core.errors import InputError
-    from fingerpost.data.rows import Columns
-
+    """Import questions, with labels if they have any. Importing a file again changes nothing."""
     project = Project(folder)
     if from_log:
-        for each in files or [folder / SERVED]:
-            _import_log(project, each, source or "served", limit)
+        for served in files or [folder / SERVED]:
+            _import_log(project, served, source or "served", limit)
         return
     if not files:
-        raise InputError("which file? name it, or give --from-log for what 'fingerpost serve' was asked")
+        raise InputError("which file? name it, or give --from-log for the requests of 'fingerpost serve'")
     columns = Columns(text, label, teacher, by, source or "user", splits_of(only))
     for file in files:
-        import_one(project, file, columns)
+        show_imported(file, project.import_file(file, columns))
+
+
+def show_imported(file: Path, done: ImportResult) -> None:
+    """Print what an import did; fails where rows were rejected."""
+    print(f"{file}: {done.rows:,} rows, {done.new:,} new questions, {done.verdicts:,} new labels")
+    _show_excluded(done)
+    show_rejected(file, done.rejected, done.rows)
 
 
 def _import_log(project: Project, served: Path, source: str, limit: int | None) -> None:
-    from fingerpost.core.errors import InputError
-    from fingerpost.data.importer import import_log
-    from fingerpost.store.server import DATABASE, ServerStore
-
-    if not (served / DATABASE).is_file():
-        raise InputError(f"{served} is no folder of 'fingerpost serve'; name the one that it was given with --data")
-    log = ServerStore(served / DATABASE)
-    with project.store() as store:
-        done = import_log(store, project.task, log.logged(), source, limit)
-    log.close()
-    print(f"{served}: {done.rows:,} requests, {done.new:,} new questions, {done.verdicts:,} new answers of the teacher")
+    done = project.import_log(served, source, limit)
+    print(f"{served}: {done.rows:,} requests, {done.new:,} new questions, {done.verdicts:,} new teacher answers")
     if done.verdicts and limit is None:
-        print(
-            "  the teacher was asked what the student was unsure of; 'fingerpost label' asks it the others, for a fair test"
-        )
+        print("  the teacher was asked only where the student was unsure; 'fingerpost label' asks about the rest")
+    _show_excluded(done)
+
+
+def _show_excluded(done: ImportResult) -> None:
     if done.excluded:
         print(f"  {done.excluded} excluded from all splits: near-duplicates of questions in another split")
-
-
-def import_one(project: Project, file: Path, columns: Columns) -> None:
-    """Import a file, and say what came of it."""
-    from fingerpost.data.importer import import_file
-
-    with project.store() as store:
-        done = import_file(store, project.task, file, columns)
-    print(f"{file}: {done.rows:,} rows, {done.new:,} new questions, {done.verdicts:,} new labels")
-    if done.excluded:
-        print(f"  {done.excluded} excluded from all splits: near-duplicates of questions in another split")
-    show_rejected(file, done.rejected, done.rows)

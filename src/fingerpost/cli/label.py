@@ -1,90 +1,82 @@
-"""label: the teacher at work, with its cost before the eyes of whoever pays."""
+"""label: the teacher labels questions, after its price is confirmed."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
-from fingerpost.cli.console import console, price_agreed, require_folders, show_step
-from fingerpost.cli.options import Budget, Folder, Yes
+from fingerpost.cli.console import confirm_price, console, require_folders, show_message
+from fingerpost.cli.options import Budget, Folder, Yes, splits_of
+from fingerpost.core.errors import InputError
+from fingerpost.core.types import Progress
+from fingerpost.labelling.label import LabelPlan
+from fingerpost.labelling.requests import SPLITS, STEP, LabelSelection
+from fingerpost.llm.requests import RunProgress, teacher_of
 from fingerpost.project import Project
-
-if TYPE_CHECKING:
-    from fingerpost.labelling.label import Plan
-    from fingerpost.labelling.requests import LabelSelection
-    from fingerpost.llm.requests import RunProgress
-    from fingerpost.store.project import Store
-    from fingerpost.task.settings import Task
 
 
 def label(
     folder: Path = Folder,
-    votes: Annotated[int, typer.Option(min=1, help="Ask each question in so many label orders.")] = 1,
+    votes: Annotated[int, typer.Option(min=1, help="Ask each question in this many label orders.")] = 1,
     budget: float | None = Budget,
     yes: bool = Yes,
-    limit: Annotated[int | None, typer.Option(min=1, help="Ask at most so many questions now.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Only these: train, dev, test.")] = None,
-    retry: Annotated[bool, typer.Option(help="Ask again what was answered without a label.")] = False,
-    again: Annotated[bool, typer.Option(help="Ask again what was answered under an earlier prompt.")] = False,
-    record: Annotated[Path | None, typer.Option(help="Keep the answers in this file, to be played back.")] = None,
-    batch: Annotated[bool, typer.Option("--batch", help="As a batch: half the price, within a day.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask at most this many questions now.")] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="Only questions of this split: train, dev or test. Can be given several times."),
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Ask again where the reply named no label.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Ask again where the answer was given to an earlier prompt.")
+    ] = False,
+    record: Annotated[
+        Path | None, typer.Option(help="Append the answers to this file, from which they can be played back.")
+    ] = None,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Hand the requests in as a batch: half the price, answered within a day.")
+    ] = False,
 ) -> None:
-    """Have the teacher label what has no label yet."""
-    from fingerpost.cli.options import splits_of
-    from fingerpost.core.errors import InputError
-    from fingerpost.labelling.requests import SIDES, LabelSelection
-
+    """Have the teacher label questions that it has not labelled yet."""
     require_folders(record)
     if record and batch:
-        raise InputError("--record keeps the answers of a teacher that is asked at once; leave out --batch")
-    project = Project(folder)
-    wanted = LabelSelection(votes, splits_of(split) or SIDES, limit, retry, again)
-    label_project(project, wanted, budget, yes, record, batch)
+        raise InputError("--record needs answers that come at once; leave out --batch")
+    selection = LabelSelection(votes, splits_of(split) or SPLITS, limit, retry, again)
+    label_project(Project(folder), selection, budget, yes, record, batch)
 
 
 def label_project(
     project: Project,
-    wanted: LabelSelection,
+    selection: LabelSelection,
     budget: float | None = None,
     yes: bool = False,
     record: Path | None = None,
     batch: bool = False,
 ) -> None:
-    """Plan, ask whether to go on, label, and say what came of it."""
-    from fingerpost.labelling import label as step
-    from fingerpost.labelling.requests import STEP
-    from fingerpost.llm.requests import teacher_of
-
-    task = project.task
+    """Plan, confirm the price, label, and show the result."""
+    task, name = project.task, teacher_of(project.task).model
+    plan = project.plan_labels(selection, batch=batch)
     with project.store() as store:
-        planned = step.plan(task, store, wanted, batch=batch)
-        out = len(store.posted_keys(STEP, teacher_of(task).model))
-        if out:
-            how = "it is fetched now" if batch else "'fingerpost label --batch' fetches it"
-            print(f"a batch of {out:,} requests is at the provider; {how}")
-        if planned.jobs:
-            print(
-                f"{len(planned.jobs):,} requests to {teacher_of(task).model}, about {planned.prompt_tokens:,} prompt tokens"
-            )
-            price_agreed(task, planned.about_usd, planned.at_most_usd, budget, yes)
-        elif not out:
-            print(f"{teacher_of(task).model} has answered everything; nothing to ask")
-        if planned.jobs or (out and batch):
-            _tell(_show_progress(project, store, planned, budget, record, batch), budget)
-        _tell_bias(task, store)
+        handed_in = len(store.batch_keys(STEP, name))
+    if handed_in:
+        how = "it is fetched now" if batch else "'fingerpost label --batch' fetches it"
+        print(f"a batch of {handed_in:,} requests is at the provider; {how}")
+    if plan.jobs:
+        print(f"{len(plan.jobs):,} requests to {name}, about {plan.prompt_tokens:,} prompt tokens")
+        confirm_price(task, plan.about_usd, plan.at_most_usd, budget, yes)
+    elif not handed_in:
+        print(f"{name} has answered everything; nothing to ask")
+    if plan.jobs or (handed_in and batch):
+        _show_result(_run(project, plan, budget, record, batch), budget)
+    _show_position_bias(project)
 
 
-def _show_progress(
-    project: Project, store: Store, planned: Plan, budget: float | None, record: Path | None, batch: bool
-) -> RunProgress:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    from fingerpost.labelling import label as step
-
+def _run(project: Project, plan: LabelPlan, budget: float | None, record: Path | None, batch: bool) -> RunProgress:
+    """Label, with a progress bar."""
     with Bar(
         TextColumn("labelling"),
         BarColumn(),
@@ -94,61 +86,37 @@ def _show_progress(
         console=console(),
         disable=not sys.stdout.isatty(),
     ) as bar:
-        line = bar.add_task("label", total=len(planned.jobs), rate=0.0, cost=0.0, none=0)
+        line = bar.add_task("label", total=len(plan.jobs), rate=0.0, cost=0.0, none=0)
 
-        def show(progress: RunProgress) -> None:
-            bar.update(
-                line,
-                completed=progress.done,
-                rate=progress.rate,
-                cost=progress.cost_usd,
-                none=progress.useless,
-            )
+        def show(progress: Progress) -> None:
+            show_message(progress)
+            if isinstance(run := progress.data, RunProgress):
+                bar.update(line, completed=run.done, rate=run.rate, cost=run.cost_usd, none=run.unusable)
 
-        return step.label(
-            project.task,
-            store,
-            planned,
-            project.folder,
-            budget_usd=budget,
-            record=record,
-            batch=batch,
-            on_progress=show,
-            show=show_step,
-        )
+        return project.label(plan, budget_usd=budget, record=record, batch=batch, on_progress=show)
 
 
-def _tell(done: RunProgress, budget: float | None) -> None:
+def _show_result(done: RunProgress, budget: float | None) -> None:
     cached = f", {done.cached_tokens / done.prompt_tokens:.0%} of prompt tokens cached" if done.prompt_tokens else ""
     print(
-        f"{done.useful:,} labelled, {done.useless:,} without a label, ${done.cost_usd:.4f}, {done.rate:.1f}/s{cached}"
+        f"{done.usable:,} labelled, {done.unusable:,} without a label, ${done.cost_usd:.4f}, {done.rate:.1f}/s{cached}"
     )
-    if done.useless:
-        print(f"  for instance: '{done.example}'; 'fingerpost label --retry' asks those again")
+    if done.unusable:
+        print(f"  for example '{done.example}'; 'fingerpost label --retry' asks again")
     if not done.stopped and done.done < done.total:
-        print(
-            f"{done.total - done.done:,} came back unanswered and cost nothing; run the command again to ask for them"
-        )
+        print(f"{done.total - done.done:,} came back unanswered and cost nothing; run the command again to ask them")
     if done.stopped == "budget":
-        print(f"stopped: the next request could exceed the budget of ${budget:g}; raise it to go on")
+        print(f"stopped: the next request could exceed the budget of ${budget:g}; raise it to continue")
     if done.stopped == "interrupted":
-        print("stopped; run the command again to go on")
+        print("stopped; run the command again to continue")
 
 
-def _tell_bias(task: Task, store: Store) -> None:
-    from fingerpost.labelling.position_bias import position_bias
-    from fingerpost.labelling.requests import order_count
-    from fingerpost.llm.requests import teacher_of
-
-    name = teacher_of(task).model
-    verdicts = [
-        each for mine in store.verdicts().values() for each in mine if each.kind == "teacher" and each.by == name
-    ]
-    bias = position_bias(task, order_count(task), verdicts)
+def _show_position_bias(project: Project) -> None:
+    bias = project.position_bias()
     if not bias.questions:
         return
     places = "  ".join(f"{seen}/{due:.0f}" for seen, due in zip(bias.observed, bias.expected, strict=True))
     print(
         f"position bias: {bias.changed} of {bias.questions} questions asked in several orders changed their answer; "
-        f"answers from each quarter of the list, found/expected: {places}"
+        f"answers from each quarter of the list, observed/expected: {places}"
     )

@@ -1,48 +1,46 @@
-"""predict: labels of texts, or of a whole file."""
+"""predict: the labels of texts, or of a whole file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fingerpost.cli.console import show_rejected
+from fingerpost.core.errors import InputError
+from fingerpost.core.text import check_text
+from fingerpost.core.types import Predictor
+from fingerpost.core.utils import chunks
+from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
+from fingerpost.data.writers import writing
+from fingerpost.students import load
 
-if TYPE_CHECKING:
-    from fingerpost.core.types import Prediction
-
-PREDICT_BATCH = 1_024
+BATCH = 1_024  # rows predicted together
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
-    inputs: Annotated[list[str], typer.Argument(help="Texts; or one file of them.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write a file's predictions here.")] = None,
-    text: Annotated[str | None, typer.Option(help="The file's column of texts.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads to compute with.")] = 2,
+    model: Annotated[Path, typer.Argument(help="The model folder.")],
+    inputs: Annotated[list[str], typer.Argument(help="Texts, or one file of texts.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write a file's predictions: .csv, .jsonl, .parquet.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="The file's column of texts. Default: 'text' or a similar name.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the computation.")] = 2,
 ) -> None:
-    """Predict labels of texts, or of a whole file."""
-    from fingerpost.core.errors import InputError
-    from fingerpost.data.rows import MAX_CHARACTERS
-    from fingerpost.students import load
-
-    router = load(model, threads)
+    """Predict the labels of texts, or of a whole file."""
+    student = load(model, threads)
     file = Path(inputs[0])
     if len(inputs) == 1 and (output is not None or _is_file(file)):
-        _predict_file(router, file, output, text)
+        _predict_file(student, file, output, text)
         return
-    for each in inputs:
-        if not each.strip():
-            raise InputError("the text is empty; give at least one word")
-        if len(each) > MAX_CHARACTERS:
-            raise InputError(f"the text has {len(each):,} characters, at most {MAX_CHARACTERS:,} are taken; shorten it")
-        try:
-            each.encode()
-        except UnicodeEncodeError:
-            raise InputError("the text is not UTF-8; set your terminal to UTF-8") from None
-    for each, answer in zip(inputs, router.predict(inputs), strict=True):
-        print(f"{answer.label}\t{answer.confidence:.3f}" + (f"\t{each}" if len(inputs) > 1 else ""))
+    for given in inputs:
+        if reason := check_text(given):
+            raise InputError(reason)
+    for given, answer in zip(inputs, student.predict(inputs), strict=True):
+        print(f"{answer.label}\t{answer.confidence:.3f}" + (f"\t{given}" if len(inputs) > 1 else ""))
 
 
 def _is_file(path: Path) -> bool:
@@ -52,29 +50,23 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _predict_file(router: Any, file: Path, output: Path | None, text: str | None) -> None:
-    """Stream a file through the model; a row that cannot be read is left out, and listed."""
-    from fingerpost.core.errors import InputError
-    from fingerpost.core.utils import chunks
-    from fingerpost.data.rows import Columns, Rejected, read_items
-    from fingerpost.data.writers import writing
-
+def _predict_file(student: Predictor, file: Path, output: Path | None, text: str | None) -> None:
+    """Stream a file through the model; rows that cannot be read are left out, and listed."""
     if output is None:
         raise InputError(f"where should the predictions of {file} go? name a .csv, .jsonl or .parquet file with -o")
     rejected: list[Rejected] = []
     done = 0
     with writing(output) as writer:
-        for chunk in chunks(read_items(file, Columns(text=text, label=None, teacher="-"), None), PREDICT_BATCH):
+        for chunk in chunks(read_labelled_rows(file, Columns(text=text, label=None, teacher="-"), None), BATCH):
             good = [item for item in chunk if not isinstance(item, Rejected)]
-            answers = iter(router.predict([item.messages for item in good]))
-            rows = []
-            for item in chunk:
-                if isinstance(item, Rejected):
-                    rejected.append(item)
-                    continue
-                answer: Prediction = next(answers)
-                rows.append({**item.values, "predicted": answer.label, "confidence": round(answer.confidence, 4)})
-            writer.write(rows)
+            rejected += [item for item in chunk if isinstance(item, Rejected)]
+            answers = student.predict([item.messages for item in good])
+            writer.write(
+                [
+                    {**item.values, "predicted": answer.label, "confidence": round(answer.confidence, 4)}
+                    for item, answer in zip(good, answers, strict=True)
+                ]
+            )
             done += len(chunk)
     print(f"{output}: {done - len(rejected):,} predictions")
     show_rejected(file, rejected, done)

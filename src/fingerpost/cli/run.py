@@ -3,54 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fingerpost.cli.evaluate import evaluate_project, report_inputs
-from fingerpost.cli.import_ import import_one
+from fingerpost.cli.evaluate import show_report
+from fingerpost.cli.import_ import show_imported
 from fingerpost.cli.label import label_project
 from fingerpost.cli.options import Budget, Yes
-from fingerpost.cli.status import inputs_of
-from fingerpost.cli.train import STUDENT, train_project, trained_on_these
-from fingerpost.project import Project
+from fingerpost.cli.train import show_trained
+from fingerpost.data.rows import Columns
+from fingerpost.labelling.requests import LabelSelection
+from fingerpost.project import STUDENT, Project
 
 
 def run(
     folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path(),
     budget: float | None = Budget,
     yes: bool = Yes,
-    votes: Annotated[int, typer.Option(min=1, help="Ask each question in so many label orders.")] = 1,
-    learning_curve: Annotated[bool, typer.Option("--learning-curve", help="Also train on fewer examples.")] = False,
+    votes: Annotated[int, typer.Option(min=1, help="Ask each question in this many label orders.")] = 1,
+    epochs: Annotated[
+        int | None, typer.Option(min=0, help="Epochs of fine-tuning; 0 for the linear head alone.")
+    ] = None,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Also measure training on fewer examples.")
+    ] = False,
 ) -> None:
-    """Import, label, train, evaluate: whatever of it is not done yet."""
-    from fingerpost.data.rows import Columns
-    from fingerpost.labelling.requests import LabelSelection
-
+    """Import, label, train and evaluate: every step that is not done yet."""
     project = Project(folder)
+    student = project.models / STUDENT
     for number, data in enumerate(project.task.data, 1):
         _heading(f"import {number} of {len(project.task.data)}")
-        import_one(project, project.folder / data.file, Columns(data.text, data.label, source=data.source))
+        file = project.folder / data.file
+        show_imported(file, project.import_file(file, Columns(data.text, data.label, source=data.source)))
     if project.task.teacher is not None:
         _heading("label")
         label_project(project, LabelSelection(votes), budget, yes)
     _heading("train")
-    with project.store() as store:
-        done = trained_on_these(project, store, project.models / STUDENT, "consensus")
-    if done:
-        print(f"{project.models / STUDENT} is trained on these labels already")
+    options: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    if project.is_trained():
+        print(f"{student} is trained on these labels already")
     else:
-        train_project(project, "consensus", None, {})
+        show_trained(project, options)
     _heading("evaluate")
-    with project.store() as store:
-        report = project.reports / "report.json"
-        done = report.is_file() and inputs_of(report) == report_inputs(project, store)
-    if done:
-        print(f"{report.with_suffix('.html')} is up to date")
+    if project.report_is_current():
+        print(f"{project.reports / 'report.html'} is up to date")
     else:
-        evaluate_project(project, [], None, None, learning_curve, yes)
-    print(f'\ntry it: fingerpost predict {project.models / STUDENT} "..."')
-    print(f"use it: fingerpost serve {project.models / STUDENT} -C {project.folder}")
+        show_report(project, learning_curve=learning_curve)
+    print(f'\ntry it: fingerpost predict {student} "..."')
+    print(f"use it: fingerpost serve {student} -C {project.folder}")
 
 
 def _heading(text: str) -> None:

@@ -1,94 +1,129 @@
-"""serve: students behind OpenAI's endpoints."""
+"""The command `serve`: serve students with an OpenAI-compatible API."""
 
 from __future__ import annotations
 
-import math
 import os
+import socket
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.options import SERVED, Folder
+from fingerpost.cli.options import Folder
+from fingerpost.core.errors import InputError, MissingExtra
+from fingerpost.core.utils import locked
+from fingerpost.llm import gguf
+from fingerpost.project import SERVED
+from fingerpost.server.settings import Settings
+from fingerpost.task.loader import TASK_FILE, load_task
+from fingerpost.task.settings import Task, TeacherSettings
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
-
     from fingerpost.server.app import Server
-    from fingerpost.server.inference.registry import Served
-    from fingerpost.server.settings import Settings
-    from fingerpost.task.settings import Task, TeacherSettings
+    from fingerpost.server.inference.registry import ServedModel
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SECRET_VARIABLE = "FINGERPOST_WEBHOOK_SECRET"
 
-SECRET = "FINGERPOST_WEBHOOK_SECRET"
-
-Data = typer.Option(None, "--data", help="The server's folder.", show_default="served, in the project's folder")
+Data = typer.Option(
+    None,
+    "--data",
+    help="Folder of the server's files, jobs, keys and logs.",
+    show_default="the folder 'served' in the project's folder",
+)
 
 
 def serve(
-    models: Annotated[list[str] | None, typer.Argument(help="Model folders, FOLDER or NAME=FOLDER.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Model folders to serve, as FOLDER or NAME=FOLDER.")
+    ] = None,
     folder: Path = Folder,
     data: Path | None = Data,
-    host: Annotated[str, typer.Option(help="Where to listen; beyond this machine keys are required.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. API keys are required unless it is local.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")] = 8000,
     agreement: Annotated[
-        float | None, typer.Option(min=0.5, max=1, help="Ask the teacher where the student may agree less with it.")
+        float | None,
+        typer.Option(
+            min=0.5,
+            max=1,
+            help="Target agreement with the teacher, e.g. 0.98; requests below the confidence that guarantees it are "
+            "forwarded to the teacher.",
+        ),
     ] = None,
     accuracy: Annotated[
-        float | None, typer.Option(min=0.5, max=1, help="Ask the teacher where the student may be right less often.")
+        float | None,
+        typer.Option(
+            min=0.5,
+            max=1,
+            help="Target accuracy by human labels, e.g. 0.95; requests below the confidence that guarantees it are "
+            "forwarded to the teacher.",
+        ),
     ] = None,
     cutoff: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Ask the teacher below this confidence of the student.")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Requests on which the student is less confident are forwarded to the teacher."
+        ),
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="The teacher's model; else that of task.toml.")] = None,
-    teacher_url: Annotated[str | None, typer.Option(help="The teacher's endpoint, if it is not OpenAI.")] = None,
-    teacher_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds, then the student answers.")] = 10.0,
+    teacher: Annotated[str | None, typer.Option(help="The teacher's model. Default: the one in task.toml.")] = None,
+    teacher_url: Annotated[
+        str | None, typer.Option(help="Base URL of the endpoint of --teacher. Default: OpenAI.")
+    ] = None,
+    teacher_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to wait for the teacher before the student's answer is used.")
+    ] = 10.0,
     budget: Annotated[
-        float | None, typer.Option(min=0, help="US dollars that the teacher may cost this server.")
+        float | None, typer.Option(min=0, help="Limit in US dollars on what this server may spend on the teacher.")
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="What jobs train: a sentence encoder, folder or hub name.")
+        str, typer.Option(help="Sentence encoder that fine-tuning jobs start from: a folder or a hub name.")
     ] = "all-MiniLM-L6-v2",
-    require_keys: Annotated[bool, typer.Option("--require-keys", help="Also on this machine.")] = False,
-    log_requests: Annotated[bool, typer.Option(help="Keep what was asked, for 'fingerpost import --from-log'.")] = True,
-    keep_days: Annotated[float, typer.Option(min=0, help="For how long.")] = 30.0,
-    redact: Annotated[str | None, typer.Option(help="MODULE:FUNCTION, text to text, before anything is kept.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that students predict in.")] = 1,
-    training_threads: Annotated[int | None, typer.Option(min=1, help="Threads of a training job.")] = None,
-    max_jobs: Annotated[int, typer.Option(min=1, help="Fine-tuning jobs that may wait.")] = 100,
-    max_upload: Annotated[int, typer.Option(min=1, help="Megabytes of a file.")] = 512,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Of each key.")] = None,
-    webhook: Annotated[str | None, typer.Option(help="A URL to tell when a job or batch has ended.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Log only what went wrong.")] = False,
+    require_keys: Annotated[
+        bool, typer.Option("--require-keys", help="Require API keys also for local requests.")
+    ] = False,
+    log_requests: Annotated[bool, typer.Option(help="Log requests, for 'fingerpost import --from-log'.")] = True,
+    keep_days: Annotated[float, typer.Option(min=0, help="Days that logged requests are kept.")] = 30.0,
+    redact: Annotated[
+        str | None, typer.Option(help="Function that redacts texts before they are logged, as MODULE:FUNCTION.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads for predictions.")] = 1,
+    training_threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads for a fine-tuning job. Default: all processors but one.")
+    ] = None,
+    max_jobs: Annotated[int, typer.Option(min=1, help="Maximum number of queued fine-tuning jobs.")] = 100,
+    max_upload: Annotated[int, typer.Option(min=1, help="Maximum size of an uploaded file in megabytes.")] = 512,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Limit per API key.")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(help="URL that receives a POST request when a job or batch has ended.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Log only errors.")] = False,
 ) -> None:
-    """Serve students behind OpenAI's endpoints: chat, files, fine-tuning jobs, batches."""
-    from fingerpost.core.errors import InputError, MissingExtra
-
-    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "scipy"):
+    """Serve students with an OpenAI-compatible API: chat, files, fine-tuning jobs, batches."""
+    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "cachetools", "scipy"):
         if find_spec(module) is None:
             raise MissingExtra("serve", "the server")
-    from contextlib import ExitStack
-
-    from fingerpost.server.settings import Settings
-
-    task = _task(folder)
+    task = _load_task_if_any(folder)
     loopback = host in LOOPBACK
-    wants_teacher = [each for each in (agreement, accuracy, cutoff) if each is not None]
-    if len(wants_teacher) > 1:
-        raise InputError("give one of --agreement, --accuracy and --cutoff: each of them sets the cut-off")
-    if not wants_teacher and (teacher or teacher_url or budget is not None):
-        raise InputError("when is the teacher to be asked? give --agreement, --accuracy or --cutoff")
+    targets = [value for value in (agreement, accuracy, cutoff) if value is not None]
+    if len(targets) > 1:
+        raise InputError("give one of --agreement, --accuracy and --cutoff, because each of them sets the cut-off")
+    if not targets and (teacher or teacher_url or budget is not None):
+        raise InputError("it is not set which requests go to the teacher; give --agreement, --accuracy or --cutoff")
     with ExitStack() as stack:
-        asked = _teacher(task, teacher, teacher_url, folder, stack) if wants_teacher else None
+        forward_to = _teacher_settings(task, teacher, teacher_url, folder, stack) if targets else None
         settings = Settings(
             folder=data or folder / SERVED,
-            models=_named(models or []),
+            models=_named_folders(models or []),
             project=folder if task is not None else None,
             task=task,
-            teacher=asked,
+            teacher=forward_to,
             teacher_timeout_s=teacher_timeout,
             budget_usd=budget,
             cutoff=cutoff,
@@ -97,37 +132,38 @@ def serve(
             encoder=encoder,
             keys_required=require_keys or not loopback,
             allowed_hosts=(*LOOPBACK, host),
-            keep_requests=log_requests,
+            log_requests=log_requests,
             keep_days=keep_days,
-            redact=_function(redact) if redact else None,
+            redact=_import_function(redact) if redact else None,
             threads=threads,
             training_threads=training_threads or max(1, (os.cpu_count() or 2) - 1),
-            most_jobs=max_jobs,
-            most_upload=max_upload * 1_000_000,
+            max_jobs=max_jobs,
+            max_upload=max_upload * 1_000_000,
             requests_per_minute=requests_per_minute,
             webhook=webhook,
-            webhook_secret=os.environ.get(SECRET),
+            webhook_secret=os.environ.get(SECRET_VARIABLE),
         )
         _run(settings, host, port, quiet)
 
 
 def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
-    import socket
+    """Run the server until it is stopped.
 
+    Raises:
+        InputError: the folder or the port is in use, or API keys are required and there is none.
+    """
     import uvicorn
 
-    from fingerpost.core.errors import InputError
-    from fingerpost.core.utils import locked
     from fingerpost.server.app import Server
     from fingerpost.server.ops.logs import set_up
 
     settings.folder.mkdir(parents=True, exist_ok=True)
-    taken = f"another server uses {settings.folder}; stop it, or give this one a folder with --data"
+    taken = f"another server uses {settings.folder}; stop it, or give another folder with --data"
     with locked(settings.folder / "lock", taken):
         server = Server(settings)
-        if settings.keys_required and not any(row["revoked_at"] is None for row in server.store.all_keys()):
+        if settings.keys_required and not any(row.revoked_at is None for row in server.store.all_keys()):
             raise InputError(
-                f"there is no key yet, and {host} can be reached by others; make one with 'fingerpost keys add NAME --data "
+                f"API keys are required, but there is none; create one with 'fingerpost keys add NAME --data "
                 f"{settings.folder}'"
             )
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -141,7 +177,7 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
                 f"cannot listen on {host}:{port} ({error.strerror}); choose another --host or --port"
             ) from None
         set_up(quiet)
-        _tell(server, host, listener.getsockname()[1])
+        _print_summary(server, host, listener.getsockname()[1])
         config = uvicorn.Config(
             server.app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=30
         )
@@ -149,88 +185,85 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def _tell(server: Server, host: str, port: int) -> None:
-    """What is served, where, and to whom."""
+def _print_summary(server: Server, host: str, port: int) -> None:
+    """Print the server's address, models, folder and whether API keys are required."""
     settings = server.settings
-    at = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
-    print(f"OPENAI_BASE_URL={at}")
-    for each in server.models.named:
-        print(f"  {each.name}: {each.folder}, {len(each.task.labels)} labels{_cutoff(each, settings)}")
-    if not server.models.named:
-        print("  no model yet: upload a file and create a fine-tuning job, as you would at OpenAI")
-    print(f"  files, jobs and {'log' if settings.keep_requests else 'no log'}: {settings.folder}")
+    base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    print(f"OPENAI_BASE_URL={base_url}")
+    for model in server.models.folder_models:
+        print(f"  {model.name}: {model.folder}, {len(model.task.labels)} labels{_describe_forwarding(model, settings)}")
+    if not server.models.folder_models:
+        print("  no model yet: upload a file and create a fine-tuning job with any OpenAI client")
+    print(f"  files, jobs and {'log' if settings.log_requests else 'no log'}: {settings.folder}")
     print(f"  keys: {'required' if settings.keys_required else 'not needed on this machine'}", flush=True)
 
 
-def _cutoff(served: Served, settings: Settings) -> str:
+def _describe_forwarding(served: ServedModel, settings: Settings) -> str:
+    """Which requests to a model are forwarded to the teacher; empty if none are."""
+    from fingerpost.evaluation.thresholds import describe_cutoff
+
     if served.cutoff is None or settings.teacher is None:
         return ""
-    teacher, found, against = settings.teacher.model, served.choice.found, served.choice.against
     target = settings.agreement if settings.accuracy is None else settings.accuracy
-    if served.cutoff == math.inf:
-        return (
-            f"; {served.choice.rows:,} dev rows do not show {target:.1%} agreement with {against} on any part: "
-            f"everything goes to {teacher} (more dev rows help, or a lower target)"
-        )
-    if found is None:
-        return f"; below {served.cutoff:.3f} goes to {teacher}"
-    return (
-        f"; below {served.cutoff:.3f} goes to {teacher}: on dev {1 - found.coverage:.0%} of {found.of}; the others match "
-        f"{against} on {found.right} of {found.n}, at least {found.at_least:.1%} with 95 % confidence"
-    )
+    return "; " + describe_cutoff(served.choice, settings.teacher.model, target)
 
 
-def _task(folder: Path) -> Task | None:
-    from fingerpost.task.loader import TASK_FILE, load_task
-
+def _load_task_if_any(folder: Path) -> Task | None:
+    """The task of a project folder; None if the folder has no task.toml."""
     return load_task(folder / TASK_FILE) if (folder / TASK_FILE).is_file() else None
 
 
-def _named(given: list[str]) -> dict[str, Path]:
-    """Model folders by name: the folder's, or the one before `=`."""
-    from fingerpost.core.errors import InputError
+def _named_folders(arguments: list[str]) -> dict[str, Path]:
+    """Model folders by name: the name before `=`, else the folder's name.
 
-    named: dict[str, Path] = {}
-    for each in given:
-        name, mark, path = each.partition("=")
-        folder = Path(path if mark else each)
-        name = name if mark else folder.resolve().name
-        if name in named:
-            raise InputError(f"two models are called '{name}'; name one of them: NAME={folder}")
-        named[name] = folder
-    return named
+    Raises:
+        InputError: two models have the same name.
+    """
+    folders: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        folder = Path(path if equals else argument)
+        name = name if equals else folder.resolve().name
+        if name in folders:
+            raise InputError(f"two models have the name '{name}'; rename one of them: NAME={folder}")
+        folders[name] = folder
+    return folders
 
 
-def _teacher(task: Task | None, model: str | None, url: str | None, folder: Path, stack: ExitStack) -> TeacherSettings:
-    from fingerpost.core.errors import InputError
-    from fingerpost.llm import gguf
-    from fingerpost.task.settings import TeacherSettings
+def _teacher_settings(
+    task: Task | None, model: str | None, url: str | None, folder: Path, stack: ExitStack
+) -> TeacherSettings:
+    """The teacher of the command line, else of task.toml. A GGUF teacher is served until the stack closes.
 
+    Raises:
+        InputError: there is no teacher.
+    """
     if model is not None:
         return TeacherSettings(model=model, base_url=url)
     if task is None or task.teacher is None:
-        raise InputError("which teacher? name its model with --teacher, or a project with a [teacher] with -C")
+        raise InputError(
+            "there is no teacher; give its model with --teacher, or a project that has a [teacher] with -C"
+        )
     if task.teacher.gguf and not task.teacher.recorded:
         address = stack.enter_context(gguf.serving(folder / Path(task.teacher.gguf).expanduser()))
         return task.teacher.model_copy(update={"base_url": address, "concurrency": 1})
     return task.teacher
 
 
-def _function(given: str) -> Callable[[str], str]:
-    """The function that MODULE:FUNCTION names; modules are looked for here, too."""
-    import sys
-    from importlib import import_module
+def _import_function(path: str) -> Callable[[str], str]:
+    """Import the function MODULE:FUNCTION. The current folder is searched for the module, too.
 
-    from fingerpost.core.errors import InputError
-
-    module, _, name = given.partition(":")
+    Raises:
+        InputError: it cannot be imported, or does not map a string to a string.
+    """
+    module, _, name = path.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
         found: Callable[[str], str] = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"--redact {given} cannot be had ({error}); write MODULE:FUNCTION") from None
+        raise InputError(f"--redact {path} cannot be imported ({error}); write MODULE:FUNCTION") from None
     finally:
         sys.path.pop(0)
     if not callable(found) or not isinstance(found("test"), str):
-        raise InputError(f"--redact {given} is no function from a text to a text")
+        raise InputError(f"--redact {path} must return a string for a string; correct the function")
     return found

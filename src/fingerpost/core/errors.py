@@ -1,31 +1,31 @@
-"""What can go wrong, as one tree. Every message is one line and ends with the remedy.
+"""The errors that the package raises. Every message is one line and ends with how to fix it.
 
 FingerpostError
-├── TaskError      task.toml is missing or wrong
-├── InputError     a file or value that the user gave cannot be used
-├── TeacherError   the teacher cannot be reached, or answers nonsense
+├── TaskError      task.toml is missing or invalid
+├── InputError     a file or value from the user cannot be used
+├── TeacherError   the teacher cannot be reached, or its replies cannot be used
 ├── BudgetError    the next request could exceed the budget
 ├── ModelError     a model folder cannot be used
-└── MissingExtra   an optional part is not installed
+└── MissingExtra   an optional dependency is not installed
 """
 
 from __future__ import annotations
 
 
 class FingerpostError(Exception):
-    """Base of all errors that Fingerpost raises on purpose. The command line prints it and exits with 2."""
+    """Base class of all errors of this package. The command line prints the message and exits with code 2."""
 
 
 class TaskError(FingerpostError):
-    """task.toml is missing, is no TOML, or says something that cannot be meant."""
+    """task.toml is missing, is not TOML, or has an invalid setting."""
 
 
 class InputError(FingerpostError):
-    """A file, column, row or value that was given cannot be used."""
+    """A file, column, row or value from the user cannot be used."""
 
 
 class TeacherError(FingerpostError):
-    """The teacher cannot be reached, refuses, or its replies name no label."""
+    """The teacher cannot be reached, refuses the request, or its replies name no label."""
 
 
 class BudgetError(FingerpostError):
@@ -33,11 +33,11 @@ class BudgetError(FingerpostError):
 
 
 class ModelError(FingerpostError):
-    """A model folder is missing, incomplete, altered, or of a kind that is not known."""
+    """A model folder is missing, incomplete, altered, or of an unknown kind."""
 
 
 class MissingExtra(FingerpostError):
-    """A part that is installed as an extra is needed and is not there."""
+    """A step needs an optional dependency (an extra) that is not installed."""
 
-    def __init__(self, extra: str, what: str) -> None:
-        super().__init__(f"{what} needs the extra '{extra}': pip install 'fingerpost[{extra}]'")
+    def __init__(self, extra: str, step: str) -> None:
+        super().__init__(f"{step} needs the extra '{extra}': pip install 'fingerpost[{extra}]'")

@@ -1,4 +1,4 @@
-"""Languages by their ISO 639-1 codes."""
+"""Names of languages."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ LANGUAGES = {
     "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sv": "Swedish", "th": "Thai",
     "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
 }  # fmt: skip
-"""By their ISO 639-1 codes."""
+"""English names by ISO 639-1 code."""

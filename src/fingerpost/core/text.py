@@ -1,4 +1,4 @@
-"""Text as keys and as model input: normalisation, ids, shingles, hashes, an encoder's input."""
+"""Text as keys and as model input: checks, normalisation, ids, shingles, hashes, an encoder's input."""
 
 from __future__ import annotations
 
@@ -10,51 +10,91 @@ from collections.abc import Iterable, Sequence
 from fingerpost.core.types import Conversation, Message
 
 SHINGLE = 4
+"""Characters in a shingle."""
+MAX_CHARACTERS = 20_000
+"""Of a conversation in a file or on the command line. Longer ones are most likely mistakes, such as an unclosed quote."""
+MAX_REQUEST_CHARACTERS = 200_000
+"""Of a conversation in a request to the server. Clients such as the OpenAI SDK send long conversations on purpose."""
 
 _SPACE = re.compile(r"\s+")
-
 _NO_LETTER = re.compile(r"[^\w]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def check_text(text: str, limit: int = MAX_CHARACTERS) -> str | None:
+    """The reason why a text cannot be stored or sent to a model, with the fix; None where it can.
+
+    Refused are texts that are empty or blank, hold a lone surrogate (half of a character, as in broken UTF-16) or a
+    null character, or have more than `limit` characters.
+    """
+    if not text or text.isspace():
+        return "the text is empty; give at least one word"
+    if len(text) > limit:
+        return f"the text has {len(text):,} characters, the maximum is {limit:,}; shorten or split it"
+    return check_characters(text)
+
+
+def check_characters(text: str) -> str | None:
+    """As `check_text`, but only for characters that cannot be stored: also for texts that may be empty or long."""
+    if "\x00" in text:
+        return "the text holds a null character; remove it"
+    if _SURROGATE.search(text):
+        return "the text holds a lone surrogate (half of a character); save or send it as valid UTF-8"
+    return None
+
+
+def replace_surrogates(text: str) -> str:
+    """The text with a question mark for each lone surrogate, so that it can be stored and sent."""
+    return _SURROGATE.sub("?", text)
 
 
 def normalise(text: str) -> str:
-    """Unicode NFKC, case folded, white space collapsed: two texts that differ only there are one question."""
+    """The text in Unicode NFKC, case-folded, with collapsed white space. Texts that differ only there are one question."""
     return _SPACE.sub(" ", unicodedata.normalize("NFKC", text)).strip().casefold()
 
 
 def question_id(messages: Conversation) -> str:
-    """16 hexadecimal digits of the SHA-256 of the normalised turns."""
+    """The first 16 hexadecimal digits of the SHA-256 of the normalised turns."""
     turns = "\x1e".join(f"{turn.role}\x1f{normalise(turn.content)}" for turn in messages)
     return hashlib.sha256(turns.encode()).hexdigest()[:16]
 
 
 def shingles(messages: Conversation) -> set[str]:
-    """Overlapping runs of four characters of all turns, for near-duplicate search (Broder 1997)."""
+    """All overlapping substrings of SHINGLE characters, without punctuation, for near-duplicate search (Broder 1997)."""
     text = " | ".join(_NO_LETTER.sub(" ", normalise(turn.content)).strip() for turn in messages)
     padded = f" {text} "
     return {padded[i : i + SHINGLE] for i in range(max(1, len(padded) - SHINGLE + 1))}
 
 
 def hash_fraction(key: str) -> float:
-    """A number in [0, 1) that depends on nothing but the key."""
+    """A number in [0, 1), uniformly distributed, that depends on the key alone."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
 def conversation(given: str | Sequence[Message]) -> Conversation:
-    """A plain string as a conversation of one user message; anything else as a tuple of turns."""
+    """A string as a conversation of one user message; a sequence of messages as a tuple."""
     return (Message("user", given),) if isinstance(given, str) else tuple(given)
 
 
 def content_text(content: object) -> str:
-    """The text of a chat message's content: itself, or the texts of its parts."""
+    """The text of a chat message's content: the string itself, or the texts of its content parts; else empty."""
     if isinstance(content, list):
         return " ".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""
 
 
-def encoder_input(messages: Conversation, history: int) -> str:
-    """What a sentence encoder reads: the last turn first, so that truncation takes the oldest words.
+def strip_code_fence(text: str) -> str:
+    """The text inside a Markdown code fence (``` or ```json), or the text itself; outer white space is removed."""
+    text = text.strip()
+    return text.strip("`").removeprefix("json").strip() if text.startswith("```") else text
 
-    `history` is how many earlier turns follow, newest first.
+
+def encoder_input(messages: Conversation, history: int) -> str:
+    """The input of a sentence encoder: the last turn first, so that truncation removes the oldest turns.
+
+    Args:
+        messages: the conversation.
+        history: the number of earlier turns that follow, newest first.
     """
     last, *earlier = reversed(messages)
     return " [SEP] ".join([last.content, *(turn.content for turn in earlier[:history])])
@@ -66,12 +106,12 @@ def humanise(name: str) -> str:
 
 
 def canonical_name(name: str) -> str:
-    """A label's name without case, spaces and punctuation, to recognise it however it is spelt."""
+    """A label's name in lower case without spaces and punctuation, to recognise it in any spelling."""
     return _NO_LETTER.sub("", normalise(name)).replace("_", "")
 
 
 def fingerprint(parts: Iterable[str]) -> str:
-    """16 hexadecimal digits that change when any of the parts does."""
+    """16 hexadecimal digits that change if any of the parts changes."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(hashlib.sha256(part.encode()).digest())

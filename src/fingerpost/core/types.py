@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Split: TypeAlias = Literal["train", "dev", "test", "excluded"]
 """`excluded`: a near-duplicate of questions in another split; stored, and used in none."""
@@ -154,11 +158,31 @@ def no_progress(_: Progress) -> None:
 
 
 class Predictor(Protocol):
-    """All that evaluation and serving know of a model: teacher, base, student or a mixture of them."""
+    """All that evaluation and serving know of a model: teacher, base, student or a cascade of them.
+
+    Attributes:
+        name: what reports call it.
+        labels: the names of the labels it chooses from.
+        manifest: the model's own description, a `fingerpost.students.folder.Manifest`.
+    """
 
     @property
     def name(self) -> str: ...
 
+    @property
+    def labels(self) -> list[str]: ...
+
+    @property
+    def manifest(self) -> Any: ...
+
     def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
         """One prediction for each conversation, in order. A plain string is one user message."""
+        ...
+
+    def predict_proba(self, conversations: Sequence[str | Sequence[Message]]) -> NDArray[np.float64]:
+        """Probabilities, shape (conversations, labels), columns in the order of `labels`; rows sum to 1."""
+        ...
+
+    def close(self) -> None:
+        """Release what the predictor holds, such as connections."""
         ...

@@ -1,15 +1,19 @@
-"""Small helpers: chunks of a stream, a lock between processes, checks of extras and addresses."""
+"""Small helpers: batches of a stream, a lock between processes, checks of extras and URLs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
 
 from fingerpost.core.errors import InputError, MissingExtra
 
@@ -17,7 +21,7 @@ T = TypeVar("T")
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one shorter."""
+    """Lists of `size` items; the last one may be shorter."""
     stream = iter(items)
     while chunk := list(islice(stream, size)):
         yield chunk
@@ -25,26 +29,35 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 @contextmanager
 def locked(file: Path, taken: str) -> Iterator[None]:
-    """Hold the lock on a file, which is made.
+    """Hold an exclusive lock between processes, on a file that is created where needed.
+
+    Args:
+        file: the lock file. It may stay behind; only the lock on it counts.
+        taken: the message of the error.
 
     Raises:
-        InputError: another process holds it; `taken` is the message.
+        InputError: another process holds the lock.
     """
+    lock = FileLock(file, timeout=0)
     try:
-        import fcntl
-    except ImportError:  # Windows
+        lock.acquire()
+    except Timeout:
+        raise InputError(taken) from None
+    try:
         yield
-        return
-    with file.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(taken) from None
-        yield
+    finally:
+        lock.release()
 
 
 def require_training(what: str) -> None:
-    """Raises MissingExtra where what the extra `train` installs is not there."""
+    """Check that the packages of the extra `train` are installed.
+
+    Args:
+        what: the step that needs them, for the message.
+
+    Raises:
+        MissingExtra: one of them is not installed.
+    """
     for module in (
         "torch",
         "transformers",
@@ -60,9 +73,32 @@ def require_training(what: str) -> None:
 
 
 def is_loopback(url: str | None) -> bool:
-    """Whether the URL is one of this machine."""
+    """Whether the URL points to this machine."""
     host = urlsplit(url or "").hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where an event loop runs already, as in a notebook: then in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(asyncio.run(work))
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

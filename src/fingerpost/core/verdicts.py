@@ -115,7 +115,7 @@ def by_question(
     teacher: str | None = None,
 ) -> dict[str, QuestionVerdicts]:
     """The verdicts that count on each question, by question id; questions without verdicts are included."""
-    return {each.id: QuestionVerdicts(verdicts.get(each.id, ()), labels, teacher) for each in questions}
+    return {question.id: QuestionVerdicts(verdicts.get(question.id, ()), labels, teacher) for question in questions}
 
 
 def _top(distribution: Mapping[str, float] | None) -> str | None:

@@ -1,1 +1,1 @@
-"""Questions in: files, rows, near-duplicates, splits."""
+"""Import of questions: files, rows, near-duplicates, splits."""

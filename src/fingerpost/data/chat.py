@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import content_text, question_id
-from fingerpost.core.types import Conversation, Example, Label, Message
+from fingerpost.core.types import Conversation, Example, Message
+from fingerpost.data.files import read_rows
+from fingerpost.data.rows import LABEL_COLUMNS, Columns
 from fingerpost.task.reply_format import (
     ReplyTemplate,
     UserTemplate,
-    Value,
     find_reply_template,
     find_user_template,
     label_in,
@@ -29,7 +30,7 @@ LEAST_ROWS = 10
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the file: the conversation, the reply to learn, and the system prompt."""
+    """A line of the file: the conversation up to the user's last message, the reply to learn, the system prompt."""
 
     line: int
     messages: Conversation
@@ -39,25 +40,39 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ChatData:
-    """The file's rows as examples of a task, and the form of its replies. `system` is the most usual system prompt.
+    """The rows of a chat JSONL file as examples of a classification task.
 
-    The examples' last turns are without their `frame`.
+    Attributes:
+        reply_template: the constant text around the label in every reply.
+        user_template: the constant text around every user message; the examples' last turns are without it.
+        system: the most frequent system prompt.
     """
 
     task: Task
-    form: ReplyTemplate
-    frame: UserTemplate
+    reply_template: ReplyTemplate
+    user_template: UserTemplate
     system: str
     examples: list[Example]
+
+
+def is_chat_file(path: Path, columns: Columns) -> bool:
+    """Whether a file is chat JSONL whose labels are the assistant's replies, not a column of labels."""
+    if path.suffix.lower() not in (".jsonl", ".ndjson") or columns.text or columns.label:
+        return False
+    first = next((row.values for row in read_rows(path) if not row.error), {})
+    turns = first.get("messages")
+    if not isinstance(turns, list) or any(name in first for name in (*LABEL_COLUMNS, "split")):
+        return False
+    return any(isinstance(turn, dict) and turn.get("role") == "assistant" for turn in turns)
 
 
 def read_chat(path: Path, least: int = LEAST_ROWS) -> list[Row]:
     """All lines of a chat JSONL file.
 
-    Of each conversation the last assistant's message is learnt whose `weight` is not 0, with the turns before it.
+    Of each conversation, the last assistant message whose `weight` is not 0 is the reply, with the turns before it.
 
     Raises:
-        InputError: a line that is no conversation with an assistant's reply, or fewer than `least` lines.
+        InputError: a line that is no conversation with an assistant reply, or fewer than `least` lines.
     """
     rows: list[Row] = []
     with path.open("rb") as stream:
@@ -81,46 +96,51 @@ def _row(number: int, value: Any) -> Row:
     system = "\n".join(
         content_text(turn.get("content")) for turn in turns if turn.get("role") in ("system", "developer")
     )
-    spoken_turns = [turn for turn in turns if turn.get("role") in ("user", "assistant")]
-    for end in range(len(spoken_turns) - 1, 0, -1):
-        turn = spoken_turns[end]
-        if turn["role"] == "assistant" and turn.get("weight") != 0 and spoken_turns[end - 1]["role"] == "user":
+    dialogue = [turn for turn in turns if turn.get("role") in ("user", "assistant")]
+    for end in range(len(dialogue) - 1, 0, -1):
+        turn = dialogue[end]
+        if turn["role"] == "assistant" and turn.get("weight") != 0 and dialogue[end - 1]["role"] == "user":
             reply = content_text(turn.get("content")).strip()
             if not reply:
-                raise InputError(f"line {number}: the assistant's reply has no text; tool calls cannot be learnt")
-            before = tuple(Message(each["role"], content_text(each.get("content"))) for each in spoken_turns[:end])
+                raise InputError(
+                    f"line {number}: the assistant's reply has no text; tool calls cannot be learnt, write the answer as text"
+                )
+            before = tuple(Message(turn["role"], content_text(turn.get("content"))) for turn in dialogue[:end])
             return Row(number, before, reply, system)
-    raise InputError(f"line {number} has no assistant's reply to a user's message; add the answer that is to be learnt")
+    raise InputError(f"line {number} has no assistant reply to a user message; add the answer to learn")
 
 
 def as_classification(rows: Sequence[Row], name: str) -> ChatData:
-    """The rows as examples of a task.
+    """The rows as examples of a classification task of this name.
 
     Raises:
         NoClassification: the replies are no labels.
     """
-    form, field, values = find_reply_template([row.reply for row in rows])
+    reply_template, field, values = find_reply_template([row.reply for row in rows])
     system = Counter(row.system for row in rows).most_common(1)[0][0]
     labels = labels_of(values, system)
-    form = form.model_copy(update={"codes": any(label.code is not None for label in labels.values())})
+    codes = any(label.code is not None for label in labels.values())
+    reply_template = reply_template.model_copy(update={"codes": codes})
     task = Task(name=name, answer_field=field, labels=tuple(labels.values()))
-    frame = find_user_template([row.messages[-1].content for row in rows])
-    return ChatData(task, form, frame, system, list(_examples(rows, values, labels, frame)))
+    user_template = find_user_template([row.messages[-1].content for row in rows])
+    examples = [_example(row, labels[value].name, user_template) for row, value in zip(rows, values, strict=True)]
+    return ChatData(task, reply_template, user_template, system, examples)
 
 
-def examples_of(rows: Sequence[Row], data: ChatData) -> tuple[list[Example], int]:
-    """Further rows as examples of the same task, and how many did not fit: another form, or a label not seen there."""
-    labels = {label.name: label for label in data.task.labels}
-    found = [(row, label_in(data.form, data.task, row.reply)) for row in rows]
-    fitting = [(row, name) for row, name in found if name is not None]
-    examples = _examples([row for row, _ in fitting], [name for _, name in fitting], labels, data.frame)
-    return list(examples), len(rows) - len(fitting)
+def examples_of(rows: Sequence[Row], data: ChatData) -> tuple[list[Example], list[Row]]:
+    """Further rows as examples of the same task; and the rows whose reply names none of its labels."""
+    examples: list[Example] = []
+    missed: list[Row] = []
+    for row in rows:
+        label = label_in(data.reply_template, data.task, row.reply)
+        if label is None:
+            missed.append(row)
+        else:
+            examples.append(_example(row, label, data.user_template))
+    return examples, missed
 
 
-def _examples(
-    rows: Sequence[Row], values: Sequence[Value], labels: Mapping[Any, Label], frame: UserTemplate
-) -> Iterator[Example]:
-    for row, value in zip(rows, values, strict=True):
-        messages = without_template(row.messages, frame)
-        key = question_id(messages)
-        yield Example(key, messages, {labels[value].name: 1.0}, group=key)
+def _example(row: Row, label: str, user_template: UserTemplate) -> Example:
+    messages = without_template(row.messages, user_template)
+    key = question_id(messages)
+    return Example(key, messages, {label: 1.0}, group=key)

@@ -1,45 +1,161 @@
-"""Near-duplicate search over conversations, by MinHash and locality-sensitive hashing."""
+"""Near-duplicates: conversations whose sets of shingles have a Jaccard similarity of at least SIMILARITY.
+
+Candidates are found by their sketches. Every candidate pair is then compared exactly.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 from rensa import RMinHash, RMinHashLSH
 
 from fingerpost.core.text import shingles
-from fingerpost.core.types import Conversation
+from fingerpost.core.types import Conversation, Question
+from fingerpost.data.sketches import BANDS, PERMUTATIONS, Sketches, check_value, minhash, sketches_of
+from fingerpost.store.project import Store
 
-ALIKE = 0.7  # Jaccard similarity of the sets of shingles
+SIMILARITY = 0.7
+CACHED_SETS = 50_000
+"""Sets of shingles that are kept in memory; one takes about 5 kB."""
 
-PERMUTATIONS, BANDS = 128, 32  # finds 98 % of the pairs that are just alike
 
-
-class Alike:
-    """Conversations among which near-duplicates are found, numbered as they were added.
-
-    Candidates by MinHash and locality-sensitive hashing, each of them checked.
-    """
+class DuplicateIndex:
+    """Conversations among which near-duplicates are found, numbered from 0 in the order of adding."""
 
     def __init__(self) -> None:
-        self._index = RMinHashLSH(threshold=ALIKE, num_perm=PERMUTATIONS, num_bands=BANDS)
-        self._sets: list[set[str]] = []
+        self._lsh = RMinHashLSH(threshold=SIMILARITY, num_perm=PERMUTATIONS, num_bands=BANDS)
+        self._conversations: list[Conversation] = []
+        self._shingles = _cached_shingles(self._conversations)
 
     def add(self, conversation: Conversation) -> list[int]:
-        """The numbers of those that it is like; then it is one of them."""
-        mine, sketch = _sketch(conversation)
-        found = self._like(mine, sketch)
-        self._index.insert(len(self._sets), sketch)
-        self._sets.append(mine)
+        """Add a conversation; returns the numbers of its near-duplicates among those added before."""
+        values = minhash(conversation)
+        found = self._find(conversation, values)
+        self._lsh.insert(len(self._conversations), values)
+        self._conversations.append(conversation)
         return found
 
     def find(self, conversation: Conversation) -> list[int]:
-        """The numbers of those that it is like."""
-        return self._like(*_sketch(conversation))
+        """The numbers of the near-duplicates of a conversation."""
+        return self._find(conversation, minhash(conversation))
 
-    def _like(self, mine: set[str], sketch: RMinHash) -> list[int]:
-        return [j for j in self._index.query(sketch) if len(mine & self._sets[j]) >= ALIKE * len(mine | self._sets[j])]
+    def _find(self, conversation: Conversation, values: RMinHash) -> list[int]:
+        candidates = self._lsh.query(values)
+        own = shingles(conversation) if candidates else set()
+        return [number for number in candidates if _similar(own, self._shingles(number))]
 
 
-def _sketch(conversation: Conversation) -> tuple[set[str], RMinHash]:
-    mine = shingles(conversation)
-    sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
-    sketch.update(list(mine))
-    return mine, sketch
+def duplicate_groups(conversations: Sequence[Conversation], sketches: Sketches) -> list[int]:
+    """For each conversation the number of its group. Near-duplicates, also of near-duplicates, are in one group."""
+    parent = list(range(len(conversations)))
+    shingles_of = _cached_shingles(conversations)
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = parent[parent[number]]
+            number = parent[number]
+        return number
+
+    for band in range(1, 1 + BANDS):
+        order = np.argsort(sketches[:, band], kind="stable")
+        hashes = sketches[order, band]
+        starts = np.arange(len(order))
+        distance = 0
+        while len(starts):  # compare what is `distance` apart in the sorted order, while the hashes are equal
+            distance += 1
+            starts = starts[starts + distance < len(order)]
+            starts = starts[hashes[starts] == hashes[starts + distance]]
+            for one, other in zip(order[starts].tolist(), order[starts + distance].tolist(), strict=True):
+                low, high = sorted((root(one), root(other)))
+                if low != high and _similar(shingles_of(one), shingles_of(other)):
+                    parent[high] = low
+    return [root(number) for number in range(len(conversations))]
+
+
+def related_questions(store: Store, sketches: Sketches, conversations: Sequence[Conversation]) -> list[Question]:
+    """The stored questions that would be in a group with one of the conversations, in the order they were stored.
+
+    Sketches that the store lacks, or that an older version made, are computed and stored.
+
+    Args:
+        store: the project.
+        sketches: of the conversations.
+        conversations: new ones, that are not stored.
+    """
+    if not conversations:
+        return []
+    ids, stored = _stored_sketches(store)
+    unrelated = np.ones(len(ids), dtype=bool)
+    found: list[str] = []
+    while len(conversations):
+        rows = np.flatnonzero(unrelated & _share_a_band(stored, sketches))
+        by_id = {question.id: question.messages for question in store.questions_by_id([ids[row] for row in rows])}
+        candidates = [by_id[ids[row]] for row in rows]
+        duplicates = _with_duplicates(candidates, stored[rows], conversations, sketches)
+        unrelated[rows[duplicates]] = False
+        found += [ids[row] for row in rows[duplicates]]
+        # Their own near-duplicates belong to the group as well.
+        conversations, sketches = [candidates[position] for position in duplicates], stored[rows[duplicates]]
+    return store.questions_by_id(found)
+
+
+def _stored_sketches(store: Store) -> tuple[list[str], Sketches]:
+    """The ids of all stored questions, and their sketches."""
+    ids: list[str] = []
+    buffer = bytearray()
+    outdated = store.ids_without_sketch()
+    check, size = check_value().to_bytes(4, "little"), 4 * (1 + BANDS)
+    for question_id, sketch in store.sketches():
+        if len(sketch) == size and sketch.startswith(check):
+            ids.append(question_id)
+            buffer += sketch
+        else:
+            outdated.append(question_id)
+    known = np.frombuffer(buffer, dtype="<u4").reshape(len(ids), 1 + BANDS)
+    if not outdated:
+        return ids, known
+    questions = store.questions_by_id(outdated)
+    computed = sketches_of(question.messages for question in questions)
+    store.put_sketches({question.id: row.tobytes() for question, row in zip(questions, computed, strict=True)})
+    return ids + [question.id for question in questions], np.concatenate([known, computed])
+
+
+def _share_a_band(sketches: Sketches, others: Sketches) -> NDArray[np.bool_]:
+    """For each sketch, whether it shares a band with one of the others."""
+    found = np.zeros(len(sketches), dtype=bool)
+    for band in range(1, 1 + BANDS):
+        found |= np.isin(sketches[:, band], others[:, band])
+    return found
+
+
+def _with_duplicates(
+    conversations: Sequence[Conversation],
+    sketches: Sketches,
+    others: Sequence[Conversation],
+    other_sketches: Sketches,
+) -> NDArray[np.int64]:
+    """The positions of the conversations that are near-duplicates of one of the others."""
+    found = np.zeros(len(conversations), dtype=bool)
+    shingles_of, other_shingles_of = _cached_shingles(conversations), _cached_shingles(others)
+    for band in range(1, 1 + BANDS):
+        order = np.argsort(other_sketches[:, band], kind="stable")
+        hashes = other_sketches[order, band]
+        first = np.searchsorted(hashes, sketches[:, band], "left")
+        stop = np.searchsorted(hashes, sketches[:, band], "right")
+        while (positions := np.flatnonzero(~found & (first < stop))).size:
+            for position, other in zip(positions.tolist(), order[first[positions]].tolist(), strict=True):
+                found[position] = _similar(shingles_of(position), other_shingles_of(other))
+            first[positions] += 1
+    return np.flatnonzero(found)
+
+
+def _cached_shingles(conversations: Sequence[Conversation]) -> Callable[[int], set[str]]:
+    """The set of shingles of a conversation by its position."""
+    return lru_cache(CACHED_SETS)(lambda position: shingles(conversations[position]))
+
+
+def _similar(one: set[str], other: set[str]) -> bool:
+    return len(one & other) >= SIMILARITY * len(one | other)

@@ -1,6 +1,6 @@
-"""Files of rows, read as streams: CSV, TSV, JSON Lines, JSON, Parquet, plain text.
+"""Read files of rows as streams: CSV, TSV, JSON Lines, JSON, Parquet, plain text.
 
-A row that cannot be read is returned with its line and the reason; the rest of the file is still read.
+A row that cannot be read is returned with its line and the reason; reading continues with the next row.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 
 from fingerpost.core.errors import InputError
 
-KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt")
-
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt")
 BATCH = 10_000
-
+"""Rows of Parquet that are decoded at once."""
 MAX_FIELD = 10_000_000
+"""Characters in one field of CSV."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its line (or number, in Parquet), its values by column, or the reason why it cannot be read."""
+    """One row: its line (in JSON and Parquet, its number) and its values by column, or why it cannot be read."""
 
     line: int
     values: dict[str, Any] = field(default_factory=dict)
@@ -32,16 +32,16 @@ class Row:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Stream a file's rows; in plain text, every line is a row with the column `text`.
+    """Stream the rows of a file. In plain text, every line is a row with the column `text`.
 
     Raises:
-        InputError: no such file, a kind that is not known, or a file that is not of its kind at all.
+        InputError: the file is missing, empty, of an unknown kind, or not of the kind that its name says.
     """
     kind = path.suffix.lower()
     if not path.is_file():
         raise InputError(f"there is no file {path}; check its name and folder")
-    if kind not in KINDS:
-        raise InputError(f"{path}: unknown kind of file '{kind}'; rename it to one of {', '.join(KINDS)}")
+    if kind not in SUFFIXES:
+        raise InputError(f"{path}: unknown kind of file '{kind}'; rename it to one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; give a file with at least one row")
     if kind in (".csv", ".tsv"):
@@ -52,15 +52,15 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def columns(path: Path) -> list[str]:
-    """The names of a file's columns (of the first row's fields, in JSON).
+    """The names of a file's columns; in JSON, of the first row's fields.
 
     Raises:
-        InputError: as `read_rows`, or the file has no row that can be read.
+        InputError: as `read_rows` does; or no row can be read.
     """
     for row in read_rows(path):
         if not row.error:
             return list(row.values)
-    raise InputError(f"{path} has no row that can be read; check that it is what its name says")
+    raise InputError(f"{path} has no row that can be read; check that its content matches its file extension")
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -88,7 +88,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
                     line,
                     error=f"{len(values)} fields where the header has {len(header)}; quote fields with commas",
                 )
-            elif any(_broken(value) for value in values):
+            elif any(_has_invalid_bytes(value) for value in values):
                 yield Row(line, error="not UTF-8; save the file as UTF-8")
             else:
                 yield Row(line, dict(zip(header, values, strict=True)))
@@ -96,7 +96,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
     for line, text in _lines(path):
-        if _broken(text):
+        if _has_invalid_bytes(text):
             yield Row(line, error="not UTF-8; save the file as UTF-8")
             continue
         try:
@@ -104,7 +104,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
         except ValueError as error:
             yield Row(line, error=f"not JSON: {error}")
             continue
-        yield (Row(line, values) if isinstance(values, dict) else Row(line, error="no JSON object; write {...}"))
+        yield (Row(line, values) if isinstance(values, dict) else Row(line, error="not a JSON object; write {...}"))
 
 
 def _read_json(path: Path) -> Iterator[Row]:
@@ -113,14 +113,18 @@ def _read_json(path: Path) -> Iterator[Row]:
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); JSON Lines end with .jsonl") from None
     if not isinstance(items, list):
-        raise InputError(f"{path} holds no list of rows; write [{{...}}, ...], or JSON Lines in a .jsonl file")
+        raise InputError(f"{path} is not a list of rows; write [{{...}}, ...], or JSON Lines in a .jsonl file")
     for number, values in enumerate(items, 1):
-        yield (Row(number, values) if isinstance(values, dict) else Row(number, error="no JSON object; write {...}"))
+        yield (Row(number, values) if isinstance(values, dict) else Row(number, error="not a JSON object; write {...}"))
 
 
 def _read_text(path: Path) -> Iterator[Row]:
     for line, text in _lines(path):
-        yield (Row(line, error="not UTF-8; save the file as UTF-8") if _broken(text) else Row(line, {"text": text}))
+        yield (
+            Row(line, error="not UTF-8; save the file as UTF-8")
+            if _has_invalid_bytes(text)
+            else Row(line, {"text": text})
+        )
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -134,18 +138,18 @@ def _read_parquet(path: Path) -> Iterator[Row]:
                 yield Row(number, values)
     except polars.exceptions.PolarsError as error:
         raise InputError(
-            f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:100]}); write it again"
+            f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:100]}); export it again"
         ) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of the lines that are not blank."""
+    """(line number, text) of the lines that are not blank."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 yield number, line.strip("\r\n")
 
 
-def _broken(text: str) -> bool:
-    """Whether decoding met bytes that are not UTF-8."""
+def _has_invalid_bytes(text: str) -> bool:
+    """Whether decoding met bytes that are not UTF-8 (`surrogateescape` maps them to U+DC80 to U+DCFF)."""
     return not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text)

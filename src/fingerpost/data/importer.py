@@ -1,7 +1,8 @@
-"""Import: files of questions, with labels or without, become questions and verdicts."""
+"""Import files and server logs: rows become questions, and their labels become verdicts."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,21 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from fingerpost.core.text import question_id
-from fingerpost.core.types import Message, Question, Usage, Verdict
-from fingerpost.data.rows import Columns, Item, Rejected, read_items
-from fingerpost.data.splits import FIRST, New, place
+from fingerpost.core.types import Split, Usage, Verdict
+from fingerpost.data.rows import Columns, LabelledRow, Rejected, read_labelled_rows
+from fingerpost.data.splits import NewQuestion, assign_in_store, first_split
 from fingerpost.store.project import Store
-from fingerpost.store.server import Record
+from fingerpost.store.server_rows import RequestLogEntry
 from fingerpost.task.replies import resolve
 from fingerpost.task.settings import Task
 
 LOG = "log"
-"""The origin of a teacher's answers to requests that were served."""
+"""Origin of a teacher's verdicts from a server's log."""
 
 
 @dataclass(slots=True)
-class Imported:
-    """What an import did."""
+class ImportResult:
+    """What an import did.
+
+    Attributes:
+        rows: rows read.
+        new: questions added.
+        verdicts: verdicts added.
+        excluded: new questions that are in no split.
+        rejected: rows that could not be used.
+    """
 
     rows: int = 0
     new: int = 0
@@ -32,95 +41,109 @@ class Imported:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def import_file(store: Store, task: Task, path: Path, columns: Columns = Columns()) -> Imported:
-    """Read a file into the store; what is there already stays as it is.
+def import_file(store: Store, task: Task, path: Path, columns: Columns = Columns()) -> ImportResult:
+    """Import a file; what is stored already does not change.
+
+    Rows that cannot be used are listed in the result.
 
     Raises:
-        InputError: the file or a named column cannot be used. Rows that cannot are listed in the result.
+        InputError: the file or a named column cannot be used.
     """
-    result = Imported()
-    items: list[Item] = []
-    for found in read_items(path, columns, task):
+    result = ImportResult()
+    rows: list[LabelledRow] = []
+    for row in read_labelled_rows(path, columns, task):
         result.rows += 1
-        if isinstance(found, Rejected):
-            result.rejected.append(found)
-        elif not columns.only or found.split in columns.only:
-            items.append(found)
-    ids = [question_id(item.messages) for item in items]
-    stored = store.questions()
-    known = {question.id for question in stored}
-    new: dict[str, New] = {}
-    for key, item in zip(ids, items, strict=True):
-        if key not in known:
-            wishes = {item.split, new[key].wanted if key in new else None}
-            first = new.get(key) or New(key, item.messages, item.source, None)
-            new[key] = replace(first, wanted=next((side for side in FIRST if side in wishes), None))
-    _keep(store, task, list(new.values()), stored, result)
-    result.verdicts = store.add_verdicts(_verdicts(items, ids, columns))
+        if isinstance(row, Rejected):
+            result.rejected.append(row)
+        elif not columns.only or row.split in columns.only:
+            rows.append(row)
+    ids = [question_id(row.messages) for row in rows]
+    known = store.known_ids(set(ids))
+    requested: dict[str, set[Split | None]] = defaultdict(set)
+    for key, row in zip(ids, rows, strict=True):
+        requested[key].add(row.split)
+    new: dict[str, NewQuestion] = {}
+    for key, row in zip(ids, rows, strict=True):
+        if key not in known and key not in new:
+            new[key] = NewQuestion(key, row.messages, row.source, first_split(requested[key]))
+    _add(store, task, list(new.values()), result)
+    result.verdicts = store.add_verdicts(_verdicts(rows, ids, columns))
     return result
 
 
-def import_log(store: Store, task: Task, logged: Sequence[Record], source: str, limit: int | None = None) -> Imported:
-    """Bring what a server was asked into the project, in the order given; the teacher's answers come as verdicts.
+def import_log(
+    store: Store, task: Task, logged: Sequence[RequestLogEntry], source: str, limit: int | None = None
+) -> ImportResult:
+    """Import the requests that a server has logged; the teacher's answers to them become verdicts.
 
-    What was asked of models of other tasks, whose answers are no labels of this one, is left out.
-    With `limit`, so many new questions at most, all of them for training: a choice of the unsure ones is no fair test.
+    Requests to models of other tasks, whose answers are not labels of this task, are skipped.
+
+    Args:
+        store: the project.
+        task: the project's task.
+        logged: the requests, in the order to import them.
+        source: the source of the new questions.
+        limit: the maximum number of new questions. With a limit, all of them become training questions, because a
+            selection of uncertain requests is not a fair test set.
     """
-    logged = [row for row in logged if resolve(task, row["label"]) is not None]
-    result = Imported(rows=len(logged))
-    stored = store.questions()
-    known = {question.id for question in stored}
-    new: dict[str, New] = {}
+    logged = [record for record in logged if resolve(task, record.label) is not None]
+    result = ImportResult(rows=len(logged))
+    conversations = [record.messages for record in logged]
+    ids = [question_id(messages) for messages in conversations]
+    known = store.known_ids(set(ids))
+    new: dict[str, NewQuestion] = {}
     verdicts: list[Verdict] = []
-    for row in logged:
-        messages = tuple(Message(role, content) for role, content in row["messages"])
-        key = question_id(messages)
+    for record, messages, key in zip(logged, conversations, ids, strict=True):
         if key not in known and key not in new:
             if limit is not None and len(new) >= limit:
                 continue
-            new[key] = New(key, messages, source, None if limit is None else "train")
-        if (said := row["teacher"]) is not None:
-            label, usage = resolve(task, said["label"]), Usage(*said["usage"])
-            at = datetime.fromtimestamp(row["at"], UTC)
+            new[key] = NewQuestion(key, messages, source, None if limit is None else "train")
+        if (answer := record.teacher) is not None:
             verdicts.append(
                 Verdict(
                     key,
                     "teacher",
-                    said["model"],
-                    label,
+                    answer.model,
+                    resolve(task, answer.label),
                     LOG,
-                    raw=said["raw"],
-                    logprob=said["logprob"],
-                    usage=usage,
-                    at=at,
+                    raw=answer.raw,
+                    logprob=answer.logprob,
+                    usage=answer.usage,
+                    at=datetime.fromtimestamp(record.at, UTC),
                 )
             )
-    _keep(store, task, list(new.values()), stored, result)
+    _add(store, task, list(new.values()), result)
     result.verdicts = store.add_verdicts(verdicts)
     return result
 
 
-def _keep(store: Store, task: Task, new: list[New], stored: list[Question], result: Imported) -> None:
-    placed = place(new, stored, task.split)
-    result.new = store.add_questions(placed)
-    result.excluded = sum(question.split == "excluded" for question in placed)
+def _add(store: Store, task: Task, new: Sequence[NewQuestion], result: ImportResult) -> None:
+    questions, sketches = assign_in_store(store, new, task.split)
+    result.new = store.add_questions(questions, sketches)
+    result.excluded = sum(question.split == "excluded" for question in questions)
 
 
-def _verdicts(items: Sequence[Item], ids: Sequence[str], columns: Columns) -> Iterable[Verdict]:
-    for item, key in zip(items, ids, strict=True):
-        if columns.teacher and (item.label or item.raw):
-            yield teacher_verdict(item, key, columns.teacher)
-        elif item.label and not columns.teacher:
-            yield Verdict(key, "human", columns.person, item.label)
+def _verdicts(rows: Sequence[LabelledRow], ids: Sequence[str], columns: Columns) -> Iterable[Verdict]:
+    for row, key in zip(rows, ids, strict=True):
+        if columns.teacher and (row.label or row.raw):
+            yield teacher_verdict(row, key, columns.teacher)
+        elif row.label and not columns.teacher:
+            yield Verdict(key, "human", columns.person, row.label)
 
 
-def teacher_verdict(item: Item, key: str, teacher: str) -> Verdict:
-    """With the log-probability, tokens, cost and latency that the row has under their usual names."""
-    values = item.values
+def teacher_verdict(row: LabelledRow, key: str, teacher: str) -> Verdict:
+    """A row as a teacher's verdict, with the log-probability, tokens, cost and latency from columns of these names.
 
-    def number(name: str, kind: Callable[[Any], Any] = int) -> Any:
+    Args:
+        row: its label is the teacher's.
+        key: the question's id.
+        teacher: the teacher's name.
+    """
+    values = row.values
+
+    def number(name: str, convert: Callable[[Any], Any] = int) -> Any:
         try:
-            return kind(values[name])
+            return convert(values[name])
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -134,5 +157,5 @@ def teacher_verdict(item: Item, key: str, teacher: str) -> Verdict:
         number("cost_usd", float),
         latency,
     )
-    verdict = Verdict(key, "teacher", teacher, item.label, raw=item.raw, logprob=number("logprob", float))
+    verdict = Verdict(key, "teacher", teacher, row.label, raw=row.raw, logprob=number("logprob", float))
     return replace(verdict, order=number("label_order"), usage=usage)

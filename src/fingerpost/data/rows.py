@@ -1,4 +1,4 @@
-"""Rows of a file as conversations with labels, or the reason why a row is not taken."""
+"""Rows of a file, or sequences of values, as conversations with labels; or the reason why a row cannot be used."""
 
 from __future__ import annotations
 
@@ -9,22 +9,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import numpy as np
+
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import content_text, shorten
+from fingerpost.core.text import MAX_CHARACTERS, check_text, content_text, shorten
 from fingerpost.core.types import Conversation, Message, Split
 from fingerpost.data.files import Row, read_rows
 from fingerpost.task.replies import parse, resolve
 from fingerpost.task.settings import Task
 
-TEXT_NAMES = ("text", "question", "message", "query", "utterance", "content", "input", "sentence")
-LABEL_NAMES = ("label", "gold", "intent", "category", "class", "action", "target", "destination")
-MAX_CHARACTERS = 20_000
-TABLES = (".csv", ".tsv", ".parquet")  # where every row has every column
+TEXT_COLUMNS = ("text", "question", "message", "query", "utterance", "content", "input", "sentence")
+LABEL_COLUMNS = ("label", "gold", "intent", "category", "class", "action", "target", "destination")
+TABLES = (".csv", ".tsv", ".parquet")
+"""Kinds of files in which every row has every column."""
+SPLIT_SYNONYMS = {"validation": "dev", "valid": "dev", "val": "dev", "training": "train"}
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns to read; None is found by name. `teacher` names whose answers the labels are, if not people's."""
+    """Which columns to read, and who gave the labels.
+
+    Attributes:
+        text, label: names of columns; None looks for one of TEXT_COLUMNS, LABEL_COLUMNS.
+        teacher: the model that gave the labels; None if a human did.
+        person: the name of the human who gave them.
+        source: the source of rows without a column `source`.
+        only: the splits to import; empty for all rows.
+    """
 
     text: str | None = None
     label: str | None = None
@@ -35,8 +46,16 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One good row: a conversation, its label (None: none given), and what else the row says."""
+class LabelledRow:
+    """A row that can be used.
+
+    Attributes:
+        line: its line in the file, or its number in Parquet and JSON.
+        label: None if the row has none, or a teacher's answer names none of the task's labels.
+        raw: the label as it was written.
+        split: the split that the row requests, if any.
+        values: all values of the row by column.
+    """
 
     line: int
     messages: Conversation
@@ -49,113 +68,160 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that was not taken, and why."""
+    """A row that cannot be used, and the reason."""
 
     line: int
     reason: str
 
 
-def read_items(path: Path, columns: Columns, task: Task | None) -> Iterable[Item | Rejected]:
-    """The rows of a file as conversations with labels. Without a task, any label is taken as it is.
+def column_texts(values: Iterable[Any]) -> list[str]:
+    """The texts in a list, tuple, NumPy array, pandas Series or polars Series.
 
     Raises:
-        InputError: no column holds the text, or a named column is not there.
+        InputError: a value is missing or not a string, or the text cannot be used.
     """
-    picks: dict[tuple[str, ...], _Pick] = {}
+    texts = _column_values(values, "text")
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise InputError(f"row {number} holds {shorten(repr(text), 40)}, not a text; convert it to str")
+        if reason := check_text(text):
+            raise InputError(f"row {number}: {reason}")
+    return texts
+
+
+def column_labels(values: Iterable[Any]) -> list[str]:
+    """The labels in a list, tuple, NumPy array, pandas Series or polars Series, as strings.
+
+    Raises:
+        InputError: a label is missing or empty.
+    """
+    labels = []
+    for number, value in enumerate(_column_values(values, "label"), 1):
+        label = (str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)).strip()
+        if not label:
+            raise InputError(f"row {number} has an empty label; give it a label or remove the row")
+        labels.append(label)
+    return labels
+
+
+def _column_values(values: Iterable[Any], what: str) -> list[Any]:
+    """The values as Python objects, none of them missing."""
+    if isinstance(values, str | bytes):
+        raise InputError(f"one {what} where a sequence of them is needed; write [{what}]")
+    for method in ("to_list", "tolist"):  # of pandas and polars; of NumPy
+        if hasattr(values, method):
+            values = getattr(values, method)()
+            break
+    found = list(values)
+    for number, value in enumerate(found, 1):
+        if (
+            value is None
+            or type(value).__name__ in ("NAType", "NaTType")
+            or (isinstance(value, float | np.floating) and value != value)
+        ):
+            raise InputError(f"row {number} has no {what}; fill it in or remove the row")
+    return found
+
+
+def read_labelled_rows(path: Path, columns: Columns, task: Task | None) -> Iterable[LabelledRow | Rejected]:
+    """The rows of a file as conversations with labels. Without a task, all labels are accepted as they are.
+
+    Raises:
+        InputError: no column holds the text, or a named column is missing.
+    """
+    layouts: dict[tuple[str, ...], _Layout] = {}
     for row in read_rows(path):
         if row.error:
             yield Rejected(row.line, row.error)
             continue
         names = tuple(row.values)
-        if names not in picks:  # in JSON, each row may have fields of its own
-            picks[names] = _Pick(path, names, columns, strict=not picks)
-        yield _item(row, picks[names], columns, task)
+        if names not in layouts:  # in JSON, rows may have different fields
+            layouts[names] = _Layout(path, names, columns, strict=not layouts)
+        yield _labelled_row(row, layouts[names], columns, task)
 
 
-class _Pick:
-    """The columns of the rows that have the same ones. Only the first rows must have what was named."""
+class _Layout:
+    """The columns of rows that have the same ones. With `strict`, a missing column is an error."""
 
     def __init__(self, path: Path, names: Sequence[str], columns: Columns, strict: bool) -> None:
         self._strict = strict
         self.chat = "messages" in names and columns.text is None
-        self.text = "messages" if self.chat else self._find(path, names, columns.text, TEXT_NAMES, "text")
+        self.text = "messages" if self.chat else self._find(path, names, columns.text, TEXT_COLUMNS, "text")
         if self.text is None and strict:
             raise InputError(
-                f"{path} has no column {' or '.join(TEXT_NAMES[:3])}; name it with --text ({', '.join(names)})"
+                f"{path} has no column {' or '.join(TEXT_COLUMNS[:3])}; name it with --text ({', '.join(names)})"
             )
-        self.label = self._find(path, names, columns.label, LABEL_NAMES, "label")
+        self.label = self._find(path, names, columns.label, LABEL_COLUMNS, "label")
 
     def _find(
-        self, path: Path, names: Sequence[str], wanted: str | None, usual: Sequence[str], what: str
+        self, path: Path, names: Sequence[str], requested: str | None, usual: Sequence[str], what: str
     ) -> str | None:
-        if wanted is not None and wanted not in names:
+        if requested is not None and requested not in names:
             if not self._strict or (what == "label" and path.suffix.lower() not in TABLES):
                 return None
             raise InputError(
-                f"{path} has no column '{wanted}'; name one of its columns with --{what}: {', '.join(names)}"
+                f"{path} has no column '{requested}'; name one of its columns with --{what}: {', '.join(names)}"
             )
         lower = {name.lower(): name for name in reversed(names)}
-        return wanted or next((lower[name] for name in usual if name in lower), None)
+        return requested or next((lower[name] for name in usual if name in lower), None)
 
 
-def _item(row: Row, pick: _Pick, columns: Columns, task: Task | None) -> Item | Rejected:
+def _labelled_row(row: Row, layout: _Layout, columns: Columns, task: Task | None) -> LabelledRow | Rejected:
     values = row.values
     try:
-        messages, answer = _conversation(values.get(str(pick.text)), pick.chat, task)
-        label, raw = _label(values, pick, answer, columns, task)
+        messages, answer = _conversation(values.get(str(layout.text)), layout.chat, task)
+        label, raw = _label(values, layout, answer, columns, task)
         split = _split(values.get("split"))
-    except _Bad as bad:
-        return Rejected(row.line, str(bad))
+    except _UnusableError as error:
+        return Rejected(row.line, str(error))
     source = str(values.get("source") or columns.source)
-    return Item(row.line, messages, label, raw, split, source, values)
+    return LabelledRow(row.line, messages, label, raw, split, source, values)
 
 
-class _Bad(Exception):
-    """Why a row is not taken."""
+class _UnusableError(Exception):
+    """Why a row cannot be used."""
 
 
-def _conversation(given: Any, chat: bool, task: Task | None) -> tuple[Conversation, str | None]:
-    """The turns up to the last of the user's; and what the assistant answered to it, if it named a label."""
-    turns = _turns(given) if chat else [Message("user", _text(given))]
+def _conversation(value: Any, chat: bool, task: Task | None) -> tuple[Conversation, str | None]:
+    """The turns up to the user's last one; and the assistant's answer to it, if that is a label."""
+    turns = _turns(value) if chat else [Message("user", _text(value))]
     answer = None
     if turns and turns[-1].role == "assistant":
         answer = turns[-1].content
         turns = turns[:-1]
         if task is not None and parse(task, answer) is None and not _looks_like_answer(task, answer):
-            answer = None  # the assistant talked: a log of conversations, not of decisions
+            answer = None  # a log of conversations, not of classifications
     if not turns or turns[-1].role != "user":
-        raise _Bad("no message of the user at the end")
-    if sum(len(turn.content) for turn in turns) > MAX_CHARACTERS:
-        size = sum(len(turn.content) for turn in turns)
-        raise _Bad(f"{size:,} characters, at most {MAX_CHARACTERS:,} can be taken; shorten it, or split it")
+        raise _UnusableError("no user message at the end; add the message to classify")
+    size = sum(len(turn.content) for turn in turns)
+    if size > MAX_CHARACTERS:
+        raise _UnusableError(f"{size:,} characters, the maximum is {MAX_CHARACTERS:,}; shorten or split the text")
     return tuple(turns), answer
 
 
-def _turns(given: Any) -> list[Message]:
-    if isinstance(given, str):
+def _turns(value: Any) -> list[Message]:
+    if isinstance(value, str):
         try:
-            given = json.loads(given)
+            value = json.loads(value)
         except ValueError:
-            raise _Bad("'messages' is not JSON") from None
-    if not isinstance(given, list):
-        raise _Bad("'messages' is no list of messages")
+            raise _UnusableError("'messages' is not JSON; write a list of messages") from None
+    if not isinstance(value, list):
+        raise _UnusableError("'messages' is not a list; write a list of messages")
     turns = []
-    for each in given:
-        if not isinstance(each, dict) or not isinstance(each.get("role"), str):
-            raise _Bad('a message is not {"role": ..., "content": ...}')
-        if each["role"] in ("user", "assistant"):  # the system prompt is the task's own
-            turns.append(Message(each["role"], _text(each.get("content"))))
+    for message in value:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise _UnusableError('not a message; write {"role": ..., "content": ...}')
+        if message["role"] in ("user", "assistant"):  # the system prompt is the task's own
+            turns.append(Message(message["role"], _text(message.get("content"))))
     return turns
 
 
-def _text(given: Any) -> str:
-    if isinstance(given, list):  # content parts of the chat format
-        given = content_text(given)
-    text = "" if given is None else str(given).replace("\x00", "").strip()
-    if not text:
-        raise _Bad("the text is empty")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _Bad("half a character (a lone surrogate); mend the text")
+def _text(value: Any) -> str:
+    if isinstance(value, list):  # content parts of the chat format
+        value = content_text(value)
+    text = "" if value is None else str(value).replace("\x00", "").strip()
+    if (reason := check_text(text)) is not None:
+        raise _UnusableError(reason)
     return text
 
 
@@ -164,26 +230,27 @@ def _looks_like_answer(task: Task, text: str) -> bool:
 
 
 def _label(
-    values: dict[str, Any], pick: _Pick, answer: str | None, columns: Columns, task: Task | None
+    values: dict[str, Any], layout: _Layout, answer: str | None, columns: Columns, task: Task | None
 ) -> tuple[str | None, str | None]:
-    given = values.get(pick.label) if pick.label else None
-    raw = str(values.get(f"{pick.label}_raw") or given or "") or None
+    """The row's label, and how it was written."""
+    given = values.get(layout.label) if layout.label else None
+    raw = str(values.get(f"{layout.label}_raw") or given or "") or None
     if given in (None, "") and answer is not None:
         given = raw = answer
     if given in (None, ""):
         return None, raw if columns.teacher else None
     if task is None:
-        return _bare(answer) if answer is not None and given is answer else str(given).strip(), raw
+        return _label_in_answer(answer) if answer is not None and given is answer else str(given).strip(), raw
     label = parse(task, given) if given is answer else resolve(task, given)
     if label is None and not columns.teacher:
         close = difflib.get_close_matches(str(given), task.names, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "; add it to [labels] in task.toml, or correct the row"
-        raise _Bad(f"unknown label '{shorten(str(given), 40)}'{hint}")
+        raise _UnusableError(f"unknown label '{shorten(str(given), 40)}'{hint}")
     return label, raw
 
 
-def _bare(answer: str) -> str:
-    """The label in an assistant's reply of a task that is not known: of a JSON object its one value."""
+def _label_in_answer(answer: str) -> str:
+    """The label in an assistant's reply where the task is not known: the only value of a JSON object, or the reply."""
     try:
         value = json.loads(answer)
     except ValueError:
@@ -197,7 +264,7 @@ def _split(given: Any) -> Split | None:
     if given in (None, ""):
         return None
     name = str(given).strip().lower()
-    name = {"validation": "dev", "valid": "dev", "val": "dev", "training": "train"}.get(name, name)
+    name = SPLIT_SYNONYMS.get(name, name)
     if name not in get_args(Split) or name == "excluded":
-        raise _Bad(f"unknown split '{given}'; write train, dev or test")
+        raise _UnusableError(f"unknown split '{given}'; write train, dev or test")
     return cast(Split, name)

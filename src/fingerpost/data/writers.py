@@ -1,4 +1,4 @@
-"""Files of rows, written as streams: CSV, JSON Lines, Parquet."""
+"""Write files of rows as streams: CSV, JSON Lines, Parquet."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from fingerpost.core.errors import InputError
 
 
 class Writer(Protocol):
-    """Takes rows one after the other; they all have the same columns."""
+    """Writes rows in batches. All rows have the same columns."""
 
     def write(self, rows: list[dict[str, Any]]) -> None: ...
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Writer]:
-    """A writer of CSV, JSON Lines or Parquet, by the file's ending; the file appears when all is written.
+    """A writer of CSV, JSON Lines or Parquet, chosen by the file's extension.
+
+    The file appears when everything is written; after an error, there is none.
 
     Raises:
-        InputError: another ending, or a folder that is not there.
+        InputError: another extension, or the folder does not exist.
     """
     kind = path.suffix.lower()
     writers: dict[str, Any] = {
@@ -33,9 +35,9 @@ def writing(path: Path) -> Iterator[Writer]:
         ".parquet": _ParquetWriter,
     }
     if kind not in writers:
-        raise InputError(f"{path}: cannot write '{kind}' files; name it .csv, .jsonl or .parquet")
+        raise InputError(f"{path}: cannot write '{kind}' files; use .csv, .jsonl or .parquet")
     if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent}; make it first")
+        raise InputError(f"there is no folder {path.parent}; create it first")
     partial = path.with_name(path.name + ".partial")
     writer = writers[kind](partial)
     try:
@@ -57,8 +59,10 @@ class _CsvWriter:
             self._writer = csv.DictWriter(self._stream, list(rows[0]), lineterminator="\n")
             self._writer.writeheader()
         if self._writer:
-            if odd := next((row for row in rows if row.keys() - set(self._writer.fieldnames)), None):
-                raise InputError(f"not all rows have the same columns ({', '.join(odd)}); write a .jsonl file instead")
+            if different := next((row for row in rows if row.keys() - set(self._writer.fieldnames)), None):
+                raise InputError(
+                    f"not all rows have the same columns ({', '.join(different)}); write a .jsonl file instead"
+                )
             self._writer.writerows([{key: _cell(value) for key, value in row.items()} for row in rows])
 
     def close(self) -> None:
@@ -77,7 +81,7 @@ class _JsonlWriter:
 
 
 class _ParquetWriter:
-    """Row groups of at most BATCH rows collect in a folder of parts, and are joined into one file at the end."""
+    """Each batch of rows becomes a file in a temporary folder; at the end they are joined into one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,1 +1,1 @@
-"""Models measured side by side."""
+"""Evaluation: measures models on the same test rows and compares them."""

@@ -18,7 +18,7 @@ from fingerpost.evaluation.rows import TestRow
 
 MISTAKES = 200
 
-Role: TypeAlias = Literal["base", "teacher", "student"]
+Role: TypeAlias = Literal["base", "teacher", "student", "cascade"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,11 @@ class Answers:
     role: Role
     predictions: Sequence[Prediction]
     seconds: Sequence[float]
+    teacher: str = ""
 
     def take(self, chosen: Sequence[int]) -> Answers:
         """The answers to the rows at these positions; the times stay, they are of the model."""
-        return Answers(self.name, self.role, [self.predictions[i] for i in chosen], self.seconds)
+        return Answers(self.name, self.role, [self.predictions[i] for i in chosen], self.seconds, self.teacher)
 
 
 def compare(
@@ -66,6 +67,10 @@ def _model(answers: Answers, predicted: NDArray[np.int64], teacher: NDArray[np.i
         model.latency_n = len(answers.seconds)
         p50, p95 = np.quantile(answers.seconds, [0.5, 0.95])
         model.latency_p50_ms, model.latency_p95_ms = float(1000 * p50), float(1000 * p95)
+    if answers.role == "cascade":
+        model.teacher_share = metrics.proportion(
+            np.array([found.by == answers.teacher for found in answers.predictions])
+        )
     costs = [each.usage.cost_usd for each in answers.predictions]
     if known := [cost for cost in costs if cost is not None]:
         model.cost_n, model.cost_per_1000_usd = len(known), float(1000 * np.mean(known))

@@ -1,1 +1,1 @@
-"""The teacher writes questions."""
+"""Synthetic questions: planned, written by a model, filtered, labelled by the teacher and measured, in rounds."""

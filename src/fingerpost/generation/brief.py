@@ -1,4 +1,7 @@
-"""A brief: what a writer is asked for in one request."""
+"""A brief: what one request asks a writer for.
+
+Briefs are stored as JSON. The field names and the values of `Form` and `Kind` are part of the database format.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,24 @@ from fingerpost.core.text import humanise
 from fingerpost.core.types import Label
 
 Form: TypeAlias = Literal["messages", "wordings", "follow_ups", "beyond"]
-"""Messages of several labels side by side; one label in ever other words; conversations whose last message counts;
-things that users may want and no label covers."""
+"""`messages`: messages for several labels; `wordings`: one label in different words; `follow_ups`: conversations whose
+last message counts; `beyond`: topics that users may ask about and that no label covers."""
+
+OUT_OF_SCOPE: Form = "beyond"
 
 Kind: TypeAlias = Literal["plain", "named", "border", "near", "far", "error"]
-"""`named`: by the label's name alone; `border`: near another label, too; `near` and `far`: out of scope; `error`: like
-one that a student gets wrong."""
+"""`named`: described by the label's name alone; `border`: could be mistaken for another label; `near`, `far`: out of
+scope, close to the assistant's topics or not; `error`: similar to a question that a student gets wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One message to be written: the label that it is meant for and the words that it begins with.
+    """One message to be written.
 
-    `about` is, out of scope, the thing that is wanted; of a border question the other label that it could be taken for;
-    of an error the text that is to be said in other words.
+    Attributes:
+        label: the label that the message is written for.
+        opening: the words that it should begin with; empty for any.
+        about: out of scope, the topic; of a border case, the other label; of an error, the text to paraphrase.
     """
 
     kind: Kind
@@ -34,11 +41,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What a writer is asked for in one call: a message for each item.
+    """What one request asks a writer for: a message for each item.
 
-    Several labels side by side are kept apart from each other. Wordings of one label, asked for at once, differ from
-    those before them, and so find words that its description does not have. `samples` are messages of users whose
-    manner is to be met.
+    Labels in one request are told apart better. Several wordings of one label in one request differ more from each
+    other, and so use words that the label's description lacks.
+
+    Attributes:
+        samples: messages by users whose way of writing is to be imitated.
     """
 
     form: Form
@@ -48,21 +57,23 @@ class Brief:
     language: str = ""
     samples: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
+        """The stored form."""
         return asdict(self)
 
     @classmethod
-    def of_json(cls, kept: dict[str, Any]) -> Brief:
-        items = tuple(Item(**each) for each in kept["items"])
-        return cls(**{**kept, "items": items, "samples": tuple(kept["samples"])})
+    def from_json(cls, stored: dict[str, Any]) -> Brief:
+        """The inverse of `to_json`."""
+        items = tuple(Item(**item) for item in stored["items"])
+        return cls(**{**stored, "items": items, "samples": tuple(stored["samples"])})
 
 
-def meaning(label: Label) -> str:
-    """What belongs to a label, in words."""
+def label_description(label: Label) -> str:
+    """The label's description without the final full stop, or its name as words if there is none."""
     return label.description.strip().rstrip(".") or humanise(label.name)
 
 
-def telling(label: Label) -> bool:
-    """Whether the name has words that the description does not have: users may have them. A number is no word."""
-    more = set(humanise(label.name).split()) - set(humanise(meaning(label)).split())
-    return any(re.search(r"[^\W\d_]", word) for word in more)
+def has_informative_name(label: Label) -> bool:
+    """Whether the name has words that the description lacks, as users may use them. Numbers are not words."""
+    new_words = set(humanise(label.name).split()) - set(humanise(label_description(label)).split())
+    return any(re.search(r"[^\W\d_]", word) for word in new_words)

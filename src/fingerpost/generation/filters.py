@@ -1,6 +1,6 @@
-"""What of a writer's texts is kept: no copies, no other language, no label names, nothing that is no message.
+"""Filters for generated texts: copies, other languages, label names and texts that are not messages are rejected.
 
-Every text that is not kept is counted by its reason, one of REASONS.
+Each rejected text is counted under one of REJECTIONS. The keys are stored with the drafts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from fingerpost.core.languages import LANGUAGES
 from fingerpost.core.text import humanise, normalise, question_id
 from fingerpost.core.types import Conversation, Message, Question
-from fingerpost.data.duplicates import Alike
-from fingerpost.generation.brief import Item, meaning
+from fingerpost.data.duplicates import DuplicateIndex
+from fingerpost.generation.brief import Item, label_description
 from fingerpost.task.settings import Task
 
 if TYPE_CHECKING:
@@ -26,140 +26,139 @@ if TYPE_CHECKING:
     Array = NDArray[np.float32]
 
 KEPT = "kept"
-REASONS = {
-    "no reply": "a message that was asked for and is not in the reply",
-    "no label": "the label that it was written for is no longer there",
-    "surplus": "more messages than were asked for",
+REJECTIONS = {
+    "no reply": "requested, but missing from the reply",
+    "no label": "the label it was written for is no longer in the task",
+    "surplus": "more messages than requested",
     "too short": "no words",
-    "too long": "longer than a message",
-    "placeholder": "a place to be filled in",
-    "copies the brief": "says no more than the brief did",
-    "names a label": "a label's own name stands in it",
-    "language": "another language than was asked for",
-    "duplicate": "is there already",
-    "near-duplicate": "nearly the same is there already",
-    "like a test question": "nearly the same as a question of the test side",
+    "too long": "longer than a chat message",
+    "placeholder": "contains a placeholder such as [name]",
+    "copies the brief": "repeats the request's own words",
+    "names a label": "contains a label's technical name",
+    "language": "in another language than requested",
+    "duplicate": "identical to a stored question",
+    "near-duplicate": "nearly identical to a stored question",
+    "like a test question": "nearly identical to a question of the test split",
 }
-SAME = 0.95  # cosine of two embeddings; on real questions, pairs above it nearly always have the same label
-LONGEST_WORDS, LONGEST = 80, 600
-SURE, LETTERS = 0.95, 20  # below these, a language is not recognised reliably
+DUPLICATE_COSINE = 0.95  # on real questions, pairs above it nearly always have the same label
+MAX_WORDS, MAX_CHARACTERS = 80, 600
+MIN_LANGUAGE_PROBABILITY, MIN_LETTERS = 0.95, 20  # below these, language identification is unreliable
 _PLACEHOLDER = re.compile(r"\[[A-Za-z _/]{2,30}\]|<[A-Za-z _/]{2,30}>|\{[A-Za-z _/]{2,30}\}|_{3,}|\bX{3,}\b")
 _IDENTIFIER = re.compile(r"[_./]|(?<=[a-z0-9])[A-Z]|(?<=[A-Za-z])-(?=[A-Za-z])")
+_LATIN_LANGUAGES = frozenset(LANGUAGES) - {"ar", "bg", "el", "he", "hi", "ja", "ko", "ru", "th", "uk", "zh"}
+_OTHER_SCRIPTS = frozenset({"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "CYRILLIC", "ARABIC", "HEBREW", "THAI"})
 
 
-def fault(task: Task, item: Item, messages: Conversation, language: str) -> str | None:
-    """What is wrong with a text by itself: one of REASONS, or None. `language` is an ISO 639-1 code, or empty."""
+def find_fault(task: Task, item: Item, messages: Conversation, language: str) -> str | None:
+    """Why a text is rejected regardless of other texts: a key of REJECTIONS, or None.
+
+    Args:
+        item: what the text was written for.
+        language: ISO 639-1 code of the requested language; empty for any.
+    """
     text = messages[-1].content
     if not re.search(r"\w\w", text):
         return "too short"
-    if any(len(turn.content) > LONGEST or len(turn.content.split()) > LONGEST_WORDS for turn in messages):
+    if any(len(turn.content) > MAX_CHARACTERS or len(turn.content.split()) > MAX_WORDS for turn in messages):
         return "too long"
     if any(_PLACEHOLDER.search(turn.content) for turn in messages):
         return "placeholder"
-    if _says_no_more(task, item, text):
+    if _copies_brief(task, item, text):
         return "copies the brief"
-    words = normalise(text)
-    if any(_IDENTIFIER.search(name) and normalise(name) in words for name in task.names):
+    normalised = normalise(text)
+    if any(_IDENTIFIER.search(name) and normalise(name) in normalised for name in task.names):
         return "names a label"
-    return "language" if language and _foreign(text, language) else None
+    return "language" if language and _is_foreign(text, language) else None
 
 
 def main_language(texts: Sequence[str]) -> str:
-    """The ISO 639-1 code of the language that these texts are in all together; empty where it cannot be told."""
+    """ISO 639-1 code of the language of all these texts together; empty if it cannot be identified reliably."""
     text = " ".join(texts)
-    if len(text) < LETTERS:
+    if len(text) < MIN_LETTERS:
         return ""
-    code, sure = _identifier().classify(text)
-    return str(code) if sure > SURE and code in LANGUAGES else ""
+    code, probability = _language_identifier().classify(text)
+    return str(code) if probability > MIN_LANGUAGE_PROBABILITY and code in LANGUAGES else ""
 
 
-class Gate:
-    """Keeps what is new: compared with all stored questions, and with what it has kept itself.
+class NoveltyFilter:
+    """Admits only texts that are unlike all stored questions and all texts admitted before.
 
-    `vectors` gives unit vectors of questions, (questions, width).
+    Args:
+        stored: all stored questions, of every split.
+        embed: unit vectors of questions, shape (questions, width).
     """
 
-    def __init__(self, stored: Sequence[Question], vectors: Callable[[Sequence[Question]], Array]) -> None:
-        self._vectors = vectors
-        self._alike = Alike()
-        self._sides = [question.split for question in stored]
+    def __init__(self, stored: Sequence[Question], embed: Callable[[Sequence[Question]], Array]) -> None:
+        self._embed = embed
+        self._alike = DuplicateIndex()
+        self._splits = [question.split for question in stored]
         self._ids = {question.id for question in stored}
         for question in stored:
             self._alike.add(question.messages)
-        self._stored = vectors(stored) if stored else None
+        self._vectors = embed(stored) if stored else None
 
-    def new(self, candidates: Sequence[Conversation]) -> list[str]:
-        """KEPT or one of REASONS for each; the first of two that are alike is kept."""
+    def admit(self, candidates: Sequence[Conversation]) -> list[str]:
+        """KEPT or a key of REJECTIONS for each candidate. Of two similar candidates the first is kept."""
         if not candidates:
             return []
-        questions = [Question(question_id(each), each, "", "", "train") for each in candidates]
-        vectors = self._vectors(questions)
-        there = vectors if self._stored is None else np.concatenate([self._stored, vectors])
-        rows: NDArray[np.int64] = np.arange(len(there) - len(vectors))  # of what there is, and of what is kept
-        fates = []
+        questions = [Question(question_id(messages), messages, "", "", "train") for messages in candidates]
+        new = self._embed(questions)
+        vectors = new if self._vectors is None else np.concatenate([self._vectors, new])
+        offset = len(vectors) - len(new)
+        compared: NDArray[np.int64] = np.arange(offset)  # rows of stored and of admitted questions
+        outcomes = []
         for number, question in enumerate(questions):
-            fate = self._fate(question, rows[there[rows] @ vectors[number] >= SAME])
-            if fate == KEPT:
+            similar = compared[vectors[compared] @ new[number] >= DUPLICATE_COSINE]
+            outcome = self._outcome(question, similar)
+            if outcome == KEPT:
                 self._ids.add(question.id)
                 self._alike.add(question.messages)
-                self._sides.append("train")
-                rows = np.append(rows, len(there) - len(vectors) + number)
-            fates.append(fate)
-        self._stored = there[rows]
-        return fates
+                self._splits.append("train")
+                compared = np.append(compared, offset + number)
+            outcomes.append(outcome)
+        self._vectors = vectors[compared]
+        return outcomes
 
-    def _fate(self, question: Question, close: NDArray[np.int64]) -> str:
+    def _outcome(self, question: Question, similar: NDArray[np.int64]) -> str:
         if question.id in self._ids:
             return "duplicate"
         alike = self._alike.find(question.messages)
-        sides = [*(self._sides[each] for each in alike), *(self._side_of(each) for each in close)]
-        if "test" in sides:
+        splits = [*(self._splits[row] for row in alike), *(self._split_of(row) for row in similar)]
+        if "test" in splits:
             return "like a test question"
-        return "near-duplicate" if sides else KEPT
+        return "near-duplicate" if splits else KEPT
 
-    def _side_of(self, row: int) -> str:
-        return self._sides[row] if row < len(self._sides) else "train"
+    def _split_of(self, row: int) -> str:
+        return self._splits[row] if row < len(self._splits) else "train"
 
 
-def _says_no_more(task: Task, item: Item, text: str) -> bool:
-    """Whether the text is the first words or the subject that were given, or nearly the label's name or description."""
-    given = {normalise(each).strip(" .?!") for each in (item.opening, item.about)}
+def _copies_brief(task: Task, item: Item, text: str) -> bool:
+    """Whether the text is just the given opening or topic, or nearly the label's name or description."""
+    given = {normalise(words).strip(" .?!") for words in (item.opening, item.about)}
     if normalise(text).strip(" .?!:") in given:
         return True
-    described = Alike()
+    described = DuplicateIndex()
     for label in task.labels:
         if label.name == item.label:
-            described.add((Message("user", meaning(label)),))
+            described.add((Message("user", label_description(label)),))
             described.add((Message("user", humanise(label.name)),))
     return bool(described.find((Message("user", text),)))
 
 
-def _foreign(text: str, language: str) -> bool:
-    """Whether the text is surely in another language. Another script is enough, also in a short text."""
-    letters = [each for each in text if each.isalpha()]
-    scripts = {unicodedata.name(each, "").split()[0] for each in letters}
-    if language in _LATIN and scripts & {
-        "CJK",
-        "HIRAGANA",
-        "KATAKANA",
-        "HANGUL",
-        "CYRILLIC",
-        "ARABIC",
-        "HEBREW",
-        "THAI",
-    }:
+def _is_foreign(text: str, language: str) -> bool:
+    """Whether the text is reliably in another language. A different script suffices, even in a short text."""
+    letters = [letter for letter in text if letter.isalpha()]
+    scripts = {unicodedata.name(letter, "").split()[0] for letter in letters}
+    if language in _LATIN_LANGUAGES and scripts & _OTHER_SCRIPTS:
         return True
-    if len(letters) < LETTERS:
+    if len(letters) < MIN_LETTERS:
         return False
-    code, sure = _identifier().classify(text)
-    return bool(sure > SURE and code != language)
+    code, probability = _language_identifier().classify(text)
+    return bool(probability > MIN_LANGUAGE_PROBABILITY and code != language)
 
 
 @cache
-def _identifier() -> Any:
+def _language_identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-
-_LATIN = frozenset(LANGUAGES) - {"ar", "bg", "el", "he", "hi", "ja", "ko", "ru", "th", "uk", "zh"}

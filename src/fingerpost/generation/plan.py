@@ -1,9 +1,9 @@
-"""Which questions are to be written: planned before they are asked for, every draw by a seed.
+"""Plans the questions of a round: label, kind, style, persona, length and opening words are drawn before any request.
 
-What is drawn is the label, the kind of question, the style, who writes, the length and the first words of each: a model
-that is merely asked for "common questions" repeats itself, one that is told how each begins does not (attributes as in
-Yu et al. 2023, "Large Language Model as Attributed Training Data Generator"). Several labels stand side by side in one
-call, near ones above all: so the writer keeps them apart.
+A model that is asked for "common questions" repeats itself; one that is told the attributes of each question does not
+(Yu et al. 2023, "Large Language Model as Attributed Training Data Generator"). One request names several labels,
+often similar ones, so that the writer keeps them apart. All draws depend on a seed: changing their order changes every
+plan.
 """
 
 from __future__ import annotations
@@ -12,175 +12,196 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fingerpost.generation.brief import Brief, Form, Item, telling
-from fingerpost.generation.styles import FAR, LENGTHS, LIKE_THEM, PERSONAS, SITUATIONS, STYLES, Style
+from fingerpost.generation.brief import Brief, Form, Item, has_informative_name
+from fingerpost.generation.styles import (
+    LENGTHS,
+    LIKE_USERS,
+    PERSONAS,
+    SITUATIONS,
+    STYLES,
+    UNRELATED_TOPICS,
+    Style,
+)
 from fingerpost.task.settings import Task
 
 PER_CALL: Mapping[Form, int] = {"messages": 5, "wordings": 6, "follow_ups": 3}
-FORMS: Mapping[Form, float] = {"messages": 0.62, "wordings": 0.32, "follow_ups": 0.06}
-"""By form: how many questions a call asks for, and the share of the calls."""
-FALLBACK_SHARE = 4.0  # of messages; what belongs nowhere is wider than any label
-BORDER, CLOSE = 0.1, 0.5  # shares: of questions, of calls with near labels side by side
-NAMED = 0.3  # of labels whose name has other words than their description
-NEAR = 0.5  # of the out-of-scope questions; the others are far from what the assistant is for
-WITH_OPENING = 0.2  # without, messages are nearer to what is meant; with, they are less alike
-WITH_PERSONA, WITH_SITUATION, LIKE_USERS, BY_USERS = 0.2, 0.15, 0.5, 0.5
+FORM_RATIOS: Mapping[Form, float] = {"messages": 0.62, "wordings": 0.32, "follow_ups": 0.06}
+"""By form: the number of questions in a request, and the ratio of requests."""
+FALLBACK_WEIGHT = 4.0  # messages per message of another label: out of scope is broader than any label
+BORDER_RATIO = 0.1  # of questions
+NEAREST_RATIO = 0.5  # of requests: names a label together with the nearest ones
+NAMED_RATIO = 0.3  # of questions for labels with an informative name
+NEAR_RATIO = 0.5  # of out-of-scope questions; the others are unrelated to the assistant
+OPENING_RATIO = 0.2  # of messages; openings make them less alike, and less typical of the label
+PERSONA_RATIO, SITUATION_RATIO, LIKE_USERS_RATIO, USERS_OPENING_RATIO = 0.2, 0.15, 0.5, 0.5
 SAMPLES = 4
-TRIES = 3.0  # questions asked for count 1 / TRIES as much as trusted ones: no label is asked for in vain for ever
+REQUESTED_PER_TRUSTED = (
+    3.0  # so many requested questions count as a trusted one: a hopeless label is left at some point
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Error:
-    """A question that the student gets wrong, or is unsure of, and the label it should have."""
+class HardExample:
+    """A question that the student gets wrong or is unsure of, and its correct label."""
 
     text: str
     label: str
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a plan goes by.
+class PlanContext:
+    """What a plan depends on, besides the task.
 
-    `trusted` and `asked` count questions by form and label, those to learn from and those asked for; `close` are each
-    label's nearest ones, `beyond` things that no label covers; `real` are texts that users wrote; `styles` weigh the
-    styles by what is told of them; `languages` are names of languages.
+    Attributes:
+        trusted, asked: number of trusted and of requested questions, by form and label.
+        nearest: the most similar labels of each label, nearest first.
+        out_of_scope: topics close to the assistant's that no label covers.
+        user_texts: messages by users.
+        style_weights: factor on each style's weight, by the style's instruction; 1 if missing.
+        languages: names of languages, such as "German"; empty for the writer's choice.
     """
 
     trusted: Mapping[tuple[Form, str], int] = field(default_factory=dict)
     asked: Mapping[tuple[Form, str], int] = field(default_factory=dict)
-    close: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    beyond: Sequence[str] = ()
-    real: Sequence[str] = ()
-    styles: Mapping[str, float] = field(default_factory=dict)
+    nearest: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    out_of_scope: Sequence[str] = ()
+    user_texts: Sequence[str] = ()
+    style_weights: Mapping[str, float] = field(default_factory=dict)
     languages: Sequence[str] = ()
 
 
-def plan_round(task: Task, known: Known, count: int, seed: str) -> list[Brief]:
-    """Briefs for `count` questions or a few more, in each form the labels in turn by what they lack.
+def plan_round(task: Task, context: PlanContext, count: int, seed: str) -> list[Brief]:
+    """Briefs for `count` questions or slightly more. In each form, the labels with the fewest questions come first.
 
-    The same seed and knowledge give the same plan.
+    The same seed and context give the same plan.
     """
     draw = random.Random(f"{task.name}/{seed}")
     have: dict[Form, dict[str, float]] = {
         form: {
-            name: max(known.trusted.get((form, name), 0), known.asked.get((form, name), 0) / TRIES)
+            name: max(context.trusted.get((form, name), 0), context.asked.get((form, name), 0) / REQUESTED_PER_TRUSTED)
             for name in task.names
         }
-        for form in FORMS
+        for form in FORM_RATIOS
     }
-    found: list[Brief] = []
-    while sum(len(each.items) for each in found) < count:
-        form = draw.choices(list(FORMS), list(FORMS.values()))[0]
+    briefs: list[Brief] = []
+    while sum(len(brief.items) for brief in briefs) < count:
+        form = draw.choices(list(FORM_RATIOS), list(FORM_RATIOS.values()))[0]
         if form == "wordings":
-            found.append(_wordings(task, known, have[form], draw))
+            briefs.append(_wordings_brief(task, context, have[form], draw))
         else:
-            labels = _labels(task, known, have[form], PER_CALL[form], draw)
-            found.append(_brief(task, form, [_item(task, label, known, draw) for label in labels], known, draw))
-    return found
+            labels = _draw_labels(task, context, have[form], PER_CALL[form], draw)
+            items = [_draw_item(task, label, context, draw) for label in labels]
+            briefs.append(_brief(task, form, items, context, draw))
+    return briefs
 
 
-def plan_errors(task: Task, errors: Sequence[Error], known: Known, count: int, seed: str) -> list[Brief]:
-    """Briefs for `count` questions like those that a student gets wrong, each of which comes up in turn."""
+def plan_hard_examples(
+    task: Task, examples: Sequence[HardExample], context: PlanContext, count: int, seed: str
+) -> list[Brief]:
+    """Briefs for `count` questions similar to these examples, each of which is used equally often."""
     draw = random.Random(f"{task.name}/errors/{seed}")
-    order = draw.sample(list(errors), len(errors))
-    turn = [order[i % len(order)] for i in range(count)] if order else []
-    items = [Item("error", each.label, about=each.text) for each in turn]
+    order = draw.sample(list(examples), len(examples))
+    used = [order[i % len(order)] for i in range(count)] if order else []
+    items = [Item("error", example.label, about=example.text) for example in used]
     size = PER_CALL["messages"]
-    return [_brief(task, "messages", items[i : i + size], known, draw) for i in range(0, len(items), size)]
+    return [_brief(task, "messages", items[i : i + size], context, draw) for i in range(0, len(items), size)]
 
 
-def _wordings(task: Task, known: Known, have: dict[str, float], draw: random.Random) -> Brief:
-    """What one label means, in the words of several people; whose manner is left open where no user has shown his."""
-    label = _next([name for name in task.names if name != task.fallback], task, have, draw)
+def _wordings_brief(task: Task, context: PlanContext, have: dict[str, float], draw: random.Random) -> Brief:
+    """One label in the words of several users. Without samples of users' messages, no style is prescribed."""
+    label = _draw_rarest([name for name in task.names if name != task.fallback], task, have, draw)
     count = PER_CALL["wordings"]
-    have[label] += count / TRIES
-    samples = _samples(known, draw) if draw.random() < LIKE_USERS else ()
-    style = LIKE_THEM.told if samples else ""
-    return Brief("wordings", (_plain(task, label, draw),) * count, style, "", _language(known, draw), samples)
+    have[label] += count / REQUESTED_PER_TRUSTED
+    samples = _draw_samples(context, draw) if draw.random() < LIKE_USERS_RATIO else ()
+    style = LIKE_USERS.instruction if samples else ""
+    items = (_draw_plain_item(task, label, draw),) * count
+    return Brief("wordings", items, style, "", _draw_language(context, draw), samples)
 
 
-def _labels(task: Task, known: Known, have: dict[str, float], count: int, draw: random.Random) -> list[str]:
-    """The labels of one call: by turns those that lack most, and one of these with its nearest."""
-    found: list[str] = []
+def _draw_labels(
+    task: Task, context: PlanContext, have: dict[str, float], count: int, draw: random.Random
+) -> list[str]:
+    """The labels of one request: those with the fewest questions, and in some requests the first one's nearest."""
+    labels: list[str] = []
 
     def take(label: str) -> None:
-        found.append(label)
-        have[label] += 1 / TRIES
+        labels.append(label)
+        have[label] += 1 / REQUESTED_PER_TRUSTED
 
-    def fresh() -> list[str]:
-        return [name for name in task.names if name not in found] or task.names
+    def unused() -> list[str]:
+        return [name for name in task.names if name not in labels] or task.names
 
-    take(_next(fresh(), task, have, draw))
-    if draw.random() < CLOSE:
-        for name in known.close.get(found[0], ())[: count - 1]:
+    take(_draw_rarest(unused(), task, have, draw))
+    if draw.random() < NEAREST_RATIO:
+        for name in context.nearest.get(labels[0], ())[: count - 1]:
             take(name)
-    while len(found) < count:
-        take(_next(fresh(), task, have, draw))
-    return draw.sample(found, count)
+    while len(labels) < count:
+        take(_draw_rarest(unused(), task, have, draw))
+    return draw.sample(labels, count)
 
 
-def _next(names: Sequence[str], task: Task, have: Mapping[str, float], draw: random.Random) -> str:
-    """Of these labels, one that lacks most."""
-    lacks = {name: have[name] / (FALLBACK_SHARE if name == task.fallback else 1.0) for name in names}
-    least = min(lacks.values())
-    return draw.choice([name for name in names if lacks[name] <= least])
+def _draw_rarest(names: Sequence[str], task: Task, have: Mapping[str, float], draw: random.Random) -> str:
+    """One of the labels with the fewest questions, relative to their weight."""
+    counts = {name: have[name] / (FALLBACK_WEIGHT if name == task.fallback else 1.0) for name in names}
+    least = min(counts.values())
+    return draw.choice([name for name in names if counts[name] <= least])
 
 
-def _item(task: Task, label: str, known: Known, draw: random.Random) -> Item:
+def _draw_item(task: Task, label: str, context: PlanContext, draw: random.Random) -> Item:
     if label == task.fallback:
-        near = known.beyond and draw.random() < NEAR
-        return (
-            Item("near", label, about=draw.choice(known.beyond)) if near else Item("far", label, about=draw.choice(FAR))
-        )
-    others = [name for name in known.close.get(label, ()) if name not in (task.fallback, label)]
-    if others and draw.random() < BORDER:
+        if context.out_of_scope and draw.random() < NEAR_RATIO:
+            return Item("near", label, about=draw.choice(context.out_of_scope))
+        return Item("far", label, about=draw.choice(UNRELATED_TOPICS))
+    others = [name for name in context.nearest.get(label, ()) if name not in (task.fallback, label)]
+    if others and draw.random() < BORDER_RATIO:
         return Item("border", label, about=draw.choice(others))
-    return _plain(task, label, draw)
+    return _draw_plain_item(task, label, draw)
 
 
-def _plain(task: Task, label: str, draw: random.Random) -> Item:
-    named = any(each.name == label and telling(each) for each in task.labels) and draw.random() < NAMED
-    return Item("named" if named else "plain", label)
+def _draw_plain_item(task: Task, name: str, draw: random.Random) -> Item:
+    informative = any(label.name == name and has_informative_name(label) for label in task.labels)
+    return Item("named" if informative and draw.random() < NAMED_RATIO else "plain", name)
 
 
-def _brief(task: Task, form: Form, items: Sequence[Item], known: Known, draw: random.Random) -> Brief:
-    """The items with their first words, and what they have in common."""
-    style = _style(known, draw)
-    openings = _openings(style, known, len(items), draw)
-    persona = draw.choice(task.generate.personas or PERSONAS) if draw.random() < WITH_PERSONA else ""
-    situation = draw.choice(SITUATIONS) if draw.random() < WITH_SITUATION else ""
-    samples = _samples(known, draw) if style is LIKE_THEM else ()
+def _brief(task: Task, form: Form, items: Sequence[Item], context: PlanContext, draw: random.Random) -> Brief:
+    """The items with their openings, and what they have in common."""
+    style = _draw_style(context, draw)
+    openings = _draw_openings(style, context, len(items), draw)
+    persona = draw.choice(task.generate.personas or PERSONAS) if draw.random() < PERSONA_RATIO else ""
+    situation = draw.choice(SITUATIONS) if draw.random() < SITUATION_RATIO else ""
+    samples = _draw_samples(context, draw) if style is LIKE_USERS else ()
     length = "" if samples else draw.choices([text for text, _ in LENGTHS], [weight for _, weight in LENGTHS])[0]
     return Brief(
         form,
-        tuple(Item(each.kind, each.label, opening, each.about) for each, opening in zip(items, openings, strict=True)),
-        style.told + length,
-        ", ".join(each for each in (persona, situation) if each),
-        _language(known, draw),
+        tuple(Item(item.kind, item.label, opening, item.about) for item, opening in zip(items, openings, strict=True)),
+        style.instruction + length,
+        ", ".join(part for part in (persona, situation) if part),
+        _draw_language(context, draw),
         samples,
     )
 
 
-def _samples(known: Known, draw: random.Random) -> tuple[str, ...]:
-    return tuple(draw.sample(list(known.real), min(SAMPLES, len(known.real))))
+def _draw_samples(context: PlanContext, draw: random.Random) -> tuple[str, ...]:
+    return tuple(draw.sample(list(context.user_texts), min(SAMPLES, len(context.user_texts))))
 
 
-def _language(known: Known, draw: random.Random) -> str:
-    return draw.choice(list(known.languages)) if known.languages else ""
+def _draw_language(context: PlanContext, draw: random.Random) -> str:
+    return draw.choice(list(context.languages)) if context.languages else ""
 
 
-def _style(known: Known, draw: random.Random) -> Style:
-    if known.real and draw.random() < LIKE_USERS:
-        return LIKE_THEM
-    return draw.choices(STYLES, [style.weight * known.styles.get(style.told, 1.0) for style in STYLES])[0]
+def _draw_style(context: PlanContext, draw: random.Random) -> Style:
+    if context.user_texts and draw.random() < LIKE_USERS_RATIO:
+        return LIKE_USERS
+    weights = [style.weight * context.style_weights.get(style.instruction, 1.0) for style in STYLES]
+    return draw.choices(STYLES, weights)[0]
 
 
-def _openings(style: Style, known: Known, count: int, draw: random.Random) -> tuple[str, ...]:
-    """First words: of what users wrote, where there is any, or of the style. In another language, none."""
-    if known.languages and list(known.languages) != ["English"]:
+def _draw_openings(style: Style, context: PlanContext, count: int, draw: random.Random) -> tuple[str, ...]:
+    """First words, taken from users' messages or from the style. The styles' openings are English only."""
+    if context.languages and list(context.languages) != ["English"]:
         return ("",) * count
-    if known.real and (style is LIKE_THEM or draw.random() < BY_USERS):
-        texts = draw.choices(list(known.real), k=count)
+    if context.user_texts and (style is LIKE_USERS or draw.random() < USERS_OPENING_RATIO):
+        texts = draw.choices(list(context.user_texts), k=count)
         return tuple(" ".join(text.split()[: draw.choice((0, 1, 1, 2))]) for text in texts)
     pool = list(style.openings) * (1 + count // len(style.openings))
-    return tuple(each if draw.random() < WITH_OPENING else "" for each in draw.sample(pool, count))
+    return tuple(opening if draw.random() < OPENING_RATIO else "" for opening in draw.sample(pool, count))

@@ -1,4 +1,4 @@
-"""Examples that stand before every request to a writer, always the same, so that the prompt cache stays warm."""
+"""Few-shot examples at the start of every request to a writer. They never vary, so that the prompt cache stays warm."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from fingerpost.generation.brief import Form
 
-BEYOND = 10  # things that are asked for at once
+TOPIC_COUNT = 10  # out-of-scope topics in one request
 
-NAME_OTHERS = f"Name {BEYOND} things that users may ask, but that are not among these, a few words each."
+NAME_OTHERS = f"Name {TOPIC_COUNT} things that users may ask, but that are not among these, a few words each."
 
 OTHER_WORDS = "Each says it in quite other words than the ones before."
 
-SHOTS: dict[Form, tuple[tuple[str, dict[str, Any]], ...]] = {
+FEW_SHOT_EXAMPLES: dict[Form, tuple[tuple[str, dict[str, Any]], ...]] = {
     "messages": (
         (
             "Write 5 messages to a public library's assistant, one for each line.\n"

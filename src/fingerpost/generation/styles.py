@@ -1,4 +1,7 @@
-"""What briefs are drawn from: styles of writing, personas, situations, lengths, subjects out of scope."""
+"""Attributes that plans draw from: writing styles, personas, situations, lengths, unrelated topics.
+
+These strings are part of the prompts: changing them changes what is generated.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """A way of writing: what the writer is told, the words that messages begin with, how often it is drawn."""
+    """A writing style.
+
+    Attributes:
+        instruction: completes "How they write: ...".
+        openings: first words to draw from; may be empty words.
+        weight: relative frequency.
+    """
 
     name: str
-    told: str
+    instruction: str
     openings: tuple[str, ...]
     weight: float
 
 
-def _style(name: str, weight: float, told: str, openings: str) -> Style:
-    return Style(name, told, tuple(each.strip() for each in openings.split("/")), weight)
+def _style(name: str, weight: float, instruction: str, openings: str) -> Style:
+    return Style(name, instruction, tuple(opening.strip() for opening in openings.split("/")), weight)
 
 
 STYLES = (
@@ -34,7 +43,7 @@ STYLES = (
     _style("keywords", 0.5, "only key words, as typed into a search box", " / the / my / how / where / "),
 )  # fmt: skip
 
-LIKE_THEM = Style("as users write", "as its users do above", (), 0.0)
+LIKE_USERS = Style("as users write", "as its users do above", (), 0.0)
 
 PERSONAS = (
     "someone new who does not know the right words",
@@ -59,9 +68,9 @@ SITUATIONS = (
 )
 
 LENGTHS = (("", 0.6), ("; at most six words each", 0.2), ("; one long sentence or two each", 0.2))
-"""Added to a style, each with how often."""
+"""Suffixes of a style's instruction, and their relative frequencies."""
 
-FAR = (
+UNRELATED_TOPICS = (
     "the weather", "a recipe", "a football result", "a joke", "a translation", "homework", "a film", "music to play",
     "the way to a station", "a headache", "the time in another city", "a pet", "buying a used car", "the news",
     "a poem", "a birthday present", "the meaning of a word", "a sum", "a book to read", "a hotel", "gardening",

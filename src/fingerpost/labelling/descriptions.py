@@ -11,8 +11,8 @@ from pathlib import Path
 from fingerpost.core.text import shorten
 from fingerpost.core.types import Label, Message
 from fingerpost.llm import prices
-from fingerpost.llm.completion import Reply
-from fingerpost.llm.requests import Chat, Key, Schema, size, teacher_endpoint, teacher_of
+from fingerpost.llm.completion import Chat, Reply, Schema, request_bytes
+from fingerpost.llm.requests import Key, teacher_endpoint, teacher_of
 from fingerpost.llm.runner import run_requests
 from fingerpost.store.project import Store
 from fingerpost.task.prompt import chat
@@ -88,7 +88,7 @@ def confused_labels(task: Task, store: Store) -> list[ConfusedLabel]:
 class DescriptionRequests:
     """Requests for descriptions, for `run_requests`; `proposed` collects the descriptions by label name."""
 
-    step, wants, after, temperature = STEP, "holds a description", "then run it again", 0.0
+    step, expected, retry, temperature = STEP, "holds a description", "then run it again", 0.0
 
     def __init__(self) -> None:
         self.proposed: dict[str, str | None] = {}
@@ -107,7 +107,7 @@ class DescriptionRequests:
 def at_most_usd(task: Task, found: list[ConfusedLabel]) -> float:
     """Upper bound of the cost of the requests, in US dollars."""
     teacher = _writer(task)
-    return sum(prices.at_most(teacher, size(confused.messages, DESCRIPTION_SCHEMA)) for confused in found)
+    return sum(prices.at_most(teacher, request_bytes(confused.messages, DESCRIPTION_SCHEMA)) for confused in found)
 
 
 def propose(

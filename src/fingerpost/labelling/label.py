@@ -1,25 +1,32 @@
-"""The teacher labels what it has not labelled yet, within the limits and the budget, at once or as a batch."""
+"""Has the teacher label questions, within rate limits and the budget, directly or as a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fingerpost.core.types import Usage
+from fingerpost.core.types import ProgressCallback, Usage, no_progress
 from fingerpost.labelling.requests import EVERYTHING, LabelJob, LabelRequests, LabelSelection, open_jobs
 from fingerpost.llm import prices
 from fingerpost.llm.batch import run_requests_or_batch
-from fingerpost.llm.requests import BYTES_A_TOKEN, RunProgress, Show, size, teacher_endpoint, teacher_of
+from fingerpost.llm.completion import request_bytes
+from fingerpost.llm.requests import BYTES_PER_TOKEN, RunProgress, teacher_endpoint, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
 
-REPLY_TOKENS = 10
+REPLY_TOKENS = 10  # tokens of a typical reply, for the cost estimate
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What would be asked, and about what it would take. `at_most_usd` is what no bill can exceed."""
+class LabelPlan:
+    """The requests to send, and their cost.
+
+    Attributes:
+        jobs: the requests.
+        prompt_tokens: estimated tokens of all prompts.
+        about_usd: estimated cost in US dollars.
+        at_most_usd: upper bound of the cost in US dollars.
+    """
 
     jobs: tuple[LabelJob, ...]
     prompt_tokens: int
@@ -27,51 +34,56 @@ class Plan:
     at_most_usd: float
 
 
-def plan(task: Task, store: Store, wanted: LabelSelection = EVERYTHING, *, batch: bool = False) -> Plan:
-    """What is still to be asked, with its cost: as a batch, at the batch's price.
+def plan_labels(task: Task, store: Store, selection: LabelSelection = EVERYTHING, *, batch: bool = False) -> LabelPlan:
+    """The requests that are still to be sent, and their cost. With `batch`, batch prices apply.
 
     Raises:
-        TaskError: no teacher, or more votes than label orders.
-        TeacherError: no price is known.
+        TaskError: the task has no teacher, or fewer label orders than votes.
+        TeacherError: the model's price is not known.
     """
     teacher = teacher_of(task)
-    jobs = open_jobs(task, store, wanted)
-    does, share = LabelRequests(task), teacher.batch_price if batch else 1.0
-    sizes = [size(*does.request(job)) for job in jobs]
-    tokens = round(sum(sizes) / BYTES_A_TOKEN)
-    return Plan(
+    jobs = open_jobs(task, store, selection)
+    spec, discount = LabelRequests(task), teacher.batch_price if batch else 1.0
+    sizes = [request_bytes(*spec.request(job)) for job in jobs]
+    tokens = round(sum(sizes) / BYTES_PER_TOKEN)
+    typical = Usage(prompt=tokens, cached=0, completion=REPLY_TOKENS * len(jobs))
+    return LabelPlan(
         jobs=tuple(jobs),
         prompt_tokens=tokens,
-        about_usd=share * prices.cost(teacher, Usage(prompt=tokens, cached=0, completion=REPLY_TOKENS * len(jobs))),
-        at_most_usd=share * sum(prices.at_most(teacher, each) for each in sizes),
+        about_usd=discount * prices.cost(teacher, typical),
+        at_most_usd=discount * sum(prices.at_most(teacher, size) for size in sizes),
     )
 
 
 def label(
     task: Task,
     store: Store,
-    planned: Plan,
+    plan: LabelPlan,
     folder: Path,
     *,
     budget_usd: float | None = None,
     record: Path | None = None,
     batch: bool = False,
-    on_progress: Show = lambda _: None,
-    show: Callable[[str], None] = lambda _: None,
+    on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
-    """Ask the teacher. Ctrl-C lets the requests in flight finish; the budget ends it with `stopped`.
+    """Send the planned requests and store the teacher's answers as verdicts.
 
-    With `batch`, what is planned is handed in as a batch, and an earlier one is fetched.
+    Ctrl-C lets the requests in flight finish. With `batch`, the results of an earlier batch are fetched first, then the
+    requests are submitted as a new batch.
+
+    Args:
+        folder: the project's folder, which recordings and GGUF files are relative to.
+        budget_usd: limit in US dollars on the total cost of the project, past costs included.
+        record: a file to append the teacher's answers to.
 
     Raises:
-        TeacherError: the teacher cannot be used, or its replies name no label.
-        BudgetError: not even one request fits into the budget.
+        TeacherError: the teacher cannot be used, or none of its replies names a label.
+        BudgetError: the budget has no room for a single request.
     """
-    does = LabelRequests(task)
     with teacher_endpoint(teacher_of(task), folder) as teacher:
         return run_requests_or_batch(
-            does,
-            planned.jobs,
+            LabelRequests(task),
+            plan.jobs,
             store,
             teacher,
             folder,
@@ -79,5 +91,4 @@ def label(
             budget_usd=budget_usd,
             record=record,
             on_progress=on_progress,
-            show=show,
         )

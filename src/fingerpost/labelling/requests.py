@@ -1,4 +1,4 @@
-"""The teacher's decisions: which questions it is still to be asked, in which label order, and its replies as verdicts."""
+"""Builds the requests that ask the teacher for labels, and turns its replies into verdicts."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 from fingerpost.core.errors import TaskError
 from fingerpost.core.types import Question, Split, Verdict
-from fingerpost.llm.completion import Reply
-from fingerpost.llm.requests import Chat, Key, Schema, teacher_of
+from fingerpost.llm.completion import Chat, Reply, Schema
+from fingerpost.llm.requests import Key, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.task.prompt import label_order, order_number, prompt_fingerprint, render, schema
 from fingerpost.task.replies import parse
 from fingerpost.task.settings import Task
 
 STEP = "label"
-SIDES: tuple[Split, ...] = ("train", "dev", "test")
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelJob:
-    """One question to be asked in one label order."""
+    """A question, and the index of the label order to ask it in."""
 
     question: Question
     order: int
@@ -28,14 +28,19 @@ class LabelJob:
 
 @dataclass(frozen=True, slots=True)
 class LabelSelection:
-    """What the teacher is to be asked: every question in `votes` label orders, less what it has answered.
+    """Selects the questions that the teacher is asked. Questions that it has already answered are left out.
 
-    `limit` is how many questions are asked at most; `retry` asks again what was answered without a label; `again` what
-    was answered under another prompt. `only` names the questions, where it is not all of these sides.
+    Attributes:
+        votes: number of answers per question, each with a different label order.
+        splits: only questions of these splits.
+        limit: maximum number of questions.
+        retry: repeat requests whose reply named no label.
+        again: repeat requests that were answered with an earlier prompt.
+        only: only questions with these ids.
     """
 
     votes: int = 1
-    splits: tuple[Split, ...] = SIDES
+    splits: tuple[Split, ...] = SPLITS
     limit: int | None = None
     retry: bool = False
     again: bool = False
@@ -46,49 +51,57 @@ EVERYTHING = LabelSelection()
 
 
 def order_count(task: Task) -> int:
-    """How many label orders the task's teacher is asked in: no more than there are labels."""
+    """The number of label orders in use: the teacher's setting, but at most the number of labels.
+
+    Raises:
+        TaskError: the task has no teacher.
+    """
     return min(teacher_of(task).orders, len(task.labels))
 
 
-def open_jobs(task: Task, store: Store, wanted: LabelSelection = EVERYTHING) -> list[LabelJob]:
-    """What is still to be asked. Jobs of one label order stand together, so that a prompt cache stays warm.
+def open_jobs(task: Task, store: Store, selection: LabelSelection = EVERYTHING) -> list[LabelJob]:
+    """The requests that are still to be sent, sorted by label order to make use of the prompt cache.
 
-    What lies in a batch at the provider is left out.
+    Requests in a batch that was not fetched yet are left out.
 
     Raises:
-        TaskError: no teacher, or more votes than label orders.
+        TaskError: the task has no teacher, or fewer label orders than votes.
     """
     teacher, orders = teacher_of(task), order_count(task)
-    if wanted.votes > orders:
+    if selection.votes > orders:
         raise TaskError(
-            f"--votes {wanted.votes} needs as many label orders; set orders = {wanted.votes} in [teacher] "
-            f"(it is {orders})"
+            f"--votes {selection.votes} needs {selection.votes} label orders, but there are {orders}; "
+            f"set orders = {selection.votes} in [teacher]"
         )
     answered: dict[str, set[int | None]] = {}
-    prompt = prompt_fingerprint(task) if wanted.again else None
+    prompt = prompt_fingerprint(task) if selection.again else None
     for question_id, order, labelled in store.answered(teacher.model, prompt):
-        if labelled or not wanted.retry:
+        if labelled or not selection.retry:
             answered.setdefault(question_id, set()).add(order)
-    for question_id, order, _ in store.posted_keys(STEP, teacher.model):
+    for question_id, order, _ in store.batch_keys(STEP, teacher.model):
         answered.setdefault(question_id, set()).add(order)
     jobs: list[LabelJob] = []
-    limit = wanted.limit
-    for question in store.questions(*wanted.splits):
-        done = answered.get(question.id, set())
-        missing = wanted.votes - len(done)
-        if missing <= 0 or (wanted.only is not None and question.id not in wanted.only):
+    limit = selection.limit
+    for question in store.questions(*selection.splits):
+        answered_orders = answered.get(question.id, set())
+        missing = selection.votes - len(answered_orders)
+        if missing <= 0 or (selection.only is not None and question.id not in selection.only):
             continue
         if limit is not None and (limit := limit - 1) < 0:
             break
-        free = [order for vote in range(wanted.votes) if (order := order_number(question.id, vote, orders)) not in done]
-        jobs += [LabelJob(question, order) for order in free[:missing]]
+        open_orders = [
+            order
+            for vote in range(selection.votes)
+            if (order := order_number(question.id, vote, orders)) not in answered_orders
+        ]
+        jobs += [LabelJob(question, order) for order in open_orders[:missing]]
     return sorted(jobs, key=lambda job: job.order)
 
 
 class LabelRequests:
-    """The work of labelling, as `asking` takes it."""
+    """The `RequestSpec` of the step `label`."""
 
-    step, wants, after, temperature = STEP, "names a label", "then ask again with --retry", 0.0
+    step, expected, retry, temperature = STEP, "names a label", "then ask again with --retry", 0.0
 
     def __init__(self, task: Task) -> None:
         self._task, self._schema, self._prompt = task, schema(task), prompt_fingerprint(task)
@@ -96,12 +109,15 @@ class LabelRequests:
         self._orders = [label_order(task, number, orders) for number in range(orders)]
 
     def request(self, job: LabelJob) -> tuple[Chat, Schema]:
+        """The chat messages of a job, and the JSON schema of the reply."""
         return render(self._task, job.question.messages, self._orders[job.order]), self._schema
 
     def key(self, job: LabelJob) -> Key:
+        """The id of the question, the label order and the fingerprint of the prompt."""
         return [job.question.id, job.order, self._prompt]
 
     def keep(self, key: Key, reply: Reply) -> tuple[Verdict, bool]:
+        """The reply as a verdict, and whether it names a label."""
         question_id, order, prompt = key
         label = parse(self._task, reply.text)
         verdict = Verdict(

@@ -1,1 +1,1 @@
-"""Asking language models: requests, replies, prices."""
+"""Clients for language models: requests, replies, rate limits, batches, prices."""

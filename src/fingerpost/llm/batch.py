@@ -1,14 +1,13 @@
-"""The same requests handed in as a batch (OpenAI's /v1/batches): half the price, answered within a day.
+"""Runs requests through OpenAI's batch API (/v1/batches): about half the price, answers within 24 hours.
 
-What was handed in is noted step by step, so that a run that was killed, days ago or between two steps, goes on with
-the same batch: nothing is asked twice. Its reservations stand until it is fetched.
+Each step of submitting a batch is stored. A run that was interrupted between two steps resumes the same batch later, so
+no request is sent twice. The cost of a batch stays reserved in the ledger until its results are fetched.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,40 +15,41 @@ from typing import Any, Literal, TypeVar
 import openai
 
 from fingerpost.core.errors import TeacherError
-from fingerpost.core.types import Usage
+from fingerpost.core.types import Progress, ProgressCallback, Usage, no_progress
 from fingerpost.core.utils import chunks, locked
 from fingerpost.llm import prices
-from fingerpost.llm.completion import Lost, Reply, api_key, extras_of, message_of, read_reply, request_of
-from fingerpost.llm.requests import (
-    NONSENSE,
-    RequestSpec,
-    RunProgress,
-    Show,
-    cost_of,
-    count,
-    nonsense,
-    out_of_budget,
-    size,
+from fingerpost.llm.completion import (
+    Chat,
+    Reply,
+    RequestLost,
+    Schema,
+    api_key,
+    parse_completion,
+    request_body,
+    request_bytes,
+    request_parameters,
+    teacher_error,
+    usage_with_cost,
 )
+from fingerpost.llm.polling import poll
+from fingerpost.llm.requests import UNUSABLE_LIMIT, RequestSpec, RunProgress, all_unusable, out_of_budget
 from fingerpost.llm.runner import run_requests
 from fingerpost.store.ledger import Call, Outcome, Settlement
-from fingerpost.store.project import Posted, Store
+from fingerpost.store.project import ProviderBatch, Store
 from fingerpost.task.settings import TeacherSettings
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
-OURS = ("max_tokens", "max_completion_tokens", "temperature", "logprobs", "response_format", "json_schema")
-MOST = 20_000  # requests in one batch; a provider takes 50,000, and 200 MB
-AT_ONCE = 500  # are booked in one transaction
-ENDED = ("completed", "failed", "expired", "cancelled")
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
-LOOKED_THROUGH = 100  # batches, for one that was created when the run was killed
+PARAMETERS = ("max_tokens", "max_completion_tokens", "temperature", "logprobs", "response_format", "json_schema")
+MAX_REQUESTS = 20_000  # per batch; OpenAI accepts 50,000 and 200 MB
+LEDGER_CHUNK = 500  # settlements per transaction
+FINAL_STATES = ("completed", "failed", "expired", "cancelled")
+MAX_SEARCHED = 100  # recent batches to search for one whose id was not stored because the run was interrupted
 
 J = TypeVar("J")
-Say = Callable[[str], None]
 
 
 def run_requests_or_batch(
-    work: RequestSpec[J],
+    spec: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
@@ -58,218 +58,222 @@ def run_requests_or_batch(
     batch: bool,
     budget_usd: float | None = None,
     record: Path | None = None,
-    on_progress: Show = lambda _: None,
-    show: Say = lambda _: None,
+    on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
-    """`post_all` for a batch, else `ask_all`."""
+    """`run_batch` if `batch` is set, else `run_requests`; see these for arguments and errors."""
     if batch:
-        return run_batch(work, jobs, store, teacher, budget_usd=budget_usd, on_progress=on_progress, show=show)
+        return run_batch(spec, jobs, store, teacher, budget_usd=budget_usd, on_progress=on_progress)
     return run_requests(
-        work, jobs, store, teacher, folder, budget_usd=budget_usd, record=record, on_progress=on_progress
+        spec, jobs, store, teacher, folder, budget_usd=budget_usd, record=record, on_progress=on_progress
     )
 
 
 def run_batch(
-    work: RequestSpec[J],
+    spec: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
     *,
     budget_usd: float | None = None,
-    on_progress: Show = lambda _: None,
-    show: Say = lambda _: None,
+    on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
-    """Fetch the batches that are out, then hand in these jobs and wait for them. Ctrl-C leaves them at the provider.
+    """Fetch the results of open batches, then submit the jobs as new batches and wait for them.
+
+    Ctrl-C stops waiting; the batch keeps running at the provider, and the next run fetches it.
+
+    Args:
+        budget_usd: limit in US dollars on the total of the project's ledger.
 
     Raises:
-        TeacherError: the provider cannot be reached, refuses, or none of its replies is of use.
-        BudgetError: not even one request fits into the budget.
+        TeacherError: the provider cannot be reached or refuses the batch, or none of its replies is usable.
+        BudgetError: the budget has no room for a single request.
     """
     if teacher.recorded:
-        raise TeacherError("the teacher's answers are played back from a file; leave out --batch")
-    with locked(store.path.with_name(".batch.lock"), "another run waits for a batch of this project; wait for it"):
-        return _post(work, jobs, store, teacher, budget_usd, on_progress, show)
+        raise TeacherError("the teacher's answers are replayed from a file; run the command without --batch")
+    with locked(
+        store.path.with_name(".batch.lock"), "another run is waiting for a batch of this project; let it finish first"
+    ):
+        return _run(spec, jobs, store, teacher, budget_usd, on_progress)
 
 
-def _post(
-    work: RequestSpec[J],
+def _run(
+    spec: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
     budget_usd: float | None,
-    on_progress: Show,
-    show: Say,
+    on_progress: ProgressCallback,
 ) -> RunProgress:
-    out = [each for each in store.open_posted(work.step) if each.model == teacher.model]
-    progress = RunProgress(total=len(jobs) + sum(len(each.jobs) for each in out))
+    open_batches = [posted for posted in store.open_batches(spec.step) if posted.model == teacher.model]
+    progress = RunProgress(total=len(jobs) + sum(len(posted.jobs) for posted in open_batches))
     client = openai.OpenAI(
         api_key=api_key(teacher), base_url=teacher.base_url, timeout=teacher.timeout_s, max_retries=3
     )
 
-    def fetch(posted: Posted) -> None:
-        refused: list[str] = []
+    def fetch(posted: ProviderBatch) -> None:
+        refusals: list[str] = []
         try:
-            batch = _ended(client, store, teacher, posted, show)
+            batch = _finished_batch(client, store, teacher, posted, on_progress)
         except openai.NotFoundError:
             _release(store, posted.id, "lost" if posted.batch else "unsent")
-            raise TeacherError(f"{client.base_url} no longer has the batch; run the command again") from None
-        for part in chunks(_settlements(client, work, store, teacher, posted, batch, refused), AT_ONCE):
-            store.ledger.book([settlement for settlement, _, _ in part], [], budget_usd)
-            for settlement, reply, useful in part:
+            raise TeacherError(
+                f"{client.base_url} no longer has the batch; run the command again to submit a new one"
+            ) from None
+        for part in chunks(_settle(client, spec, store, teacher, posted, batch, refusals), LEDGER_CHUNK):
+            store.ledger.record([settlement for settlement, _, _ in part], [], budget_usd)
+            for settlement, reply, usable in part:
                 if reply is not None:
-                    count(progress, reply, settlement.usage, useful)
-            on_progress(progress)
-        store.change_posted(posted.id, state="ended")
+                    progress.count(reply, settlement.usage, usable)
+            on_progress(progress.report(spec.step))
+        store.update_batch(posted.id, state="ended")
         if batch is not None and batch.status == "failed":
             first = next(iter(batch.errors.data if batch.errors and batch.errors.data else []), None)
-            why = first.message if first else "no reason was given"
-            raise TeacherError(f"the batch {batch.id} failed: {why}; mend that, and run the command again")
-        if refused:
+            reason = first.message if first else "no reason was given"
+            raise TeacherError(f"the batch {batch.id} failed: {reason}; fix that, and run the command again")
+        if refusals:
             raise TeacherError(
-                f"{client.base_url} refuses the requests: {refused[0]}; run the command without --batch: then what the "
-                "endpoint does not understand is left out"
+                f"{client.base_url} refuses the requests: {refusals[0]}; run the command without --batch, which leaves "
+                "out parameters that the endpoint does not support"
             )
 
     try:
-        for each in out:
-            fetch(each)
-        for part in chunks(jobs, MOST):
-            posted = _hand_in(client, work, part, store, teacher, budget_usd)
-            if posted is None:
+        for posted in open_batches:
+            fetch(posted)
+        for part in chunks(jobs, MAX_REQUESTS):
+            submitted = _submit(client, spec, part, store, teacher, budget_usd)
+            if submitted is None:
                 progress.stopped = "budget"
                 break
-            if len(posted.jobs) < len(part):
+            if len(submitted.jobs) < len(part):
                 progress.stopped = "budget"
-            fetch(posted)
+            fetch(submitted)
     except KeyboardInterrupt:
         progress.stopped = "interrupted"
-    except openai.AuthenticationError:
-        raise TeacherError(f"{client.base_url} refuses the key; check ${teacher.key_env}") from None
     except openai.NotFoundError:
         raise TeacherError(f"{client.base_url} has no batches; run the command without --batch") from None
-    except openai.APIStatusError as error:
-        raise TeacherError(f"{client.base_url} says {error.status_code}: {message_of(error)}") from None
-    except openai.APIConnectionError:
-        raise TeacherError(
-            f"{client.base_url} cannot be reached; run the command again: it goes on with the same batch"
-        ) from None
+    except openai.OpenAIError as error:
+        then = "run the command again: it resumes the same batch"
+        raise teacher_error(error, client.base_url, teacher.key_env, then) from None
     finally:
         client.close()
     if progress.stopped == "budget" and not progress.done:
-        raise out_of_budget(_at_most(teacher, *work.request(jobs[0])), budget_usd)
-    if progress.done >= NONSENSE and not progress.useful:
-        raise nonsense(work, progress)
+        raise out_of_budget(_max_cost(teacher, *spec.request(jobs[0])), budget_usd)
+    if progress.done >= UNUSABLE_LIMIT and not progress.usable:
+        raise all_unusable(spec, progress)
     return progress
 
 
-def _at_most(teacher: TeacherSettings, messages: list[dict[str, str]], schema: dict[str, Any]) -> float:
-    return teacher.batch_price * prices.at_most(teacher, size(messages, schema))
+def _max_cost(teacher: TeacherSettings, messages: Chat, schema: Schema) -> float:
+    """The highest possible price of a batch request in US dollars."""
+    return teacher.batch_price * prices.at_most(teacher, request_bytes(messages, schema))
 
 
-def _hand_in(
+def _submit(
     client: openai.OpenAI,
-    work: RequestSpec[J],
+    spec: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
     budget: float | None,
-) -> Posted | None:
-    """Reserve, upload, create; None where the budget has no room for even one."""
-    requests = [work.request(job) for job in jobs]
-    key = store.add_posted(work.step, teacher.model, teacher.base_url)
-    calls = [Call(work.step, teacher.model, _at_most(teacher, *each)) for each in requests]
-    ids = store.ledger.book([], calls, budget, posted=key)
-    extras, lines, out = extras_of(teacher, work.temperature), [], {}
+) -> ProviderBatch | None:
+    """Reserve costs, upload the requests and create a batch; None if the budget has no room for a single request."""
+    requests = [spec.request(job) for job in jobs]
+    key = store.add_batch(spec.step, teacher.model, teacher.base_url)
+    calls = [Call(spec.step, teacher.model, _max_cost(teacher, *request)) for request in requests]
+    ids = store.ledger.record([], calls, budget, batch_id=key)
+    parameters, lines, keys = request_parameters(teacher, spec.temperature), [], {}
     for job, call_id, (messages, schema) in zip(jobs, ids, requests, strict=True):
         if call_id is None:
             continue
-        out[str(call_id)] = work.key(job)
+        keys[str(call_id)] = spec.key(job)
         line = {"custom_id": str(call_id), "method": "POST", "url": ENDPOINT}
-        body = request_of(teacher.model, messages, schema, extras)
+        body = request_body(teacher.model, messages, schema, parameters)
         lines.append(json.dumps({**line, "body": body}, ensure_ascii=False) + "\n")
     if not lines:
-        store.change_posted(key, state="ended")
+        store.update_batch(key, state="ended")
         return None
-    store.change_posted(key, jobs=out)
+    store.update_batch(key, jobs=keys)
     try:
         file = client.files.create(file=(f"fingerpost-{key}.jsonl", "".join(lines).encode()), purpose="batch")
     except openai.OpenAIError:
         _release(store, key, "unsent")
         raise
-    store.change_posted(key, file=file.id, state="creating")
-    try:  # once only: a second try could make a second batch
+    store.update_batch(key, file=file.id, state="creating")
+    try:  # no retries: a second attempt could create a second batch
         once = client.with_options(max_retries=0)
         batch = once.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
     except openai.APIStatusError as error:
         if error.status_code < 500:
             _release(store, key, "unsent")
         raise
-    return store.change_posted(key, batch=batch.id, state="out")
+    return store.update_batch(key, batch=batch.id, state="out")
 
 
-def _ended(client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted: Posted, show: Say) -> Any:
-    """The batch, when it has ended; None where the run was killed before one was created."""
+def _finished_batch(
+    client: openai.OpenAI, store: Store, teacher: TeacherSettings, posted: ProviderBatch, on_progress: ProgressCallback
+) -> Any:
+    """Wait until a batch has ended and return it; None if the run was interrupted before the batch was created."""
     if posted.state != "new" and posted.base_url != teacher.base_url:
         raise TeacherError(
             f"a batch of {len(posted.jobs):,} requests lies at {posted.base_url or 'OpenAI'}; set base_url back to "
-            "that, and run the command again with --batch"
+            "that address, and run the command again with --batch"
         )
-    found = posted.batch or (_find(client, posted.file) if posted.state == "creating" else None)
-    if found is None:
+    batch_id = posted.batch or (_find_batch(client, posted.file) if posted.state == "creating" else None)
+    if batch_id is None:
         return None
-    store.change_posted(posted.id, batch=found, state="out")
-    return _wait(client, found, show)
+    store.update_batch(posted.id, batch=batch_id, state="out")
+    return _wait_for_batch(client, batch_id, posted.step, on_progress)
 
 
-def _settlements(
-    client: openai.OpenAI, work: RequestSpec[Any], store: Store, teacher: TeacherSettings, posted: Posted, batch: Any,
-    refused: list[str],
+def _settle(
+    client: openai.OpenAI, spec: RequestSpec[Any], store: Store, teacher: TeacherSettings, posted: ProviderBatch, batch: Any,
+    refusals: list[str],
 ) -> Iterator[tuple[Settlement, Reply | None, bool]]:  # fmt: skip
-    """How each call of a batch ended; with the reply, and whether that was of use.
+    """The settlement of each call of a batch, with its reply and whether that is usable.
 
-    Where the endpoint does not understand what every request says, the reason goes to `refused`, and they count as
-    never asked.
+    If the endpoint does not support a parameter of the requests, its error message is added to `refusals`, and the calls
+    are settled as not sent.
     """
-    if batch is None:  # nothing was asked
-        for call_id in store.posted_calls(posted.id):
+    if batch is None:  # the requests were never sent
+        for call_id in store.batch_calls(posted.id):
             yield Settlement(call_id, "unsent"), None, False
         return
-    left = dict(posted.jobs)
+    unanswered_jobs = dict(posted.jobs)
     for file in (batch.output_file_id, batch.error_file_id):
         if file is None:
             continue
         for text in client.files.content(file).text.split("\n"):
-            line = _object(text)
-            key = left.pop(str(line.get("custom_id")), None)
+            line = _json_object(text)
+            key = unanswered_jobs.pop(str(line.get("custom_id")), None)
             if key is None:
                 continue
             call_id = int(line["custom_id"])
-            reply = _reply(line, str(client.base_url))
-            if reply is not None and reply.rejected and any(word in str(reply.refusal) for word in OURS):
-                refused.append(str(reply.refusal))
+            reply = _parse_line(line, str(client.base_url))
+            if reply is not None and reply.rejected and any(word in str(reply.refusal) for word in PARAMETERS):
+                refusals.append(str(reply.refusal))
                 reply = None
             if reply is None:
                 yield Settlement(call_id, "unsent"), None, False
                 continue
-            usage = cost_of(teacher, reply, 0.0)
+            usage = usage_with_cost(teacher, reply, 0.0)
             cost = teacher.batch_price * (usage.cost_usd or 0.0)
             if usage.prompt is None and not reply.rejected:
                 cost = store.ledger.reserved(call_id)
             usage = replace(usage, cost_usd=cost)
-            kept, useful = work.keep(key, reply)
-            yield Settlement(call_id, "paid", usage, kept), reply, useful
-    for unanswered in left:
-        yield Settlement(int(unanswered), "unsent"), None, False
+            stored, usable = spec.keep(key, reply)
+            yield Settlement(call_id, "paid", usage, stored), reply, usable
+    for call_id in map(int, unanswered_jobs):
+        yield Settlement(call_id, "unsent"), None, False
 
 
 def _release(store: Store, posted_id: int, outcome: Outcome) -> None:
-    """End a batch of which nothing will come, and its calls."""
-    store.ledger.book([Settlement(each, outcome) for each in store.posted_calls(posted_id)], [], None)
-    store.change_posted(posted_id, state="ended")
+    """Close a batch that will have no results, and settle its calls."""
+    store.ledger.record([Settlement(call_id, outcome) for call_id in store.batch_calls(posted_id)], [], None)
+    store.update_batch(posted_id, state="ended")
 
 
-def _object(text: str) -> dict[str, Any]:
-    """A line of a batch's file; empty where it is none."""
+def _json_object(text: str) -> dict[str, Any]:
+    """A line of a batch's output file as a JSON object; empty if it is not one."""
     try:
         line = json.loads(text)
     except ValueError:
@@ -277,43 +281,44 @@ def _object(text: str) -> dict[str, Any]:
     return line if isinstance(line, dict) else {}
 
 
-def _wait(client: openai.OpenAI, key: str, show: Say) -> Any:
-    wait, told = FIRST_WAIT_S, ""
-    while True:
-        batch = client.batches.retrieve(key)
+def _wait_for_batch(client: openai.OpenAI, batch_id: str, step: str, on_progress: ProgressCallback) -> Any:
+    """Poll a batch until it has ended, reporting its status; returns the batch."""
+    reported = ""
+
+    def retrieve() -> Any:
+        nonlocal reported
+        batch = client.batches.retrieve(batch_id)
         counts = batch.request_counts
-        now = f"batch {key}: {batch.status}" + (
-            f", {counts.completed:,} of {counts.total:,} answered" if counts else ""
-        )
-        if now != told:
-            show(now)
-            told = now
-        if batch.status in ENDED:
-            return batch
-        time.sleep(wait)
-        wait = min(LONGEST_WAIT_S, wait * 1.5)
+        answered = f", {counts.completed:,} of {counts.total:,} answered" if counts else ""
+        message = f"batch {batch_id}: {batch.status}{answered}"
+        if message != reported:
+            on_progress(Progress(step, message))
+            reported = message
+        return batch
+
+    return poll(retrieve, lambda batch: batch.status in FINAL_STATES)
 
 
-def _find(client: openai.OpenAI, file: str | None) -> str | None:
-    """The batch that was made of this file, among the latest."""
+def _find_batch(client: openai.OpenAI, file: str | None) -> str | None:
+    """The id of the batch that was created from this file, among the most recent batches; None if there is none."""
     for number, batch in enumerate(client.batches.list(limit=20)):
         if batch.input_file_id == file:
             return str(batch.id)
-        if number >= LOOKED_THROUGH:
+        if number >= MAX_SEARCHED:
             break
     return None
 
 
-def _reply(line: dict[str, Any], where: str) -> Reply | None:
-    """The reply in a line of a batch's files; None where the request was not taken, and can be asked again."""
+def _parse_line(line: dict[str, Any], where: str) -> Reply | None:
+    """The reply in a line of a batch's output; None if the request was not processed and can be sent again."""
     response = line.get("response")
     if not isinstance(response, dict):
         return None
     body = response.get("body")
     if response.get("status_code") == 200:
         try:
-            return read_reply(json.dumps(body), None, where)
-        except Lost:
+            return parse_completion(body, None, where)
+        except RequestLost:
             return Reply(None, Usage(), None, "no completion")
     if response.get("status_code") == 400:
         return Reply(None, Usage(), None, json.dumps(body)[:300], rejected=True)

@@ -1,16 +1,16 @@
-"""A chat endpoint that is asked many times at once, no faster than it allows.
+"""An async client for a chat endpoint, with concurrent requests, rate limits and retries.
 
-This is the only layer that retries: an endpoint that answers "too many requests" slows down all requests in flight,
-which the retries of a client library cannot do. Parameters that an endpoint does not understand (a JSON schema,
-log-probabilities, a temperature) are left out from then on.
+Only this layer retries. When an endpoint answers "too many requests", all further requests wait, which the retries of a
+client library cannot do. A parameter that the endpoint does not support (JSON schema, log-probabilities, temperature) is
+left out of all later requests.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,24 +21,40 @@ from pyrate_limiter import Duration, InMemoryBucket, Limiter, Rate
 
 from fingerpost.core.errors import TeacherError
 from fingerpost.core.types import Usage
-from fingerpost.llm.completion import Form, Lost, Reply, api_key, extras_of, message_of, read_reply, request_of
-from fingerpost.llm.recording import LATENCY_HEADER, Recorder, ReplayTransport, request_key
+from fingerpost.llm.completion import (
+    Chat,
+    Reply,
+    RequestLost,
+    Schema,
+    SchemaMode,
+    api_key,
+    error_message,
+    mentions,
+    parse_reply,
+    request_body,
+    request_parameters,
+    teacher_error,
+)
+from fingerpost.llm.recording import LATENCY_HEADER, Recorder, ReplayTransport, recorded_answer, request_key
 from fingerpost.task.settings import TeacherSettings
 
 ATTEMPTS = 8
-
-OVERLOADED = (429, 503)  # not taken, so not charged: asked again
-
-MAYBE_CHARGED = (408, 500, 502, 504)  # the model may have answered all the same
-
-TOKENS_A_UNIT = 100  # the limiter counts tokens in hundreds
+OVERLOADED = (429, 503)  # refused, so not charged: safe to retry
+MAYBE_CHARGED = (408, 500, 502, 504)  # the model may have answered, so a retry may be charged twice
+TOKENS_PER_UNIT = 100  # the rate limiter counts in units of this many tokens
 
 
 class ChatModel:
     """An OpenAI-compatible chat endpoint. Use it in an `async with`.
 
+    Args:
+        settings: endpoint, model and limits.
+        folder: the folder that a recording named in the settings is relative to.
+        record: a file to append all answers to, for replay.
+        temperature: sampling temperature.
+
     Raises:
-        TeacherError: on construction, if the key's environment variable is not set.
+        TeacherError: on construction, if the environment variable of the API key is not set.
     """
 
     def __init__(
@@ -47,24 +63,26 @@ class ChatModel:
         self.settings = settings
         self._recorder = Recorder(record) if record else None
         transport = ReplayTransport(folder / settings.recorded) if settings.recorded else None
+        connections = httpx2.Limits(
+            max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency
+        )
         self._client = openai.AsyncOpenAI(
             api_key=api_key(settings),
             base_url=settings.base_url,
             max_retries=0,
             timeout=settings.timeout_s,
-            http_client=httpx2.AsyncClient(
-                transport=transport,
-                timeout=settings.timeout_s,
-                limits=httpx2.Limits(
-                    max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency
-                ),
-            ),
+            http_client=httpx2.AsyncClient(transport=transport, timeout=settings.timeout_s, limits=connections),
         )
-        self._extras = extras_of(settings, temperature)
-        self._schema_form: list[Form] = ["json_schema", "json_object", None]
+        self._parameters = request_parameters(settings, temperature)
+        self._schema_modes: list[SchemaMode] = ["json_schema", "json_object", None]
         self._requests = _limiter(settings.requests_per_minute)
-        self._tokens = _limiter(settings.tokens_per_minute, TOKENS_A_UNIT)
-        self._open_at = 0.0
+        self._tokens = _limiter(settings.tokens_per_minute, TOKENS_PER_UNIT)
+        self._blocked_until = 0.0
+
+    @property
+    def where(self) -> str:
+        """The endpoint's description for error messages."""
+        return f"the teacher at {self._client.base_url}"
 
     async def __aenter__(self) -> ChatModel:
         return self
@@ -76,108 +94,102 @@ class ChatModel:
         if self._recorder:
             self._recorder.close()
 
-    async def ask(self, messages: list[dict[str, str]], schema: dict[str, Any]) -> Reply:
-        """One answer, after as many attempts as the endpoint needs.
+    async def ask(self, messages: Chat, schema: Schema | None) -> Reply:
+        """Send a request and return the reply, retrying while the endpoint is overloaded.
+
+        Args:
+            schema: JSON schema of the reply; None for free text.
 
         Raises:
-            Lost: no answer that can be read, but perhaps a charge; whoever pays decides whether to ask again.
+            RequestLost: no readable reply came, but the request may have been charged. The caller decides on a retry.
             TeacherError: the endpoint cannot be reached, refuses the key or the model, or stays overloaded.
         """
-        weight = sum(len(message["content"]) for message in messages) // 4 + self.settings.max_tokens
+        tokens = sum(len(message["content"]) for message in messages) // 4 + self.settings.max_tokens
         for attempt in range(ATTEMPTS):
-            await self._admit(weight)
+            await self._wait_for_limits(tokens)
             started = time.perf_counter()
-            request = request_of(self.settings.model, messages, schema, self._extras, self._schema_form[0])
+            body = request_body(self.settings.model, messages, schema, self._parameters, self._schema_modes[0])
             try:
-                # The client's own lower door: what goes out is the same, at less work for each request.
-                raw = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=request)
+                # The same request as `client.chat.completions.create`, without the cost of building its response objects.
+                response = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=body)
             except openai.APIStatusError as error:
                 if error.status_code in MAYBE_CHARGED:
-                    raise Lost(f"status {error.status_code}") from None
-                if error.status_code in (401, 403):
-                    raise TeacherError(f"{self._where()} refuses the key; check ${self.settings.key_env}") from None
+                    raise RequestLost(f"status {error.status_code}") from None
                 if error.status_code == 400:
-                    if self._adapt(error, request):
+                    if self._adapt(error, body):
                         continue
-                    return Reply(None, Usage(latency_s=time.perf_counter() - started), None, message_of(error), True)
-                if error.status_code not in OVERLOADED:
-                    raise TeacherError(f"{self._where()} says {error.status_code}: {message_of(error)}") from None
-                if _says(error, "insufficient_quota"):
-                    raise TeacherError(
-                        f"the teacher's account is out of credit: {message_of(error)}; top it up"
-                    ) from None
+                    usage = Usage(latency_s=time.perf_counter() - started)
+                    return Reply(None, usage, None, error_message(error), rejected=True)
+                if error.status_code not in OVERLOADED or mentions(error, "insufficient_quota"):
+                    raise teacher_error(error, self.where, self.settings.key_env) from None
                 await self._back_off(error, attempt)
                 continue
             except openai.APITimeoutError:
-                raise Lost(f"no answer within {self.settings.timeout_s:g} s") from None
+                raise RequestLost(f"no answer within {self.settings.timeout_s:g} s") from None
             except openai.APIConnectionError as error:
                 if isinstance(error.__cause__, httpx2.ConnectError):
-                    raise TeacherError(
-                        f"{self._where()} cannot be reached; is it running, and base_url right?"
-                    ) from None
-                raise Lost("the connection broke") from None
-            taken = float(raw.headers.get(LATENCY_HEADER, time.perf_counter() - started))
-            reply = read_reply(raw.text, taken, self._where())
+                    then = "is it running, and is base_url right?"
+                    raise teacher_error(error, self.where, self.settings.key_env, then) from None
+                raise RequestLost("the connection broke") from None
+            seconds = float(response.headers.get(LATENCY_HEADER, time.perf_counter() - started))
+            reply = parse_reply(response.text, seconds, self.where)
             if self._recorder and reply.text is not None:
-                self._recorder.add(request_key(self.settings.model, messages), _recorded(reply))
+                self._recorder.add(request_key(self.settings.model, messages), recorded_answer(reply))
             return reply
         raise TeacherError(
-            f"{self._where()} was overloaded {ATTEMPTS} times in a row; wait, or lower concurrency or "
-            "requests_per_minute in task.toml, and run the command again: what was answered is kept"
+            f"{self.where} was overloaded {ATTEMPTS} times in a row; wait, or lower concurrency or "
+            "requests_per_minute in task.toml, and run the command again: finished requests are kept"
         )
 
-    def _adapt(self, error: openai.APIStatusError, request: dict[str, Any]) -> bool:
-        """Leave out what the endpoint says it does not understand; False where that is nothing of ours.
+    def _adapt(self, error: openai.APIStatusError, body: dict[str, Any]) -> bool:
+        """Leave out the parameter that the endpoint's error rejects.
 
-        Also true where a request beside this one has adapted already.
+        Returns:
+            Whether the error is about such a parameter, so that a retry makes sense. Also true if a concurrent request
+            has already removed the parameter.
         """
-        if _says(error, "max_completion_tokens") and "max_tokens" in request:
-            self._extras.pop("max_tokens", None)
-            self._extras["max_completion_tokens"] = self.settings.max_tokens
+        if mentions(error, "max_completion_tokens") and "max_tokens" in body:
+            self._parameters.pop("max_tokens", None)
+            self._parameters["max_completion_tokens"] = self.settings.max_tokens
             return True
-        if _says(error, "temperature") and "temperature" in request:
-            self._extras.pop("temperature", None)
-            return True
-        if _says(error, "logprobs") and "logprobs" in request:
-            self._extras.pop("logprobs", None)
-            return True
-        form = request.get("response_format")
-        if form and (_says(error, "response_format") or _says(error, "json_schema") or _says(error, "schema")):
-            if form["type"] == self._schema_form[0]:
-                self._schema_form.pop(0)
+        for parameter in ("temperature", "logprobs"):
+            if mentions(error, parameter) and parameter in body:
+                self._parameters.pop(parameter, None)
+                return True
+        mode = body.get("response_format")
+        if mode and any(mentions(error, word) for word in ("response_format", "json_schema", "schema")):
+            if mode["type"] == self._schema_modes[0]:
+                self._schema_modes.pop(0)
             return True
         return False
 
-    async def _admit(self, tokens: int) -> None:
-        while (wait := self._open_at - time.monotonic()) > 0:
+    async def _wait_for_limits(self, tokens: int) -> None:
+        """Wait until the rate limits allow a request of this many tokens."""
+        while (wait := self._blocked_until - time.monotonic()) > 0:
             await asyncio.sleep(wait)
         if self._requests:
             await self._requests.try_acquire_async("requests")
         if self._tokens and self.settings.tokens_per_minute:
-            most = max(1, self.settings.tokens_per_minute // TOKENS_A_UNIT)
-            await self._tokens.try_acquire_async("tokens", weight=min(most, -(-tokens // TOKENS_A_UNIT)))
+            largest = max(1, self.settings.tokens_per_minute // TOKENS_PER_UNIT)
+            await self._tokens.try_acquire_async("tokens", weight=min(largest, -(-tokens // TOKENS_PER_UNIT)))
 
     async def _back_off(self, error: openai.APIStatusError, attempt: int) -> None:
-        """All requests wait as long as the endpoint asks for; or exponentially, with jitter, where it is silent."""
-        asked = _retry_after(error.response.headers)
-        wait = asked if asked is not None else min(30.0, 0.5 * 2**attempt) * random.uniform(0.75, 1.25)
-        self._open_at = max(self._open_at, time.monotonic() + wait)
+        """Pause all requests for as long as the endpoint asks, else by exponential backoff with jitter."""
+        requested = _retry_after(error.response.headers)
+        wait = requested if requested is not None else min(30.0, 0.5 * 2**attempt) * random.uniform(0.75, 1.25)
+        self._blocked_until = max(self._blocked_until, time.monotonic() + wait)
         await asyncio.sleep(wait)
 
-    def _where(self) -> str:
-        return f"the teacher at {self._client.base_url}"
 
-
-def _limiter(a_minute: int | None, unit: int = 1) -> Limiter | None:
-    if a_minute is None:
+def _limiter(per_minute: int | None, unit: int = 1) -> Limiter | None:
+    """A limiter that counts in multiples of `unit`; None without a limit."""
+    if per_minute is None:
         return None
-    return Limiter(InMemoryBucket([Rate(max(1, a_minute // unit), Duration.MINUTE)]))
+    return Limiter(InMemoryBucket([Rate(max(1, per_minute // unit), Duration.MINUTE)]))
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Seconds to wait by `retry-after-ms` or `retry-after` (RFC 9110: seconds, or a date)."""
-    from email.utils import parsedate_to_datetime
-
+    """Seconds to wait according to `retry-after-ms` or `retry-after` (RFC 9110: seconds or a date), or None."""
     try:
         if "retry-after-ms" in headers:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)
@@ -189,19 +201,3 @@ def _retry_after(headers: Any) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError):
         return None
-
-
-def _says(error: openai.APIStatusError, word: str) -> bool:
-    return word in json.dumps(error.body, default=str) or word in str(error.message)
-
-
-def _recorded(reply: Reply) -> dict[str, Any]:
-    usage = reply.usage
-    return {
-        "reply": reply.text,
-        "logprob": None if reply.logprob is None else round(reply.logprob, 4),
-        "prompt_tokens": usage.prompt or 0,
-        "cached_tokens": usage.cached or 0,
-        "completion_tokens": usage.completion or 0,
-        "latency_s": round(usage.latency_s or 0.0, 3),
-    }

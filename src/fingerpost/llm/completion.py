@@ -1,30 +1,43 @@
-"""One chat completion: the request body, the reply, and what the error statuses mean."""
+"""One chat completion: request body, reply parsing, errors and cost. All code that calls a model uses this module."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import openai
 
 from fingerpost.core.errors import TeacherError
+from fingerpost.core.text import replace_surrogates
 from fingerpost.core.types import Usage
+from fingerpost.llm import prices
 from fingerpost.task.settings import TeacherSettings
 
-Form: TypeAlias = Literal["json_schema", "json_object"] | None
+Chat: TypeAlias = list[dict[str, str]]
+"""Chat messages, dicts with `role` and `content`."""
+Schema: TypeAlias = dict[str, Any]
+"""The JSON schema of a reply."""
+SchemaMode: TypeAlias = Literal["json_schema", "json_object"] | None
+"""How the reply's schema is requested: the full schema, any JSON object, or no constraint."""
 
 
-class Lost(Exception):
-    """No usable answer to a request that was sent: it may have been answered, and charged."""
+class RequestLost(Exception):
+    """A request was sent but no readable answer came back. It may have been charged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: its text (None where there is none, `refusal` says why), log-probability, and what it took.
+    """A model's reply.
 
-    `rejected`: the endpoint did not take the request, so nothing was charged.
+    Attributes:
+        text: None if there is no text; `refusal` then gives the reason.
+        usage: tokens, cost in US dollars and latency in seconds.
+        logprob: log-probability of the whole reply, in nats.
+        refusal: the model's refusal or the endpoint's error message.
+        rejected: the endpoint rejected the request, so nothing was charged.
     """
 
     text: str | None
@@ -34,56 +47,99 @@ class Reply:
     rejected: bool = False
 
 
-def extras_of(settings: TeacherSettings, temperature: float) -> dict[str, Any]:
-    """What a request asks for beside its messages; log-probabilities where they mean something."""
-    extras: dict[str, Any] = {"temperature": temperature, "max_tokens": settings.max_tokens}
-    return extras | {"logprobs": True} if temperature == 0 else extras
+def request_parameters(settings: TeacherSettings, temperature: float) -> dict[str, Any]:
+    """The parameters of a request besides its messages. Log-probabilities are requested only at temperature 0."""
+    parameters: dict[str, Any] = {"temperature": temperature, "max_tokens": settings.max_tokens}
+    return parameters | {"logprobs": True} if temperature == 0 else parameters
 
 
-def request_of(
-    model: str,
-    messages: list[dict[str, str]],
-    schema: dict[str, Any],
-    extras: dict[str, Any],
-    form: Form = "json_schema",
+def request_body(
+    model: str, messages: Chat, schema: Schema | None, parameters: Mapping[str, Any], mode: SchemaMode = "json_schema"
 ) -> dict[str, Any]:
     """The body of a request to /chat/completions."""
-    request = {"model": model, "messages": messages, **extras}
-    if form == "json_schema":
-        answer = {"name": "answer", "strict": True, "schema": schema}
-        request["response_format"] = {"type": form, "json_schema": answer}
-    elif form:
-        request["response_format"] = {"type": form}
-    return request
+    body = {"model": model, "messages": messages, **parameters}
+    if schema is None or mode is None:
+        return body
+    if mode == "json_object":
+        return body | {"response_format": {"type": mode}}
+    answer = {"name": "answer", "strict": True, "schema": schema}
+    return body | {"response_format": {"type": mode, "json_schema": answer}}
 
 
-def read_reply(body: str, seconds: float | None, where: str) -> Reply:
-    """A completion as it came over the wire.
+def request_bytes(messages: Chat, schema: Schema | None) -> int:
+    """UTF-8 bytes of a request, with an allowance for the tokens of the chat format.
+
+    An upper bound of its tokens, as no tokenizer produces more tokens than bytes.
+    """
+    return sum(len(turn["content"].encode()) + 16 for turn in messages) + len(str(schema)) + 64
+
+
+def parse_reply(body: str | bytes, seconds: float | None, where: str) -> Reply:
+    """Parse the response body of /chat/completions; see `parse_completion`."""
+    try:
+        completion = json.loads(body)
+    except (ValueError, RecursionError):
+        completion = None
+    return parse_completion(completion, seconds, where)
+
+
+def parse_completion(completion: object, seconds: float | None, where: str) -> Reply:
+    """Parse a completion object: its message's content, or the arguments of its first tool call.
+
+    Args:
+        seconds: latency of the request, stored in the reply's usage.
+        where: the endpoint, for the error message.
 
     Raises:
-        Lost: it is none.
+        RequestLost: the object is not a chat completion.
     """
     try:
-        data = json.loads(body)
-        choice, used = data["choices"][0], data.get("usage") or {}
+        choice = completion["choices"][0]  # type: ignore[index]
+        used = completion.get("usage") or {}  # type: ignore[attr-defined]
         message = choice["message"]
-        text, refusal = message.get("content"), message.get("refusal")
+        text = message.get("content")
+        if not text and message.get("tool_calls"):
+            text = message["tool_calls"][0]["function"]["arguments"]
+        refusal = message.get("refusal")
         tokens = (choice.get("logprobs") or {}).get("content") or []
-        logprob = sum(token["logprob"] for token in tokens) if tokens else None
+        logprob = float(sum(token["logprob"] for token in tokens)) if tokens else None
         cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
+        counts = [_count(value) for value in (used.get("prompt_tokens"), cached, used.get("completion_tokens"))]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise Lost(f"{where} does not answer in OpenAI's chat format; does base_url end with /v1?") from None
+        raise RequestLost(f"{where} does not answer in OpenAI's chat format; does base_url end with /v1?") from None
     if text is not None:
-        text = (text if isinstance(text, str) else json.dumps(text)).encode("utf-8", "replace").decode()
-    usage = Usage(used.get("prompt_tokens"), cached, used.get("completion_tokens"), None, seconds)
+        text = replace_surrogates(text if isinstance(text, str) else json.dumps(text))
+    usage = Usage(counts[0], counts[1], counts[2], None, seconds)
     return Reply(text, usage, logprob, refusal or (None if text else "an empty reply"))
 
 
-def api_key(settings: TeacherSettings) -> str:
-    from fingerpost.llm.prices import is_local
+def _count(value: object) -> int | None:
+    """A token count, or None if the endpoint sent something else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
+
+def usage_with_cost(settings: TeacherSettings, reply: Reply, at_most_usd: float) -> Usage:
+    """The reply's usage with its cost in US dollars.
+
+    Without token counts from the endpoint, the cost is `at_most_usd`; a rejected request costs nothing.
+
+    Raises:
+        TeacherError: the model's price is not known.
+    """
+    if reply.rejected:
+        return replace(reply.usage, cost_usd=0.0)
+    counted = reply.usage.prompt is not None
+    return replace(reply.usage, cost_usd=prices.cost(settings, reply.usage) if counted else at_most_usd)
+
+
+def api_key(settings: TeacherSettings) -> str:
+    """The endpoint's API key from the environment. A local endpoint needs none.
+
+    Raises:
+        TeacherError: the environment variable is not set.
+    """
     key = os.environ.get(settings.key_env, "")
-    if not key and not is_local(settings):
+    if not key and not prices.is_local(settings):
         raise TeacherError(
             f"there is no API key: set the environment variable {settings.key_env}, "
             "or name another one with key_env in [teacher] of task.toml"
@@ -91,6 +147,28 @@ def api_key(settings: TeacherSettings) -> str:
     return key or "none"
 
 
-def message_of(error: openai.APIStatusError) -> str:
+def teacher_error(error: openai.OpenAIError, where: object, key_env: str, then: str = "is it running?") -> TeacherError:
+    """Convert an error of the openai client to a TeacherError that says how to fix it.
+
+    Args:
+        where: the endpoint's name or address.
+        then: advice in case the endpoint cannot be reached.
+    """
+    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        return TeacherError(f"{where} refuses the API key; check the environment variable {key_env}")
+    if isinstance(error, openai.APIStatusError):
+        if mentions(error, "insufficient_quota"):
+            return TeacherError(f"the account at {where} is out of credit: {error_message(error)}; top it up")
+        return TeacherError(f"{where} answers {error.status_code}: {error_message(error)}; check model and base_url")
+    return TeacherError(f"{where} cannot be reached; {then}")
+
+
+def mentions(error: openai.APIStatusError, word: str) -> bool:
+    """Whether the endpoint's error contains this parameter or code."""
+    return word in json.dumps(error.body, default=str) or word in str(error.message)
+
+
+def error_message(error: openai.APIStatusError) -> str:
+    """The endpoint's error message, cut to 200 characters."""
     body = error.body if isinstance(error.body, dict) else {}
     return str(body.get("message") or error.message)[:200]

@@ -1,8 +1,8 @@
-"""A GGUF model file served by llama.cpp's own server, in a process that is started and ended here.
+"""Serves a GGUF model file with llama.cpp's server in a child process.
 
     with serving(Path("teacher.gguf")) as base_url: ...
 
-The child ends when its standard input closes: also when the parent is killed.
+The child exits when its standard input closes, so it also stops if the parent is killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _READY = "listening at "
 
 @contextmanager
 def serving(model: Path) -> Iterator[str]:
-    """The base URL of a server of this model, for as long as the context lasts.
+    """Serve a model while the context is open, and yield the base URL of its OpenAI-compatible API.
 
     Raises:
         MissingExtra: xllamacpp is not installed.
@@ -31,20 +31,22 @@ def serving(model: Path) -> Iterator[str]:
     if find_spec("xllamacpp") is None:
         raise MissingExtra("local-teacher", "a GGUF teacher")
     if not model.is_file():
-        raise TeacherError(f"there is no model file {model}; correct 'gguf' in [teacher] of task.toml")
+        raise TeacherError(f"there is no model file {model}; correct the path 'gguf' in [teacher] of task.toml")
     child = subprocess.Popen(
         [sys.executable, "-m", "fingerpost.llm.gguf", str(model)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        start_new_session=True,  # Ctrl-C is for the parent, which lets the requests in flight finish
+        start_new_session=True,  # Ctrl-C must not reach the child: the parent lets requests in flight finish
     )
     assert child.stdin is not None and child.stdout is not None
     try:
         address = next((line for line in child.stdout if line.startswith(_READY)), None)
         if address is None:
-            raise TeacherError(f"llama.cpp cannot load {model}: is it a whole GGUF file, and is there memory for it?")
+            raise TeacherError(
+                f"llama.cpp cannot load {model}; check that the GGUF file is complete and that it fits into memory"
+            )
         yield address.removeprefix(_READY).strip() + "/v1"
     finally:
         child.stdin.close()
@@ -57,6 +59,7 @@ def serving(model: Path) -> Iterator[str]:
 
 
 def _serve(model: str) -> None:
+    """Serve a model in this process until standard input closes."""
     import os
     import socket
 
@@ -68,13 +71,13 @@ def _serve(model: str) -> None:
     params = xllamacpp.CommonParams()
     params.model.path = model
     params.n_ctx = CONTEXT_TOKENS
-    params.n_parallel = 1  # one slot: the prompt cache of one label order stays whole
+    params.n_parallel = 1  # one slot, so that consecutive requests share the prompt cache
     params.port = port
     params.hostnames = ["127.0.0.1"]
     params.cpuparams.n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     server = xllamacpp.Server(params)
     print(f"{_READY}{server.listening_address}", flush=True)
-    sys.stdin.read()  # until the parent is gone; the server works in threads of its own
+    sys.stdin.read()  # blocks until the parent has gone; the server runs in other threads
     del server
 
 

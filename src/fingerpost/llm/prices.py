@@ -1,4 +1,4 @@
-"""What a call costs, in US dollars: from task.toml, else from the price library. No prices of our own."""
+"""The cost of a call in US dollars, by the prices in task.toml, else by the price library genai-prices."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ FREE = Prices(input=0, cached_input=0, output=0)
 
 
 def is_local(settings: TeacherSettings) -> bool:
-    """Whether the teacher listens on this machine, where no key is needed.
+    """Whether the endpoint is on this machine or is replayed, so that it needs no API key.
 
-    It may still be a proxy to a paid model: where the price library knows the model, that price is taken.
+    A local endpoint may still be a proxy to a paid model. `cost` therefore uses the library's price if it has one.
     """
     if settings.gguf or settings.recorded:
         return True
@@ -23,13 +23,13 @@ def is_local(settings: TeacherSettings) -> bool:
 
 
 def cost(settings: TeacherSettings, usage: Usage) -> float:
-    """US dollars for a call of this teacher. `usage.cached` tokens are part of `usage.prompt`.
+    """The cost of a call in US dollars. `usage.cached` tokens are part of `usage.prompt`.
 
     Raises:
         TeacherError: no price is known; the message says how to set one.
     """
     prompt, completion = usage.prompt or 0, usage.completion or 0
-    cached = min(usage.cached or 0, prompt)  # some gateways count cached tokens apart
+    cached = min(usage.cached or 0, prompt)  # some gateways do not include cached tokens in the prompt tokens
     prices = settings.prices or (FREE if settings.gguf or settings.recorded else None)
     if prices is None:
         try:
@@ -37,7 +37,7 @@ def cost(settings: TeacherSettings, usage: Usage) -> float:
         except LookupError:
             if not is_local(settings):
                 raise TeacherError(
-                    f"no price is known for the model '{settings.model}': add to [teacher] in task.toml "
+                    f"no price is known for the model '{settings.model}'; add to [teacher] in task.toml "
                     "prices = { input = 0.0, output = 0.0 }, in US dollars per million tokens (0 if it is free)"
                 ) from None
             prices = FREE
@@ -46,6 +46,7 @@ def cost(settings: TeacherSettings, usage: Usage) -> float:
 
 
 def _library_price(settings: TeacherSettings, prompt: int, cached: int, completion: int) -> float:
+    """The cost in US dollars by the price library; raises LookupError if it does not know the model."""
     from genai_prices import Usage as PricedUsage
     from genai_prices import calc_price
 
@@ -57,12 +58,12 @@ def _library_price(settings: TeacherSettings, prompt: int, cached: int, completi
 
 
 def at_most(settings: TeacherSettings, prompt_bytes: int) -> float:
-    """The most a call can cost: no tokenizer makes more tokens than there are bytes, and none is cached."""
+    """An upper bound on the cost of a call in US dollars: one token per byte of the prompt, none of them cached."""
     return cost(settings, Usage(prompt=prompt_bytes, cached=0, completion=settings.max_tokens))
 
 
 def price_source() -> str:
-    """The price library and its version, to be named beside a cost."""
+    """The name and version of the price library, to show beside a cost."""
     from importlib.metadata import version
 
     return f"genai-prices {version('genai-prices')}"

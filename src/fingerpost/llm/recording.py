@@ -1,7 +1,7 @@
-"""Answers of a real teacher kept in a file, and played back under the same client code.
+"""Records the answers of a teacher in a file, and replays them through the same client code.
 
-A recording is JSON Lines: the key of the request (model and messages), the reply, its log-probability,
-token counts, and the seconds that it took. A prompt that was not recorded is not answered.
+A recording is JSON Lines. Each line has the key of the request (a hash of model and messages), the reply, its
+log-probability in nats, token counts and latency in seconds. Replaying a request that was not recorded is an error.
 """
 
 from __future__ import annotations
@@ -14,18 +14,32 @@ from typing import Any
 import httpx2
 
 from fingerpost.core.errors import TeacherError
+from fingerpost.llm.completion import Reply
 
 LATENCY_HEADER = "fingerpost-latency-s"
 
 
 def request_key(model: str, messages: Any) -> str:
-    """Equal for requests that ask the same model the same thing."""
+    """A hash of the model and the messages: 24 hexadecimal digits."""
     body = json.dumps([model, messages], ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(body.encode()).hexdigest()[:24]
 
 
+def recorded_answer(reply: Reply) -> dict[str, Any]:
+    """A reply as a line of a recording, without the request's key."""
+    usage = reply.usage
+    return {
+        "reply": reply.text,
+        "logprob": None if reply.logprob is None else round(reply.logprob, 4),
+        "prompt_tokens": usage.prompt or 0,
+        "cached_tokens": usage.cached or 0,
+        "completion_tokens": usage.completion or 0,
+        "latency_s": round(usage.latency_s or 0.0, 3),
+    }
+
+
 class Recorder:
-    """Appends each answer to a file as it comes."""
+    """Appends answers to a recording, one line at a time."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
@@ -39,7 +53,7 @@ class Recorder:
 
 
 class ReplayTransport(httpx2.AsyncBaseTransport):
-    """Answers chat completions from a recording, with the recorded latency in a header.
+    """An HTTP transport that answers chat completions from a recording, with the recorded latency in a header.
 
     Raises:
         TeacherError: on construction, if the file is missing or broken.
@@ -49,20 +63,20 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
         self._name = str(path)
         self._answers: dict[str, dict[str, Any]] = {}
         if not path.is_file():
-            raise TeacherError(f"there is no recording {path}; correct 'recorded' in [teacher] of task.toml")
+            raise TeacherError(f"there is no recording {path}; correct the path 'recorded' in [teacher] of task.toml")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             try:
                 answer = json.loads(line)
                 self._answers[answer["key"]] = answer
             except (ValueError, KeyError, TypeError):
-                raise TeacherError(f"{path}, line {number}: no recorded answer; record again") from None
+                raise TeacherError(f"{path}, line {number}: not a recorded answer; record again") from None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         body = json.loads(await request.aread())
         answer = self._answers.get(request_key(body["model"], body["messages"]))
         if answer is None:
             message = (
-                f"{self._name} holds no answer to this prompt: it was recorded with another prompt or model; "
+                f"{self._name} has no answer to this request: it was recorded with another prompt or model; "
                 "record again with 'fingerpost label --record FILE' and a live teacher"
             )
             return httpx2.Response(404, json={"error": {"message": message, "type": "not_recorded"}})
@@ -72,6 +86,7 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
 
 
 def _completion(model: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """A recorded answer as an OpenAI chat completion object."""
     reply, logprob = answer["reply"], answer.get("logprob")
     token = {"token": reply, "logprob": logprob, "bytes": None, "top_logprobs": []}
     return {

@@ -1,73 +1,84 @@
-"""What a step asks a language model for, the progress of a run, and the cost of a reply."""
+"""The requests of a step, the progress of a run of requests, and the errors that end a run."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from fingerpost.core.errors import BudgetError, TaskError, TeacherError
 from fingerpost.core.text import shorten
-from fingerpost.core.types import Usage, Verdict
-from fingerpost.llm import gguf, prices
-from fingerpost.llm.completion import Reply
-from fingerpost.store.ledger import Written
+from fingerpost.core.types import Progress, Usage, Verdict
+from fingerpost.llm import gguf
+from fingerpost.llm.completion import Chat, Reply, Schema
+from fingerpost.store.ledger import WriterReply
 from fingerpost.task.settings import Task, TeacherSettings
 
-NONSENSE = 10  # so many replies without a single usable one, and the model is not asked on
-
-BYTES_A_TOKEN = 4.0  # of English; only for the estimate, the budget reckons with bytes
+UNUSABLE_LIMIT = 10  # the run ends if none of this many first replies is usable
+BYTES_PER_TOKEN = 4.0  # of English; only for cost estimates, the budget assumes one token per byte
 
 J = TypeVar("J", contravariant=True)
 
 Key: TypeAlias = list[Any]
-"""What a job is known by, as JSON: also when it comes back from a batch, days later."""
-
-Chat = list[dict[str, str]]
-
-Schema = dict[str, Any]
+"""A JSON list that identifies a job. It is stored with a batch, whose replies may arrive days later."""
 
 
 class RequestSpec(Protocol[J]):
-    """What a step asks for, and what it makes of a reply.
+    """Builds the requests of one step, and turns replies into records to store.
 
-    For messages: `wants` says what a usable reply does, `after` what to do when the model has been mended.
+    Attributes:
+        step: the step's name in the ledger.
+        expected: the property of a usable reply, as a verb phrase for messages, such as "names a label".
+        retry: how to run the step again once the model is fixed, for messages.
+        temperature: sampling temperature of the requests.
     """
 
     @property
     def step(self) -> str: ...
 
     @property
-    def wants(self) -> str: ...
+    def expected(self) -> str: ...
 
     @property
-    def after(self) -> str: ...
+    def retry(self) -> str: ...
 
     @property
     def temperature(self) -> float: ...
 
     def request(self, job: J) -> tuple[Chat, Schema]:
-        """The chat messages, and the JSON schema of the reply."""
+        """The chat messages of a job, and the JSON schema of the reply."""
         ...
 
-    def key(self, job: J) -> Key: ...
+    def key(self, job: J) -> Key:
+        """The job's key."""
+        ...
 
-    def keep(self, key: Key, reply: Reply) -> tuple[Verdict | Written | None, bool]:
-        """What is stored of a reply, and whether it was of use."""
+    def keep(self, key: Key, reply: Reply) -> tuple[Verdict | WriterReply | None, bool]:
+        """The record to store for a reply, if any, and whether the reply is usable."""
         ...
 
 
 @dataclass(slots=True)
 class RunProgress:
-    """Where asking stands: replies of use and others. `stopped` says why it ended before its time."""
+    """The progress of a run of requests, and its result once it has ended.
+
+    Attributes:
+        total, done: requests planned and answered.
+        usable, unusable: replies by whether they are usable; they add up to `done`.
+        cost_usd: cost of this run in US dollars.
+        prompt_tokens, cached_tokens: prompt tokens, and those of them that were cached.
+        started: time of the start, by the monotonic clock, in seconds.
+        stopped: why the run ended early, or an empty string.
+        example: the first unusable reply, shortened.
+    """
 
     total: int
     done: int = 0
-    useful: int = 0
-    useless: int = 0
+    usable: int = 0
+    unusable: int = 0
     cost_usd: float = 0.0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -77,30 +88,43 @@ class RunProgress:
 
     @property
     def rate(self) -> float:
-        """Answers a second so far."""
+        """Replies per second so far."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
+    def count(self, reply: Reply, usage: Usage, usable: bool) -> None:
+        """Count a reply."""
+        self.done += 1
+        self.usable += usable
+        self.unusable += not usable
+        self.cost_usd += usage.cost_usd or 0.0
+        self.prompt_tokens += usage.prompt or 0
+        self.cached_tokens += usage.cached or 0
+        if not usable and not self.example:
+            self.example = shorten(reply.text or reply.refusal or "", 80)
 
-Show = Callable[[RunProgress], None]
+    def report(self, step: str) -> Progress:
+        """The progress as a callback receives it; `data` is this object."""
+        return Progress(step, done=self.done, total=self.total, cost_usd=self.cost_usd, data=self)
 
 
 def teacher_of(task: Task) -> TeacherSettings:
-    """The task's teacher.
+    """The settings of the task's teacher.
 
     Raises:
-        TaskError: it has none.
+        TaskError: the task has no teacher.
     """
     if task.teacher is None:
-        raise TaskError('the task has no teacher: add to task.toml a table [teacher] with a line model = "..."')
+        raise TaskError('the task has no teacher; add a table [teacher] with a line model = "..." to task.toml')
     return task.teacher
 
 
 @contextmanager
 def teacher_endpoint(teacher: TeacherSettings, folder: Path) -> Iterator[TeacherSettings]:
-    """The settings by which the model can be asked: a GGUF file is served for as long as the context lasts.
+    """Teacher settings with a reachable endpoint. A GGUF file is served while the context is open.
 
     Raises:
-        TeacherError: it cannot be started.
+        MissingExtra: the model is a GGUF file, and the extra `local-teacher` is not installed.
+        TeacherError: the model cannot be started.
     """
     if not teacher.gguf or teacher.recorded:
         yield teacher
@@ -109,42 +133,17 @@ def teacher_endpoint(teacher: TeacherSettings, folder: Path) -> Iterator[Teacher
         yield teacher.model_copy(update={"base_url": url, "concurrency": 1})
 
 
-def size(messages: Chat, schema: Schema) -> int:
-    """UTF-8 bytes of a request, with room for the chat format's own tokens."""
-    return sum(len(turn["content"].encode()) + 16 for turn in messages) + len(str(schema)) + 64
-
-
-def cost_of(teacher: TeacherSettings, reply: Reply, at_most_usd: float) -> Usage:
-    """What a reply took, with its cost: by the endpoint's own count of tokens; without one, the most it can have been."""
-    if reply.rejected:
-        return replace(reply.usage, cost_usd=0.0)
-    counted = reply.usage.prompt is not None
-    return replace(reply.usage, cost_usd=prices.cost(teacher, reply.usage) if counted else at_most_usd)
-
-
-def nonsense(work: RequestSpec[Any], progress: RunProgress) -> TeacherError:
-    """None of so many replies is of use."""
+def all_unusable(spec: RequestSpec[Any], progress: RunProgress) -> TeacherError:
+    """The error for a run without a single usable reply."""
     return TeacherError(
-        f"none of the teacher's {progress.done} replies {work.wants} (the first: '{progress.example}'); "
-        f"check model, base_url and prompt, {work.after}"
+        f"none of the teacher's {progress.done} replies {spec.expected} (the first: '{progress.example}'); "
+        f"check model, base_url and prompt, {spec.retry}"
     )
 
 
-def count(progress: RunProgress, reply: Reply, usage: Usage, useful: bool) -> None:
-    """Add a reply to where asking stands."""
-    progress.done += 1
-    progress.useful += useful
-    progress.useless += not useful
-    progress.cost_usd += usage.cost_usd or 0.0
-    progress.prompt_tokens += usage.prompt or 0
-    progress.cached_tokens += usage.cached or 0
-    if not useful and not progress.example:
-        progress.example = shorten(reply.text or reply.refusal or "", 80)
-
-
 def out_of_budget(at_most_usd: float, budget_usd: float | None) -> BudgetError:
-    """Not even one request fits."""
+    """The error for a budget without room for a single request."""
     return BudgetError(
-        f"nothing was asked: a request can cost up to ${at_most_usd:.4f}, and of the budget of "
-        f"${budget_usd:g} for this project not so much is left; see 'fingerpost status', raise --budget"
+        f"no request was sent: a request can cost up to ${at_most_usd:.4f}, which exceeds the rest of the project's budget "
+        f"of ${budget_usd:g}; see 'fingerpost status', raise --budget"
     )

@@ -1,6 +1,7 @@
-"""Runs many requests to one model at once, within its rate limits and the budget.
+"""Runs concurrent requests to one model, within its rate limits and the budget.
 
-A reply, its cost and the next reservation are stored in one transaction, so nothing that was answered is lost.
+A reply, its cost and the reservation for the next request are stored in one transaction, so no answer that was paid for
+is lost.
 """
 
 from __future__ import annotations
@@ -14,20 +15,18 @@ from pathlib import Path
 from typing import Generic
 
 from fingerpost.core.errors import BudgetError, TeacherError
+from fingerpost.core.types import ProgressCallback, no_progress
+from fingerpost.core.utils import run_async
 from fingerpost.llm import prices
 from fingerpost.llm.client import ChatModel
-from fingerpost.llm.completion import Lost, Reply
+from fingerpost.llm.completion import Reply, RequestLost, request_bytes, usage_with_cost
 from fingerpost.llm.requests import (
-    NONSENSE,
+    UNUSABLE_LIMIT,
     J,
     RequestSpec,
     RunProgress,
-    Show,
-    cost_of,
-    count,
-    nonsense,
+    all_unusable,
     out_of_budget,
-    size,
 )
 from fingerpost.store.ledger import Call, Settlement
 from fingerpost.store.project import Store
@@ -37,7 +36,7 @@ LOST_ATTEMPTS = 3
 
 
 def run_requests(
-    work: RequestSpec[J],
+    spec: RequestSpec[J],
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
@@ -45,66 +44,73 @@ def run_requests(
     *,
     budget_usd: float | None = None,
     record: Path | None = None,
-    on_progress: Show = lambda _: None,
+    on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
-    """Ask for each job once. Ctrl-C lets the requests in flight finish; the budget ends it with `stopped`.
+    """Send one request per job and store the replies.
+
+    The run stops when the budget has no room for another request. Ctrl-C lets the requests in flight finish.
+
+    Args:
+        folder: the project's folder, which a recording is relative to.
+        budget_usd: limit in US dollars on the total of the project's ledger.
+        record: a file to append the model's answers to.
 
     Raises:
-        TeacherError: the model cannot be used, or none of its replies is of use.
-        BudgetError: not even one request fits into the budget.
+        TeacherError: the model cannot be used, or none of its replies is usable.
+        BudgetError: the budget has no room for a single request.
     """
-    run = _Run(work, jobs, store, teacher, budget_usd, on_progress)
-    asyncio.run(run.work(folder, record))
+    run = _Run(spec, jobs, store, teacher, budget_usd, on_progress)
+    run_async(run.execute(folder, record))
     if run.error is not None:
         raise run.error
     return run.progress
 
 
 def workers_for(concurrency: int) -> int:
-    """A few more workers than requests at once: while one books an answer, another uses its place."""
+    """The number of workers: slightly more than concurrent requests, because some workers are storing replies."""
     return concurrency + concurrency // 16
 
 
 class _Run(Generic[J]):
-    """One run: its jobs, and as many workers as requests may be in flight."""
+    """One run: a queue of jobs, and workers that send their requests."""
 
     def __init__(
         self,
-        work: RequestSpec[J],
+        spec: RequestSpec[J],
         jobs: Sequence[J],
         store: Store,
         teacher: TeacherSettings,
         budget_usd: float | None,
-        on_progress: Show,
+        on_progress: ProgressCallback,
     ) -> None:
-        self.does, self.teacher, self.budget = work, teacher, budget_usd
+        self.spec, self.teacher, self.budget = spec, teacher, budget_usd
         self.progress = RunProgress(total=len(jobs))
         self.error: TeacherError | BudgetError | None = None
-        self._jobs = deque((job, 0) for job in jobs)  # with how often it was lost
-        self._book = _GroupCommit(store, budget_usd)
-        self._report = on_progress
+        self._jobs = deque((job, 0) for job in jobs)  # with the number of times that its request was lost
+        self._commits = _GroupCommit(store, budget_usd)
+        self._on_progress = on_progress
         self._slots = asyncio.Semaphore(teacher.concurrency)
         self._in_flight = 0
 
-    async def work(self, folder: Path, record: Path | None) -> None:
-        async with ChatModel(self.teacher, folder, record, self.does.temperature) as model:
+    async def execute(self, folder: Path, record: Path | None) -> None:
+        async with ChatModel(self.teacher, folder, record, self.spec.temperature) as model:
             workers = asyncio.gather(
                 *(self._worker(model) for _ in range(workers_for(self.teacher.concurrency))), return_exceptions=True
             )
             loop = asyncio.get_running_loop()
-            # Not on Windows, nor off the main thread: there Ctrl-C cuts the requests off; what was answered is kept.
+            # Unavailable on Windows and outside the main thread. There Ctrl-C aborts requests; stored replies are kept.
             with suppress(NotImplementedError, RuntimeError):
                 loop.add_signal_handler(signal.SIGINT, self._interrupt, workers)
             try:
                 ended = await workers
             except asyncio.CancelledError:
                 self.progress.stopped, ended = "interrupted", []
-            await self._book.drain()
-        for each in ended:
-            if isinstance(each, BaseException):
-                raise each
-        if self.error is None and self.progress.done >= NONSENSE and not self.progress.useful:
-            self.error = nonsense(self.does, self.progress)
+            await self._commits.drain()
+        for outcome in ended:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        if self.error is None and self.progress.done >= UNUSABLE_LIMIT and not self.progress.usable:
+            self.error = all_unusable(self.spec, self.progress)
 
     def _interrupt(self, workers: asyncio.Future[list[BaseException | None]]) -> None:
         if self.progress.stopped == "interrupted":
@@ -113,21 +119,20 @@ class _Run(Generic[J]):
         self._jobs.clear()
 
     async def _worker(self, model: ChatModel) -> None:
-        """Ask until nothing is left to ask. Where this fails unforeseen, the others finish what they have begun."""
-        settled: Settlement | None = None
+        """Send requests until no jobs are left. After an unexpected error, the other workers finish their current request."""
+        settlement: Settlement | None = None
         try:
-            while self._jobs and self._goes_on():
-                job, lost = self._jobs.popleft()
-                messages, schema = self.does.request(job)
-                most = prices.at_most(self.teacher, size(messages, schema))
-                call = Call(self.does.step, self.teacher.model, most)
-                call_id = await self._settle(settled, call)
-                settled = None
-                while (
-                    call_id is None and self._in_flight and self._goes_on()
-                ):  # what others have reserved may come free
+            while self._jobs and self._running():
+                job, times_lost = self._jobs.popleft()
+                messages, schema = self.spec.request(job)
+                max_usd = prices.at_most(self.teacher, request_bytes(messages, schema))
+                call = Call(self.spec.step, self.teacher.model, max_usd)
+                call_id = await self._settle(settlement, call)
+                settlement = None
+                # Requests in flight may cost less than is reserved for them, which frees budget.
+                while call_id is None and self._in_flight and self._running():
                     await asyncio.sleep(0.01)
-                    call_id = await self._book.book(None, call)
+                    call_id = await self._commits.book(None, call)
                 if call_id is None:
                     self._out_of_budget(call)
                     return
@@ -135,51 +140,51 @@ class _Run(Generic[J]):
                 try:
                     async with self._slots:
                         reply = await model.ask(messages, schema)
-                except Lost as error:
-                    self._again(job, lost + 1, error)
-                    settled = Settlement(call_id, "lost")
+                except RequestLost as error:
+                    self._retry(job, times_lost + 1, error)
+                    settlement = Settlement(call_id, "lost")
                 except TeacherError as error:
                     self.error = self.error or error
-                    settled = Settlement(call_id, "unsent")
-                else:  # a call that is cancelled keeps its reservation: it may have been charged
-                    settled = self._answered(job, reply, call_id, most)
-            if settled is not None:
-                await self._settle(settled, None)
+                    settlement = Settlement(call_id, "unsent")
+                else:  # a cancelled call keeps its reservation, because it may have been charged
+                    settlement = self._record_reply(job, reply, call_id, max_usd)
+            if settlement is not None:
+                await self._settle(settlement, None)
         except BaseException:
             self._jobs.clear()
             raise
 
-    def _goes_on(self) -> bool:
+    def _running(self) -> bool:
         return self.error is None and not self.progress.stopped
 
-    async def _settle(self, settled: Settlement | None, wanted: Call | None) -> int | None:
-        """Book the end of a call, which is in flight until then, and reserve the next."""
-        call_id = await self._book.book(settled, wanted)
-        self._in_flight -= settled is not None
+    async def _settle(self, settlement: Settlement | None, next_call: Call | None) -> int | None:
+        """Record the end of a call, which counts as in flight until then, and reserve the cost of the next one."""
+        call_id = await self._commits.book(settlement, next_call)
+        self._in_flight -= settlement is not None
         return call_id
 
-    def _answered(self, job: J, reply: Reply, call_id: int, most: float) -> Settlement:
-        usage = cost_of(self.teacher, reply, most)
-        kept, useful = self.does.keep(self.does.key(job), reply)
-        count(self.progress, reply, usage, useful)
-        if self.progress.done == NONSENSE and not self.progress.useful:
-            self.error = self.error or nonsense(self.does, self.progress)
-        self._report(self.progress)
-        return Settlement(call_id, "paid", usage, kept)
+    def _record_reply(self, job: J, reply: Reply, call_id: int, max_usd: float) -> Settlement:
+        usage = usage_with_cost(self.teacher, reply, max_usd)
+        stored, usable = self.spec.keep(self.spec.key(job), reply)
+        self.progress.count(reply, usage, usable)
+        if self.progress.done == UNUSABLE_LIMIT and not self.progress.usable:
+            self.error = self.error or all_unusable(self.spec, self.progress)
+        self._on_progress(self.progress.report(self.spec.step))
+        return Settlement(call_id, "paid", usage, stored)
 
-    def _again(self, job: J, lost: int, error: Lost) -> None:
-        if not self._goes_on():
+    def _retry(self, job: J, times_lost: int, error: RequestLost) -> None:
+        if not self._running():
             return
-        if lost < LOST_ATTEMPTS:
-            self._jobs.append((job, lost))
+        if times_lost < LOST_ATTEMPTS:
+            self._jobs.append((job, times_lost))
         elif self.error is None:
             self.error = TeacherError(
-                f"the teacher was lost {LOST_ATTEMPTS} times on one question ({error}); raise timeout_s or lower "
-                "concurrency in task.toml, and run the command again: what was answered is kept"
+                f"a request to the teacher was lost {LOST_ATTEMPTS} times ({error}); raise timeout_s or lower "
+                "concurrency in task.toml, and run the command again: finished requests are kept"
             )
 
     def _out_of_budget(self, call: Call) -> None:
-        if not self._goes_on():
+        if not self._running():
             return
         self.progress.stopped = "budget"
         if not self.progress.done and self.error is None:
@@ -187,38 +192,44 @@ class _Run(Generic[J]):
 
 
 class _GroupCommit:
-    """Collects what the workers have to book while a transaction runs, and books it all in the next one."""
+    """Collects the ledger entries of all workers while a transaction runs, and stores them in the next transaction."""
 
     def __init__(self, store: Store, budget_usd: float | None) -> None:
         self._ledger, self._budget = store.ledger, budget_usd
         self._waiting: list[tuple[Settlement | None, Call | None, asyncio.Future[int | None]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def book(self, settled: Settlement | None, wanted: Call | None) -> int | None:
-        """Settle, then reserve; the id of the new call, or None where it does not fit into the budget."""
+    async def book(self, settlement: Settlement | None, next_call: Call | None) -> int | None:
+        """Settle a call, then reserve the cost of the next one.
+
+        Returns:
+            The id of the next call; None if the budget has no room for it, or if none was requested.
+        """
         done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((settled, wanted, done))
+        self._waiting.append((settlement, next_call, done))
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._commit())
+            self._task = asyncio.create_task(self._commit_waiting())
         return await asyncio.shield(done)
 
     async def drain(self) -> None:
-        """Wait until everything is booked."""
+        """Wait until all entries are stored."""
         if self._task is not None:
             await self._task
 
-    async def _commit(self) -> None:
+    async def _commit_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            settled = [each for each, _, _ in batch if each is not None]
-            wanted = [(call, done) for _, call, done in batch if call is not None]
+            settlements = [settlement for settlement, _, _ in batch if settlement is not None]
+            calls = [(call, done) for _, call, done in batch if call is not None]
             try:
-                ids = await asyncio.to_thread(self._ledger.book, settled, [call for call, _ in wanted], self._budget)
+                ids = await asyncio.to_thread(
+                    self._ledger.record, settlements, [call for call, _ in calls], self._budget
+                )
             except BaseException as error:
                 for _, _, done in batch:
                     done.set_exception(error)
                 raise
-            for (_, done), call_id in zip(wanted, ids, strict=True):
+            for (_, done), call_id in zip(calls, ids, strict=True):
                 done.set_result(call_id)
             for _, call, done in batch:
                 if call is None:

@@ -1,1 +1,1 @@
-"""`fingerpost serve`: OpenAI's files, fine-tuning, batch and chat endpoints, on your own machine."""
+"""`fingerpost serve`: a local server for chat, files, fine-tuning and batches, compatible with OpenAI's API."""

@@ -1,282 +1,137 @@
-"""The server put together: its parts, their start and end, and the chat, route, model and health endpoints."""
+"""The server: creates its parts, connects them, starts and stops them."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import json
 import logging
-import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import DatabaseError
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 
 from fingerpost.core.version import __version__
-from fingerpost.server.api import batches, files, fine_tuning
-from fingerpost.server.inference.chat import Answers, Decision
+from fingerpost.server.api import batches, chat, fine_tuning, health
+from fingerpost.server.api import files as files_api
+from fingerpost.server.api import models as models_api
+from fingerpost.server.api.errors import add_error_handlers
+from fingerpost.server.inference.chat import ChatService
 from fingerpost.server.inference.engine import Engine
-from fingerpost.server.inference.registry import CHECKPOINT, Models, Served
-from fingerpost.server.inference.request_log import Journal
+from fingerpost.server.inference.registry import ModelRegistry
+from fingerpost.server.inference.request_log import RequestLog
 from fingerpost.server.inference.teacher import Teacher
 from fingerpost.server.inference.thresholds import cutoffs
-from fingerpost.server.jobs.batches import Batches
-from fingerpost.server.jobs.files import Files
-from fingerpost.server.jobs.runner import Runner
-from fingerpost.server.jobs.webhook import Announcer
-from fingerpost.server.ops.access import Door
+from fingerpost.server.jobs.batches import BatchRunner
+from fingerpost.server.jobs.files import FileStorage
+from fingerpost.server.jobs.runner import JobRunner
+from fingerpost.server.jobs.webhook import WebhookSender
+from fingerpost.server.ops.access import AccessMiddleware
 from fingerpost.server.ops.logs import log
 from fingerpost.server.ops.metrics import Metrics
-from fingerpost.server.ops.supervise import forever
-from fingerpost.server.schemas import ChatRequest, Json, Name, RouteRequest, WireError, chunks, error_body, page_of
+from fingerpost.server.ops.supervise import run_periodically
+from fingerpost.server.schemas import ChatRequest, Json
 from fingerpost.server.settings import Settings
-from fingerpost.store.server import ALIVE, ENDED, JOBS, ServerStore, now
+from fingerpost.store.server import ServerStore, now
 
-WATCH_S = 1.0
-TIDY_S = 60.0
+RELOAD_S = 1.0
+CLEAN_UP_S = 60.0
 DAY_S = 86_400
 
 
 class Server:
-    """All parts of one server. Made before it listens, so that what is wrong with a model or setting is said at once.
+    """All parts of one server. Create it before listening: wrong models and settings then fail early.
+
+    Attributes:
+        app: the ASGI application, which starts and stops the parts in its lifespan.
 
     Raises:
-        ModelError: a model folder cannot be used. InputError: the database cannot.
+        ModelError: a model folder cannot be used.
+        InputError: the database cannot be used.
+        TeacherError: the teacher's API key is missing, or there is a budget but no price.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         settings.tuned.mkdir(parents=True, exist_ok=True)
         self.store = ServerStore(settings.database)
-        self.files = Files(settings, self.store)
-        self.models = Models(settings.models, self.store, settings.tuned, settings.task, cutoffs(settings))
         self.metrics = Metrics()
-        self.runner = Runner(settings, self.store)
-        self.teacher: Teacher | None = None
-        if settings.teacher is not None:
-            self.teacher = Teacher(
-                settings.teacher, settings.project or settings.folder, self.store.ledger, settings.teacher_timeout_s,
-                settings.budget_usd,
-            )  # fmt: skip
-        self.app = self._app()
+        self.files = FileStorage(settings, self.store)
+        self.models = ModelRegistry(settings.models, self.store, settings.tuned, settings.task, cutoffs(settings))
+        self.teacher = self._create_teacher()
+        self.engine = Engine(settings.threads, settings.max_waiting)
+        self.request_log = RequestLog(self.store, settings.redact, self.metrics) if settings.log_requests else None
+        self.chat = ChatService(self.models, self.engine, self.teacher, self.request_log, self.metrics)
+        self.jobs = JobRunner(settings, self.store)
+        self.batches = BatchRunner(self.store, self.files, settings.folder / "batches", self._answer_batch_line)
+        self.webhook = WebhookSender(self.store, settings.webhook, settings.webhook_secret)
+        self.app = self._create_app()
+
+    def _create_teacher(self) -> Teacher | None:
+        settings = self.settings
+        if settings.teacher is None:
+            return None
+        return Teacher(
+            settings.teacher,
+            settings.project or settings.folder,
+            self.store.ledger,
+            settings.teacher_timeout_s,
+            settings.budget_usd,
+        )
+
+    def _create_app(self) -> FastAPI:
+        settings, store = self.settings, self.store
+        app = FastAPI(title="Fingerpost", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan)
+        app.add_middleware(AccessMiddleware, settings=settings, store=store, metrics=self.metrics)
+        add_error_handlers(app)
+        app.include_router(files_api.router(self.files, store, settings.max_upload))
+        app.include_router(fine_tuning.router(settings, store, self.files, self.jobs))
+        app.include_router(chat.router(self.chat))
+        app.include_router(models_api.router(settings, store, self.models))
+        app.include_router(health.router(store, self.models, self.engine, self.teacher, self.jobs, self.metrics))
+        app.include_router(batches.router(store, self.files, self.batches))
+        return app
 
     @asynccontextmanager
-    async def running(self, _: FastAPI) -> AsyncIterator[None]:
-        """The parts that work while the server listens."""
-        settings = self.settings
-        self.engine = Engine(settings.threads, settings.most_waiting)
-        journal = Journal(self.store, settings.redact, self._lost) if settings.keep_requests else None
-        self.answers = Answers(self.engine, self.teacher, journal, self._observe)
-        self.batches = Batches(self.store, self.files, settings.folder / "batches", self._batched)
-        self.app.include_router(batches.router(self.store, self.files, self.batches))
-        self.runner.start()
-        announcer = Announcer(self.store, settings.webhook, settings.webhook_secret)
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        self.engine.start()
+        if self.request_log is not None:
+            self.request_log.start()
+        self.jobs.start()
         tasks = [
-            asyncio.create_task(each)
-            for each in (
+            asyncio.create_task(work)
+            for work in (
                 self.batches.run(),
-                announcer.run(),
-                self._every(WATCH_S, self._watch),
-                self._every(TIDY_S, self.files.tidy),
-                self._every(TIDY_S, self._forget),
+                self.webhook.run(),
+                run_periodically("model reload", RELOAD_S, self._reload_models),
+                run_periodically("file clean-up", CLEAN_UP_S, self.files.clean_up),
+                run_periodically("request log clean-up", CLEAN_UP_S, self._delete_old_log_entries),
             )
         ]
-        log("listening", models=[each.name for each in self.models.named], folder=str(settings.folder))
+        models = [model.name for model in self.models.folder_models]
+        log("listening", models=models, folder=str(self.settings.folder))
         yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.runner.stop()
+        await self.jobs.stop()
         await asyncio.to_thread(self.engine.close)
-        if journal is not None:
-            await asyncio.to_thread(journal.close)
+        if self.request_log is not None:
+            await asyncio.to_thread(self.request_log.close)
         if self.teacher is not None:
             await self.teacher.close()
         self.store.close()
         log("stopped")
 
-    # --- what happens beside the requests
+    def _reload_models(self) -> None:
+        for name, problem in self.models.reload_changed():
+            self.metrics.model_swaps.labels("failed" if problem else "loaded").inc()
+            if problem:
+                log("model reload failed", logging.ERROR, model=name, problem=problem)
+            else:
+                log("model reloaded", model=name)
 
-    async def _every(self, seconds: float, work: Callable[[], None]) -> None:
-        async def once() -> None:
-            await asyncio.to_thread(work)
-            await asyncio.sleep(seconds)
+    def _delete_old_log_entries(self) -> None:
+        self.store.delete_log_entries(now() - round(self.settings.keep_days * DAY_S))
 
-        await forever(work.__name__, once)
-
-    def _watch(self) -> None:
-        for name, problem in self.models.refresh():
-            self.metrics.swaps.labels("failed" if problem else "loaded").inc()
-            log("model changed on disk", logging.ERROR if problem else logging.INFO, model=name, problem=problem)
-
-    def _forget(self) -> None:
-        self.store.forget(now() - round(self.settings.keep_days * DAY_S))
-
-    def _lost(self, count: int, error: Exception) -> None:
-        self.metrics.lost.inc(count)
-        log("requests could not be kept", logging.ERROR, error, count=count)
-
-    def _observe(self, decision: Decision) -> None:
-        name = decision.served.name
-        self.metrics.decisions.labels(name, decision.by, decision.missed or "").inc()
-        self.metrics.confidence.labels(name).observe(decision.confidence)
-        if decision.teacher is not None:
-            self.metrics.teacher_usd.inc(decision.teacher.usage.cost_usd or 0.0)
-
-    async def _batched(self, request: ChatRequest, raw: Json) -> Json:
-        whole, _, _ = await self.answers.chat(request, raw, await self._served(request.model), "batch")
-        return whole
-
-    async def _served(self, name: str | None) -> Served:
-        found = self.models.ready(name)
-        return found if found is not None else await asyncio.to_thread(self.models.get, name)
-
-    # --- endpoints
-
-    def _app(self) -> FastAPI:
-        app = FastAPI(title="Fingerpost", version=__version__, docs_url=None, redoc_url=None, lifespan=self.running)
-        app.add_middleware(Door, settings=self.settings, store=self.store, metrics=self.metrics)
-        for kind, handler in (
-            (WireError, _wire_error),
-            (RequestValidationError, _invalid),
-            (HTTPException, _http_error),
-            (OSError, _broken),
-            (DatabaseError, _broken),
-            (Exception, _broken),
-        ):
-            app.add_exception_handler(kind, handler)
-        app.include_router(files.router(self.files, self.store, self.settings.most_upload))
-        app.include_router(fine_tuning.router(self.settings, self.store, self.files, self.runner))
-        self._chat_routes(app)
-        self._model_routes(app)
-        self._health_routes(app)
-        return app
-
-    def _chat_routes(self, app: FastAPI) -> None:
-        @app.post("/v1/chat/completions", tags=["chat"])
-        async def chat(request: ChatRequest, http: Request) -> Response:
-            served = await self._served(request.model)
-            whole, pieces, decision = await self.answers.chat(request, await http.json(), served, http.state.key)
-            if not request.stream:
-                return Response(
-                    json.dumps(whole, ensure_ascii=False), media_type="application/json", headers=decision.headers
-                )
-            usage = bool(request.stream_options and request.stream_options.include_usage)
-            events = chunks(whole, pieces, usage)
-            return Response("".join(events), media_type="text/event-stream", headers=decision.headers)
-
-        @app.post("/v1/route", tags=["chat"])
-        async def route(request: RouteRequest, http: Request) -> Response:
-            served = await self._served(request.model)
-            found = [
-                {
-                    "label": each.label,
-                    "code": served.label(each.label).code,
-                    "confidence": each.confidence,
-                    "by": each.by,
-                    "teacher": each.missed,
-                    "latency_ms": round(1000 * each.latency_s, 3),
-                    **({"scores": each.scores} if request.scores else {}),
-                }
-                for each in await self.answers.route(request, served, http.state.key)
-            ]
-            body = {"object": "list", "model": served.name, "data": found}
-            return Response(json.dumps(body, ensure_ascii=False), media_type="application/json")
-
-    def _model_routes(self, app: FastAPI) -> None:
-        def everything() -> list[Json]:
-            tuned = self.store.jobs_with("succeeded")
-            return [
-                *(_model(each.name, each.created) for each in self.models.named),
-                *(_model(job["model"], job["finished_at"]) for job in tuned if job["model"]),
-            ]
-
-        @app.get("/v1/models", tags=["models"])
-        def list_models() -> Json:
-            return page_of(everything(), False)
-
-        @app.get("/v1/models/{name:path}", tags=["models"])
-        def get_model(name: Name) -> Json:
-            for each in everything():
-                if each["id"] == name.split(CHECKPOINT)[0]:
-                    return {**each, "id": name}
-            raise WireError(404, f"there is no model '{name}' here", code="model_not_found", param="model")
-
-        @app.delete("/v1/models/{name:path}", tags=["models"])
-        def delete_model(name: Name) -> Json:
-            if any(each.name == name for each in self.models.named):
-                raise WireError(403, f"'{name}' is served from a folder; leave it out of 'fingerpost serve' instead")
-            job = self.store.job_of_model(name)
-            if job is None:
-                raise WireError(404, f"there is no model '{name}' here", code="model_not_found", param="model")
-            self.store.change(JOBS, job["id"], model=None)
-            self.models.forget(name)
-            shutil.rmtree(self.settings.tuned / job["id"], ignore_errors=True)
-            return {"id": name, "object": "model", "deleted": True}
-
-    def _health_routes(self, app: FastAPI) -> None:
-        @app.get("/healthz", tags=["health"])
-        async def healthz() -> Json:
-            return {"status": "ok"}
-
-        @app.get("/readyz", tags=["health"])
-        def readyz() -> Json:
-            self.store.all_keys()
-            if not self.runner.alive:
-                raise WireError(503, "the job runner has stopped; restart the server", code="not_ready")
-            return {"status": "ready", "models": [each.name for each in self.models.named]}
-
-        @app.get("/metrics", tags=["health"])
-        def metrics() -> Response:
-            self.metrics.waiting.set(self.engine.waiting)
-            self.metrics.breaker.set(self.teacher is not None and self.teacher.breaker.state != "closed")
-            for status in (*ALIVE, *ENDED):
-                self.metrics.jobs.labels(status).set(len(self.store.jobs_with(status)))
-            return Response(self.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _model(name: str, created: int) -> Json:
-    return {"id": name, "object": "model", "created": created, "owned_by": "fingerpost"}
-
-
-# --- errors, all of them in the standard form
-
-
-async def _wire_error(_: Request, error: Any) -> JSONResponse:
-    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else None
-    return JSONResponse(error.body, error.status, headers)
-
-
-async def _invalid(_: Request, error: Any) -> Response:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-    message = first["msg"].removeprefix("Value error, ")
-    body = error_body(400, f"{where}: {message}" if where else message, "invalid_value", where or None)
-    return Response(json.dumps(body), 400, media_type="application/json")
-
-
-async def _http_error(request: Request, error: Any) -> JSONResponse:
-    cause = error.__cause__
-    if isinstance(cause, WireError):
-        return await _wire_error(request, cause)
-    if isinstance(cause, OSError):
-        return await _broken(request, cause)
-    message = {
-        404: f"there is nothing at {request.method} {request.url.path}",
-        405: f"{request.method} is not taken at {request.url.path}",
-    }.get(error.status_code, str(error.detail))
-    return JSONResponse(error_body(error.status_code, message), error.status_code, error.headers)
-
-
-async def _broken(request: Request, error: Any) -> JSONResponse:
-    """What went wrong here: told to the log in full, to the client in brief."""
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "is full" in str(error)
-    log("failed", logging.ERROR, error, path=request.url.path, request_id=getattr(request.state, "request_id", None))
-    if full:
-        return JSONResponse(error_body(507, "the server's disk is full: nothing was kept", "disk_full"), 507)
-    return JSONResponse(error_body(500, "the server failed; its log has more", "server_error"), 500)
+    async def _answer_batch_line(self, request: ChatRequest, raw: Json) -> Json:
+        answer = await self.chat.chat(request, raw, key="batch")
+        return answer.completion

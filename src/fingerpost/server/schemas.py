@@ -1,4 +1,4 @@
-"""What goes over the wire: requests as they are checked, errors and answers as official clients expect them."""
+"""The API's wire format, compatible with OpenAI's: request schemas, error objects, response objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Json: TypeAlias = dict[str, Any]
 
-KINDS = {
+ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
@@ -21,8 +21,14 @@ KINDS = {
 }
 
 
-class WireError(Exception):
-    """Ends a request with the standard error object. `retry_after_s` tells the client when to come back."""
+class ApiError(Exception):
+    """Ends a request with an HTTP status and the API's error object.
+
+    Args:
+        code: machine-readable reason.
+        param: the request field at fault.
+        retry_after_s: value of the `retry-after` header in seconds; 0 sends none.
+    """
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None, retry_after_s: int = 0
@@ -33,56 +39,61 @@ class WireError(Exception):
 
     @property
     def body(self) -> Json:
+        """The response body."""
         return error_body(self.status, self.message, self.code, self.param)
 
 
 def error_body(status: int, message: str, code: str | None = None, param: str | None = None) -> Json:
     """The error object of OpenAI's API."""
-    kind = KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    error_type = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": error_type, "param": param, "code": code}}
 
 
 # --- requests
 
 
-def clean(value: Any) -> Any:
-    """Refuse what cannot be stored or sent on, wherever it stands in a request."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, str):
-            if "\x00" in each or any("\ud800" <= character <= "\udfff" for character in each):
-                raise ValueError("a text holds a null character or half a character (a lone surrogate)")
-        elif isinstance(each, dict):
-            waiting += [*each.keys(), *each.values()]
-        elif isinstance(each, list):
-            waiting += each
+def require_storable_text(value: Any) -> Any:
+    """Return a JSON value unchanged if all texts in it can be stored as UTF-8.
+
+    Raises:
+        ValueError: a text contains a null character or a lone surrogate.
+    """
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            if "\x00" in item or any("\ud800" <= character <= "\udfff" for character in item):
+                raise ValueError("a text contains a null character or a lone surrogate; remove it")
+        elif isinstance(item, dict):
+            pending += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            pending += item
     return value
 
 
-Name: TypeAlias = Annotated[str, AfterValidator(clean), Field(min_length=1, max_length=300)]
+Name: TypeAlias = Annotated[str, AfterValidator(require_storable_text), Field(min_length=1, max_length=300)]
 Metadata: TypeAlias = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
 ]
 
 
 class Request(BaseModel):
-    """Unknown fields are let through: clients send what was new last week."""
+    """Unknown fields are accepted, because clients send fields that are newer than this server."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
 
 class Body(Request):
-    """The whole of a request."""
+    """The body of a request."""
 
     @model_validator(mode="before")
     @classmethod
-    def _isclean(cls, value: Any) -> Any:
-        return clean(value)
+    def _require_storable_text(cls, value: Any) -> Any:
+        return require_storable_text(value)
 
 
 class Part(Request):
-    """A part of a message's content; only text can be read."""
+    """A part of a message's content. The student reads only text."""
 
     type: str
     text: str | None = None
@@ -114,7 +125,7 @@ class ChatRequest(Body):
 
 
 class RouteRequest(Body):
-    """POST /v1/route. `input` is a text, or a list of texts and conversations; `labels` are the ones allowed."""
+    """POST /v1/route. `input` is a text, or a list of texts and conversations; `labels` restricts the answer."""
 
     input: str | Annotated[list[str | Annotated[list[Turn], Field(min_length=1)]], Field(min_length=1, max_length=256)]
     model: Name | None = None
@@ -159,11 +170,11 @@ class BatchRequest(Body):
     metadata: Metadata | None = None
 
 
-# --- answers
+# --- responses
 
 
 def page_of(data: list[Json], more: bool) -> Json:
-    """A page of a list."""
+    """The list object for one page; `more`: whether another page follows."""
     return {
         "object": "list",
         "data": data,
@@ -173,19 +184,26 @@ def page_of(data: list[Json], more: bool) -> Json:
     }
 
 
-def token(text: str, probability: float | None, others: list[Json] | None = None) -> Json:
-    """A piece of the reply with its log-probability."""
+def token_logprob(text: str, probability: float | None, others: list[Json] | None = None) -> Json:
+    """A token of the reply with its log-probability; `others` are its `top_logprobs`."""
     logprob = None if probability is None else math.log(max(probability, 1e-9))
     return {"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": others or []}
 
 
 def completion(
-    key: str, created: int, model: str, message: Json, usage: Json, tokens: list[Json] | None, n: int, finish: str
+    completion_id: str,
+    created: int,
+    model: str,
+    message: Json,
+    usage: Json,
+    tokens: list[Json] | None,
+    n: int,
+    finish: str,
 ) -> Json:
-    """A `chat.completion` with `n` equal choices."""
+    """A `chat.completion` object with `n` equal choices."""
     logprobs = None if tokens is None else {"content": tokens, "refusal": None}
     return {
-        "id": key,
+        "id": completion_id,
         "object": "chat.completion",
         "created": created,
         "model": model,
@@ -195,8 +213,14 @@ def completion(
     }
 
 
-def chunks(whole: Json, pieces: list[str], with_usage: bool) -> list[str]:
-    """A completion as server-sent events. `pieces` are the reply's, as many as it has tokens with log-probabilities."""
+def stream_events(whole: Json, pieces: list[str], with_usage: bool) -> list[str]:
+    """A chat completion as server-sent events.
+
+    Args:
+        whole: the `chat.completion` object.
+        pieces: the reply split into the tokens that log-probabilities are given for.
+        with_usage: add an event with the token counts.
+    """
 
     def chunk(choices: list[Json], usage: Json | None = None) -> str:
         head = {key: whole[key] for key in ("id", "created", "model", "service_tier")}
@@ -205,21 +229,21 @@ def chunks(whole: Json, pieces: list[str], with_usage: bool) -> list[str]:
             body["usage"] = usage
         return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
-    def choice(index: int, delta: Json, logprobs: Json | None = None, finish: str | None = None) -> Json:
+    def delta_choice(index: int, delta: Json, logprobs: Json | None = None, finish: str | None = None) -> Json:
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
     events = []
-    for each in whole["choices"]:
-        i, message = each["index"], each["message"]
+    for choice in whole["choices"]:
+        i, message, logprobs = choice["index"], choice["message"], choice["logprobs"]
         calls = message.get("tool_calls")
-        events.append(chunk([choice(i, {"role": "assistant", "content": None if calls else "", "refusal": None})]))
+        role = {"role": "assistant", "content": None if calls else "", "refusal": None}
+        events.append(chunk([delta_choice(i, role)]))
         if calls:
-            events.append(chunk([choice(i, {"tool_calls": [{"index": 0, **call} for call in calls]})]))
+            events.append(chunk([delta_choice(i, {"tool_calls": [{"index": 0, **call} for call in calls]})]))
         for number, piece in enumerate([] if calls else pieces):
-            known = each["logprobs"]
-            logprobs = known and {"content": [known["content"][number]], "refusal": None}
-            events.append(chunk([choice(i, {"content": piece}, logprobs)]))
-        events.append(chunk([choice(i, {}, None, each["finish_reason"])]))
+            piece_logprobs = logprobs and {"content": [logprobs["content"][number]], "refusal": None}
+            events.append(chunk([delta_choice(i, {"content": piece}, piece_logprobs)]))
+        events.append(chunk([delta_choice(i, {}, None, choice["finish_reason"])]))
     if with_usage:
         events.append(chunk([], whole["usage"]))
     return [*events, "data: [DONE]\n\n"]

@@ -1,4 +1,4 @@
-"""How a server is set up."""
+"""Settings of one server."""
 
 from __future__ import annotations
 
@@ -12,10 +12,29 @@ from fingerpost.task.settings import Task, TeacherSettings
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where things lie and what is allowed. Sizes are bytes, times seconds, money US dollars.
+    """Paths, models, limits and access rules of a server.
 
-    `models` maps names to model folders. With a `teacher`, what a student is unsure of goes there: below `cutoff`, or
-    below the cut-off that dev rows give for `agreement` with the teacher or `accuracy` against people.
+    Attributes:
+        folder: the server's data folder.
+        models: model folders by the name that they are served under.
+        project: the project folder, if there is one; its `task` is used in prompts to the teacher.
+        teacher: the model that uncertain requests are forwarded to.
+        teacher_timeout_s: seconds to wait for a free connection to the teacher, and again for its reply.
+        budget_usd: the most that the teacher may cost this server, in US dollars.
+        cutoff: requests with a lower student confidence go to the teacher.
+        agreement, accuracy: choose the cut-off on dev rows for this target agreement with the teacher, or accuracy
+            against human labels. At most one of `cutoff`, `agreement` and `accuracy` is set.
+        encoder: base encoder of fine-tuning jobs, a folder or a hub name.
+        allowed_hosts: host names that requests without API keys may come from.
+        log_requests: whether requests are stored, for `keep_days` days.
+        redact: applied to all texts before they are stored.
+        threads, training_threads: number of threads for prediction and for a training job.
+        max_waiting: conversations that may wait for prediction.
+        max_jobs: fine-tuning jobs that may wait.
+        max_body, max_upload: largest request body and uploaded file, in bytes.
+        requests_per_minute: limit for each API key.
+        webhook: URL that is told when a job or batch ends.
+        webhook_secret: secret that signs webhook requests.
     """
 
     folder: Path
@@ -31,29 +50,30 @@ class Settings:
     encoder: str = "all-MiniLM-L6-v2"
     keys_required: bool = False
     allowed_hosts: tuple[str, ...] = ()
-    keep_requests: bool = True
+    log_requests: bool = True
     keep_days: float = 30.0
     redact: Callable[[str], str] | None = None
     threads: int = 1
     training_threads: int = 1
-    most_waiting: int = 512
-    most_jobs: int = 100
-    most_body: int = 4_000_000
-    most_upload: int = 512_000_000
+    max_waiting: int = 512
+    max_jobs: int = 100
+    max_body: int = 4_000_000
+    max_upload: int = 512_000_000
     requests_per_minute: int | None = None
     webhook: str | None = None
     webhook_secret: str | None = None
 
     @property
     def files(self) -> Path:
-        """Uploaded files and results, by id."""
+        """Folder of uploaded files and results, named by file id."""
         return self.folder / "files"
 
     @property
     def tuned(self) -> Path:
-        """Models of jobs, by the job's id."""
+        """Folder of fine-tuned models, named by job id."""
         return self.folder / "models"
 
     @property
     def database(self) -> Path:
+        """The server's database file."""
         return self.folder / DATABASE

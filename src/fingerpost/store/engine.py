@@ -1,6 +1,6 @@
-"""Opening the database: one SQLite file, safe for several processes, brought to the newest form.
+"""Open and migrate the database: one SQLite file that several processes may use at once.
 
-SQLAlchemy speaks to it throughout, so another database is a URL away; what is particular to SQLite is here.
+All queries go through SQLAlchemy. What is specific to SQLite is in this module.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from fingerpost.store.tables import HEAD
 
 
 def connect(path: Path) -> Engine:
-    """An engine on the file, created or migrated where needed.
+    """An engine for the file, which is created or migrated where needed.
 
     Raises:
-        InputError: the file is no database, cannot be written, or was written by a newer Fingerpost.
+        InputError: the file is not a database, cannot be written, or was written by a newer version.
     """
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 60, "check_same_thread": False})
     event.listen(engine, "connect", _prepare)
@@ -32,13 +32,15 @@ def connect(path: Path) -> Engine:
                 _migrate(engine)
     except DatabaseError as error:
         engine.dispose()
-        raise InputError(f"{path} cannot be used as a database ({error.orig}); move it away or mend it") from None
+        raise InputError(
+            f"{path} cannot be used as a database ({error.orig}); move it away or restore a backup"
+        ) from None
     return engine
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that takes the write lock at once: two writers queue up instead of failing half-way."""
+    """A transaction that takes the write lock at once, so that a second writer waits instead of failing half-way."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -58,9 +60,9 @@ def _finish(connection: Connection, how: str) -> None:
 
 
 def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # the driver begins no transactions of its own: `writing` does
+    connection.isolation_level = None  # `writing` begins the transactions, not the driver
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing that was committed
+    connection.execute("PRAGMA synchronous=NORMAL")  # a killed process loses no committed data
     connection.execute("PRAGMA foreign_keys=ON")
 
 
@@ -77,10 +79,10 @@ def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with writing(engine) as connection:
-        version = _version(connection)  # another process may have been faster
+        version = _version(connection)  # another process may have migrated it in the meantime
         if version is not None and version > HEAD:
             raise InputError(
-                f"the database was written by a newer Fingerpost (format {version}); pip install -U fingerpost"
+                f"the database was written by a newer version (format {version}); update with pip install -U fingerpost"
             )
         if version != HEAD:
             config.attributes["connection"] = connection

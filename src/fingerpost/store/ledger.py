@@ -1,9 +1,9 @@
-"""What was paid, and the cap that holds whatever happens.
+"""The ledger of paid requests, which enforces the budget.
 
-Before a request is sent, the most that it can cost is reserved; when it is answered, the reservation becomes
-the real cost in the same transaction that stores the verdict. So at any moment the committed sum is at least
-what was spent: with requests in flight, several processes, or a process that was killed (its open reservations
-stay committed, as the provider may have charged for them).
+Before a request is sent, its maximum cost is reserved. When it is answered, the real cost replaces the reservation, in
+the same transaction that stores the result. So the committed sum is never below what was spent: not with requests in
+flight, not with several processes, and not after a process was killed. The reservations of a killed process stay
+committed, because the provider may have charged for its requests.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from fingerpost.store.rows import insert_new, now, verdict_row
 from fingerpost.store.tables import calls, drafts, ledger, verdicts
 
 Outcome: TypeAlias = Literal["paid", "lost", "unsent"]
-"""How a call ended: answered; cut off (it may have been charged, so it counts in full); never charged."""
+"""How a call ended: answered; interrupted (it may have been charged, so its reservation counts in full); not charged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request about to be sent, and the most it can cost in US dollars."""
+    """A request about to be sent, and its maximum cost in US dollars."""
 
     step: str
     model: str
@@ -33,8 +33,8 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A writer's reply to a draft."""
+class WriterReply:
+    """A writer model's reply to a draft."""
 
     draft_id: int
     raw: str | None
@@ -42,17 +42,29 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a reserved call ended. Of an answered one, what came of it is stored with it."""
+    """How a reserved call ended.
+
+    Attributes:
+        result: the verdict or reply of an answered call; stored in the same transaction.
+    """
 
     call_id: int
     outcome: Outcome
     usage: Usage = field(default_factory=Usage)
-    kept: Verdict | Written | None = None
+    result: Verdict | WriterReply | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Sums over a project's calls, in US dollars. `uncertain` of them were cut off and count in full."""
+    """Sums over all calls of a project.
+
+    Attributes:
+        calls: number of calls.
+        committed_usd: US dollars spent or reserved.
+        uncertain: number of calls that were interrupted or are in flight; their reservations count in full.
+        uncertain_usd: US dollars reserved for them.
+        cached_tokens: part of `prompt_tokens`.
+    """
 
     calls: int
     committed_usd: float
@@ -64,8 +76,14 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """Sums over the calls of one step to one model, at once or in batches. `cached_tokens` are part of the prompt's."""
+class StepCost:
+    """Sums over the calls of one step to one model.
+
+    Attributes:
+        batch: whether these calls went through the batch API.
+        cached_tokens: part of `prompt_tokens`.
+        latency_s: sum of all calls, in seconds.
+    """
 
     step: str
     model: str
@@ -79,36 +97,43 @@ class Line:
 
 
 class Ledger:
-    """The book of paid calls. All changes of one `book` are one transaction."""
+    """The ledger of paid calls."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def book(
+    def record(
         self,
-        settled: Sequence[Settlement],
-        wanted: Sequence[Call],
+        settlements: Sequence[Settlement],
+        requested: Sequence[Call],
         budget_usd: float | None,
-        posted: int | None = None,
+        batch_id: int | None = None,
     ) -> list[int | None]:
-        """Settle calls and reserve new ones. Returns a call id for each wanted one, None where the budget ends.
+        """Settle calls and reserve new ones, in one transaction. A call that is settled already does not change.
 
-        `budget_usd` caps all that this project ever spent or reserved, not one run. `posted` is the batch that the
-        wanted calls go with.
+        Args:
+            settlements: how earlier calls ended.
+            requested: the calls to reserve.
+            budget_usd: maximum of all that the project has ever spent or reserved, not of one run.
+            batch_id: the batch that the requested calls belong to.
+
+        Returns:
+            The id of each requested call; None where it would exceed the budget.
         """
         with writing(self._engine) as connection:
             committed = connection.execute(select(ledger.c.committed_usd)).scalar_one()
             before = committed
             answered = []
-            for each in settled:
-                ending = update(calls).where(calls.c.id == each.call_id, calls.c.cost_usd.is_(None))
+            for settlement in settlements:
+                usage, result = settlement.usage, settlement.result
+                ending = update(calls).where(calls.c.id == settlement.call_id, calls.c.cost_usd.is_(None))
                 values = {
-                    "cost_usd": calls.c.reserved_usd if each.outcome == "lost" else _charge(each),
-                    "outcome": each.outcome,
-                    "prompt_tokens": each.usage.prompt,
-                    "cached_tokens": each.usage.cached,
-                    "completion_tokens": each.usage.completion,
-                    "latency_s": each.usage.latency_s,
+                    "cost_usd": calls.c.reserved_usd if settlement.outcome == "lost" else _charge(settlement),
+                    "outcome": settlement.outcome,
+                    "prompt_tokens": usage.prompt,
+                    "cached_tokens": usage.cached,
+                    "completion_tokens": usage.completion,
+                    "latency_s": usage.latency_s,
                 }
                 row = connection.execute(
                     ending.values(values).returning(calls.c.reserved_usd, calls.c.cost_usd)
@@ -116,20 +141,20 @@ class Ledger:
                 if row is None:
                     continue  # settled before
                 committed += row.cost_usd - row.reserved_usd
-                if isinstance(each.kept, Verdict):
-                    verdict = replace(each.kept, usage=replace(each.usage, cost_usd=row.cost_usd))
-                    answered.append(verdict_row(verdict, f"call:{each.call_id}"))
-                elif each.kept is not None:
-                    reply = update(drafts).where(drafts.c.id == each.kept.draft_id, drafts.c.answered.is_(False))
-                    connection.execute(reply.values(raw=each.kept.raw, answered=True))
+                if isinstance(result, Verdict):
+                    verdict = replace(result, usage=replace(usage, cost_usd=row.cost_usd))
+                    answered.append(verdict_row(verdict, f"call:{settlement.call_id}"))
+                elif result is not None:
+                    draft = update(drafts).where(drafts.c.id == result.draft_id, drafts.c.answered.is_(False))
+                    connection.execute(draft.values(raw=result.raw, answered=True))
             insert_new(connection, verdicts, answered)
             ids: list[int | None] = []
-            for call in wanted:
+            for call in requested:
                 if budget_usd is not None and committed + call.at_most_usd > budget_usd:
                     ids.append(None)
                     continue
                 committed += call.at_most_usd
-                new = {"step": call.step, "model": call.model, "reserved_usd": call.at_most_usd, "posted": posted}
+                new = {"step": call.step, "model": call.model, "reserved_usd": call.at_most_usd, "posted": batch_id}
                 inserted = connection.execute(
                     calls.insert().values(new | {"outcome": "open", "at": now()}).returning(calls.c.id)
                 )
@@ -139,19 +164,19 @@ class Ledger:
             return ids
 
     def reserved(self, call_id: int) -> float:
-        """What was reserved for a call, in US dollars."""
+        """The US dollars that were reserved for a call."""
         with self._engine.connect() as connection:
             return float(connection.execute(select(calls.c.reserved_usd).where(calls.c.id == call_id)).scalar_one())
 
     def account(self) -> Account:
         """Sums over all calls so far."""
-        cut_off = calls.c.outcome.in_(["open", "lost"])
+        uncertain = calls.c.outcome.in_(["open", "lost"])
         with self._engine.connect() as connection:
             row = connection.execute(
                 select(
                     func.count(),
-                    func.coalesce(func.sum(case((cut_off, 1), else_=0)), 0),
-                    func.coalesce(func.sum(case((cut_off, calls.c.reserved_usd), else_=0.0)), 0.0),
+                    func.coalesce(func.sum(case((uncertain, 1), else_=0)), 0),
+                    func.coalesce(func.sum(case((uncertain, calls.c.reserved_usd), else_=0.0)), 0.0),
                     func.coalesce(func.sum(calls.c.prompt_tokens), 0),
                     func.coalesce(func.sum(calls.c.cached_tokens), 0),
                     func.coalesce(func.sum(calls.c.completion_tokens), 0),
@@ -160,18 +185,20 @@ class Ledger:
             committed = connection.execute(select(ledger.c.committed_usd)).scalar_one()
         return Account(row[0], committed, row[1], row[2], row[3], row[4], row[5])
 
-    def lines(self) -> list[Line]:
-        """What each step cost, by model; reservations of calls that were cut off count in full."""
+    def step_costs(self) -> list[StepCost]:
+        """The costs by step, model and use of the batch API; reservations of interrupted calls count in full."""
         batch = calls.c.posted.is_not(None)
         cost = func.coalesce(calls.c.cost_usd, calls.c.reserved_usd)
         sums = [calls.c.prompt_tokens, calls.c.cached_tokens, calls.c.completion_tokens, cost, calls.c.latency_s]
-        query = select(calls.c.step, calls.c.model, batch, func.count(), *(func.coalesce(func.sum(c), 0) for c in sums))
+        query = select(
+            calls.c.step, calls.c.model, batch, func.count(), *(func.coalesce(func.sum(column), 0) for column in sums)
+        )
         query = query.where(calls.c.outcome != "unsent").group_by(calls.c.step, calls.c.model, batch)
         with self._engine.connect() as connection:
             rows = connection.execute(query.order_by(func.min(calls.c.id))).all()
-        return [Line(row[0], row[1], bool(row[2]), *row[3:]) for row in rows]
+        return [StepCost(row[0], row[1], bool(row[2]), *row[3:]) for row in rows]
 
 
 def _charge(settlement: Settlement) -> float:
-    """What an answered call cost; nothing where it was never charged."""
+    """The cost of a settled call in US dollars; 0 where it was not charged."""
     return (settlement.usage.cost_usd or 0.0) if settlement.outcome == "paid" else 0.0

@@ -1,14 +1,15 @@
-"""Questions and verdicts: added, never changed, read back as the core types."""
+"""The database of a project: questions and verdicts (added, never changed), drafts, batches."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Select, Table, delete, func, select, update
+from sqlalchemy import Connection, Select, Table, delete, func, select, update
 
 from fingerpost.core.types import Question, Split, Verdict
 from fingerpost.core.utils import chunks
@@ -16,16 +17,22 @@ from fingerpost.core.verdicts import WITHDRAWN, QuestionVerdicts
 from fingerpost.store.engine import connect, writing
 from fingerpost.store.ledger import Ledger
 from fingerpost.store.rows import import_key, insert_new, now, question_row, to_question, to_verdict, verdict_row
-from fingerpost.store.tables import calls, drafts, posted, questions, verdicts
+from fingerpost.store.tables import calls, drafts, posted, questions, sketches, verdicts
 
 BATCH = 5_000
+NO_SKETCHES: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
-    """Requests handed in as a batch; `jobs` maps each call's id, as text, to what the job is known by.
+class ProviderBatch:
+    """A batch of requests at a provider's batch API.
 
-    `state` is `new`, then `creating` when the file is there, `out` when the provider has the batch, and `ended`.
+    Attributes:
+        jobs: the key of each request, by the id of its call in the ledger, as text.
+        file: the provider's id of the uploaded file.
+        batch: the provider's id of the batch.
+        state: `new`, `creating` (the file is uploaded), `out` (the provider has the batch), `ended` (the results are
+            stored, or there are none).
     """
 
     id: int
@@ -40,9 +47,16 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Questions to be written by `brief`, of a `round` and for a task; `raw` is the reply, when `answered`.
+    """A request to write questions.
 
-    `outcomes` is the number of texts by outcome, once the reply has been judged.
+    Attributes:
+        round: the generation round.
+        brief: what to write, as JSON.
+        task: fingerprint of the task.
+        model: the model that writes.
+        answered: whether the model has replied.
+        raw: its reply.
+        outcomes: the number of texts by outcome, once the reply has been filtered.
     """
 
     id: int
@@ -56,7 +70,7 @@ class Draft:
 
 
 class Store:
-    """One project's database. Safe to use from several processes at once; close it, or use it in a `with`.
+    """The database of a project. Several processes may use it at once. Close it, or use it as a context manager.
 
     Raises:
         InputError: on opening, if the file cannot be used.
@@ -78,12 +92,35 @@ class Store:
 
     # --- questions
 
-    def add_questions(self, new: Iterable[Question]) -> int:
-        """Add those whose id is not there yet; returns how many that were."""
-        return self._insert(questions, (question_row(each) for each in new))
+    def add_questions(self, new: Iterable[Question], sketches: Mapping[str, bytes] = NO_SKETCHES) -> int:
+        """Add the questions whose id is not stored yet; returns their number.
+
+        Args:
+            new: the questions.
+            sketches: their sketches for near-duplicate search by question id, where known.
+        """
+        with writing(self._engine) as connection:
+            return sum(_insert_questions(connection, batch, sketches) for batch in chunks(new, BATCH))
+
+    def known_ids(self, ids: Iterable[str]) -> set[str]:
+        """Those of the ids that are stored."""
+        return {
+            row.id
+            for batch in chunks(ids, BATCH)
+            for row in self._rows(select(questions.c.id).where(questions.c.id.in_(batch)))
+        }
+
+    def questions_by_id(self, ids: Iterable[str]) -> list[Question]:
+        """The questions with these ids, in the order they were added."""
+        rows = [
+            row
+            for batch in chunks(ids, BATCH)
+            for row in self._rows(select(questions).where(questions.c.id.in_(batch)))
+        ]
+        return [to_question(row) for row in sorted(rows, key=lambda row: (row.at, row.id))]
 
     def questions(self, *splits: Split) -> list[Question]:
-        """All questions in the order they came, or those of the given sides of the split."""
+        """All questions in the order they were added, or those of the given splits."""
         query = select(questions).order_by(questions.c.at, questions.c.id)
         if splits:
             query = query.where(questions.c.split.in_(splits))
@@ -96,11 +133,36 @@ class Store:
         )
         return {(source, split): count for source, split, count in self._rows(query)}
 
+    # --- sketches of questions, for near-duplicate search
+
+    def sketches(self) -> Iterator[tuple[str, bytes]]:
+        """(question id, sketch) of all questions that have one."""
+        for row in self._rows(select(sketches)):
+            yield row.question_id, row.sketch
+
+    def ids_without_sketch(self) -> list[str]:
+        """The ids of the questions that have no sketch: older versions and hand-made questions store none."""
+        with self._engine.connect() as connection:
+            counts = [connection.execute(select(func.count()).select_from(table)) for table in (questions, sketches)]
+        total, sketched = (count.scalar_one() for count in counts)
+        if total == sketched:
+            return []
+        joined = questions.outerjoin(sketches, questions.c.id == sketches.c.question_id)
+        query = select(questions.c.id).select_from(joined).where(sketches.c.question_id.is_(None))
+        return [row.id for row in self._rows(query)]
+
+    def put_sketches(self, new: Mapping[str, bytes]) -> None:
+        """Store sketches by question id; they replace older ones."""
+        with writing(self._engine) as connection:
+            for batch in chunks(new, BATCH):
+                connection.execute(delete(sketches).where(sketches.c.question_id.in_(batch)))
+                _insert_sketches(connection, batch, new)
+
     # --- verdicts
 
     def add_verdicts(self, new: Iterable[Verdict]) -> int:
-        """Append verdicts; one that was imported before is not added again."""
-        return self._insert(verdicts, (verdict_row(each, import_key(each)) for each in new))
+        """Add verdicts; returns the number of those that were not imported before."""
+        return self._insert(verdicts, (verdict_row(verdict, import_key(verdict)) for verdict in new))
 
     def verdicts(self) -> dict[str, list[Verdict]]:
         """All verdicts by question id, oldest first."""
@@ -112,11 +174,12 @@ class Store:
     def labelled(
         self, labels: Container[str], teacher: str | None, *splits: Split
     ) -> list[tuple[Question, QuestionVerdicts]]:
-        """Questions of these splits (of all, without any), each with the verdicts on it that count.
+        """The questions of these splits, or of all, with the verdicts that count.
 
         Args:
             labels: the task's label names.
-            teacher: the model whose answers count alone where it has answered.
+            teacher: where this model has answered, other teachers do not count.
+            splits: without any, questions of all splits are returned.
         """
         verdicts = self.verdicts()
         return [
@@ -125,14 +188,16 @@ class Store:
         ]
 
     def marked(self, mark: str | None = None) -> list[Verdict]:
-        """The verdicts with this mark, or with any, oldest first."""
+        """The verdicts with this mark, or with any mark, oldest first."""
         which = verdicts.c.mark.is_not(None) if mark is None else verdicts.c.mark == mark
         return [to_verdict(row) for row in self._rows(select(verdicts).where(which).order_by(verdicts.c.id))]
 
     def answered(self, teacher: str, prompt: str | None = None) -> set[tuple[str, int | None, bool]]:
-        """(question id, label order, whether it named a label) of each answer of this teacher.
+        """(question id, number of the label order, whether it names a label) of this teacher's answers.
 
-        With `prompt`, only answers to the prompt of that fingerprint.
+        Args:
+            teacher: the model.
+            prompt: only answers to the prompt with this fingerprint.
         """
         query = select(verdicts.c.question_id, verdicts.c.order_no, verdicts.c.label).where(
             verdicts.c.kind == "teacher", verdicts.c.by == teacher
@@ -142,7 +207,7 @@ class Store:
         return {(key, order, label is not None) for key, order, label in self._rows(query)}
 
     def verdict_counts(self) -> list[tuple[str, str, int, int, int]]:
-        """(kind, by, questions, verdicts, verdicts without a label) for everyone who gave any, taken-back ones too."""
+        """(kind, by, questions, verdicts, verdicts without a label) by author, withdrawn verdicts included."""
         query = select(
             verdicts.c.kind,
             verdicts.c.by,
@@ -152,37 +217,50 @@ class Store:
         ).where(verdicts.c.origin != WITHDRAWN)
         query = query.group_by(verdicts.c.kind, verdicts.c.by)
         rows = self._rows(query.order_by(verdicts.c.kind, verdicts.c.by))
-        return [(kind, by, asked, given, none) for kind, by, asked, given, none in rows]
+        return [(kind, by, asked, given, unlabelled) for kind, by, asked, given, unlabelled in rows]
 
-    # --- questions to be written
+    # --- drafts of generated questions
 
     def plan_drafts(self, new: Iterable[Draft]) -> None:
-        """Note what is to be written; the ids are given here."""
+        """Store drafts before they are requested; the database assigns their ids."""
         rows = [{"round": d.round, "brief": d.brief, "task": d.task, "model": d.model, "answered": False} for d in new]
         with writing(self._engine) as connection:
             connection.execute(drafts.insert(), rows)
 
     def drafts(self) -> list[Draft]:
-        """All drafts, in the order of their planning."""
+        """All drafts, in the order they were planned."""
         return [Draft(**row._mapping) for row in self._rows(select(drafts).order_by(drafts.c.id))]
 
     def drop_drafts(self, ids: Iterable[int]) -> None:
-        """Forget drafts that were never answered."""
+        """Delete drafts that were never answered; others stay."""
         with writing(self._engine) as connection:
             connection.execute(delete(drafts).where(drafts.c.id.in_(list(ids)), drafts.c.answered.is_(False)))
 
-    def judge(self, outcomes: dict[int, dict[str, int]], new: Iterable[Question], meant: Iterable[Verdict]) -> None:
-        """Store what came of drafts: the outcomes of their texts, the questions kept and what they were meant for."""
+    def finish_drafts(
+        self,
+        outcomes: dict[int, dict[str, int]],
+        new: Sequence[Question],
+        intended: Iterable[Verdict],
+        sketches: Mapping[str, bytes] = NO_SKETCHES,
+    ) -> None:
+        """Store the result of drafts in one transaction.
+
+        Args:
+            outcomes: the number of texts by outcome, by draft id.
+            new: the questions that are kept.
+            intended: the writer's verdicts on them: the labels they were written for.
+            sketches: their sketches by question id, where known.
+        """
         with writing(self._engine) as connection:
-            insert_new(connection, questions, [question_row(each) for each in new])
-            insert_new(connection, verdicts, [verdict_row(each, import_key(each)) for each in meant])
+            _insert_questions(connection, new, sketches)
+            insert_new(connection, verdicts, [verdict_row(verdict, import_key(verdict)) for verdict in intended])
             for draft_id, counts in outcomes.items():
                 connection.execute(update(drafts).where(drafts.c.id == draft_id).values(outcomes=counts))
 
-    # --- batches at a provider
+    # --- batches at a provider's batch API
 
-    def add_posted(self, step: str, model: str, base_url: str | None) -> int:
-        """Note a batch about to be handed in; returns its id."""
+    def add_batch(self, step: str, model: str, base_url: str | None) -> int:
+        """Store a batch before it is submitted; returns its id."""
         row: dict[str, Any] = {
             "step": step,
             "model": model,
@@ -194,29 +272,31 @@ class Store:
         with writing(self._engine) as connection:
             return int(connection.execute(posted.insert().values(row).returning(posted.c.id)).scalar_one())
 
-    def change_posted(self, key: int, **values: Any) -> Posted:
-        """Update a batch's row; returns it."""
-        columns = [each for each in posted.c if each.name != "at"]
+    def update_batch(self, batch_id: int, **values: Any) -> ProviderBatch:
+        """Change columns of a batch; returns the batch."""
+        columns = [column for column in posted.c if column.name != "at"]
         with writing(self._engine) as connection:
-            row = connection.execute(update(posted).where(posted.c.id == key).values(values).returning(*columns)).one()
-        return Posted(**row._mapping)
+            row = connection.execute(
+                update(posted).where(posted.c.id == batch_id).values(values).returning(*columns)
+            ).one()
+        return ProviderBatch(**row._mapping)
 
-    def open_posted(self, step: str) -> list[Posted]:
-        """The batches of a step that have not been fetched, the oldest first."""
-        columns = [each for each in posted.c if each.name != "at"]
+    def open_batches(self, step: str) -> list[ProviderBatch]:
+        """The batches of a step whose results have not been fetched, oldest first."""
+        columns = [column for column in posted.c if column.name != "at"]
         query = select(*columns).where(posted.c.step == step, posted.c.state != "ended").order_by(posted.c.id)
-        return [Posted(**row._mapping) for row in self._rows(query)]
+        return [ProviderBatch(**row._mapping) for row in self._rows(query)]
 
-    def posted_keys(self, step: str, model: str | None = None) -> list[list[Any]]:
-        """What may lie in batches that have not been fetched; of all models, or of one."""
-        out = [each for each in self.open_posted(step) if each.state != "new" and model in (None, each.model)]
-        return [key for each in out for key in each.jobs.values()]
+    def batch_keys(self, step: str, model: str | None = None) -> list[list[Any]]:
+        """The keys of requests in batches that may be at the provider; of all models, or of one."""
+        batches = [batch for batch in self.open_batches(step) if batch.state != "new" and model in (None, batch.model)]
+        return [key for batch in batches for key in batch.jobs.values()]
 
-    def posted_calls(self, key: int) -> list[int]:
-        """The calls that were reserved for a batch."""
-        return [row.id for row in self._rows(select(calls.c.id).where(calls.c.posted == key))]
+    def batch_calls(self, batch_id: int) -> list[int]:
+        """The ids of the calls that were reserved for a batch."""
+        return [row.id for row in self._rows(select(calls.c.id).where(calls.c.posted == batch_id))]
 
-    # --- inside
+    # --- helpers
 
     def _rows(self, query: Select[Any]) -> Iterator[Any]:
         with self._engine.connect() as connection:
@@ -225,3 +305,14 @@ class Store:
     def _insert(self, table: Table, rows: Iterable[dict[str, Any]]) -> int:
         with writing(self._engine) as connection:
             return sum(insert_new(connection, table, batch) for batch in chunks(rows, BATCH))
+
+
+def _insert_questions(connection: Connection, new: Sequence[Question], sketches: Mapping[str, bytes]) -> int:
+    added = insert_new(connection, questions, [question_row(question) for question in new])
+    _insert_sketches(connection, [question.id for question in new], sketches)
+    return added
+
+
+def _insert_sketches(connection: Connection, ids: Sequence[str], found: Mapping[str, bytes]) -> None:
+    rows = [{"question_id": key, "sketch": found[key]} for key in ids if key in found]
+    insert_new(connection, sketches, rows)

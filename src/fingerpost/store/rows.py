@@ -1,4 +1,4 @@
-"""Core types as rows of the tables, and back."""
+"""Convert core types to rows of the tables, and back."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from fingerpost.core.types import Message, Question, Split, Usage, Verdict
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
-    """Insert what breaks no unique key; returns how many rows that were."""
+    """Insert the rows that violate no unique key; returns their number."""
     insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name]
     return int(connection.execute(insert(table).on_conflict_do_nothing(), list(rows)).rowcount) if rows else 0
 
 
 def import_key(verdict: Verdict) -> str:
-    """Equal for two verdicts that say the same: importing a file again adds nothing. A mark is given only once."""
+    """A key that is equal for equal verdicts, so that importing a file again adds nothing.
+
+    Verdicts with a mark are identified by the mark and the question.
+    """
     if verdict.mark is not None:
         return f"{verdict.origin}:{verdict.mark}:{verdict.question_id}"
-    kind = "person" if verdict.kind == "human" else verdict.kind  # as in stores of the first versions
+    kind = "person" if verdict.kind == "human" else verdict.kind  # the value in stores of the first versions
     parts = (verdict.question_id, kind, verdict.by, verdict.label, verdict.order, verdict.raw)
     return f"{verdict.origin}:{fingerprint(map(str, parts))}"
 

@@ -1,35 +1,110 @@
-"""What `fingerpost serve` keeps in its database: files, jobs with their events, batches, keys, and what was asked."""
+"""The database of `fingerpost serve`: files, fine-tuning jobs and their events, batches, API keys, the request log."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeVar, Unpack
 
-from sqlalchemy import Table, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Table, delete, func, select, update
 
 from fingerpost.core.errors import InputError
+from fingerpost.store import tables
 from fingerpost.store.engine import connect, writing
 from fingerpost.store.ledger import Ledger
-from fingerpost.store.tables import batches, files, job_events, jobs, keys, requests
-
-Record: TypeAlias = dict[str, Any]
-"""A row by column name."""
+from fingerpost.store.server_rows import (
+    BatchChanges,
+    BatchRow,
+    EventLevel,
+    EventRow,
+    FileRow,
+    JobChanges,
+    JobError,
+    JobRow,
+    Json,
+    KeyRow,
+    RequestLogEntry,
+    log_entry_values,
+    to_batch,
+    to_event,
+    to_file,
+    to_job,
+    to_key,
+    to_log_entry,
+)
 
 DATABASE = "fingerpost.db"
 KEY_PREFIX = "sk-fp-"
-FORGET = 2_000  # requests are deleted in one transaction
-ALIVE = ("validating_files", "queued", "running")
-ENDED = ("succeeded", "failed", "cancelled")
+DELETE_CHUNK = 2_000  # log entries deleted in one transaction
+JOB_WAITING = ("validating_files", "queued")
+JOB_ACTIVE = (*JOB_WAITING, "running")
+JOB_ENDED = ("succeeded", "failed", "cancelled")
 BATCH_ENDED = ("completed", "failed", "cancelled", "expired")
-FILES, JOBS, EVENTS, BATCHES = files, jobs, job_events, batches
+
+RowT = TypeVar("RowT")
+
+
+class _TypedTable(Generic[RowT]):
+    """Reads and writes one table as dataclasses. Each method is one transaction."""
+
+    def __init__(self, engine: Engine, table: Table, read: Callable[[RowMapping], RowT]) -> None:
+        self._engine, self._table, self._read = engine, table, read
+        self._columns = table.c
+        self._cursor = table.c.id if "seq" in table.c and "id" in table.c else table.primary_key.columns[0]
+        self._order = table.primary_key.columns[0]
+
+    def insert(self, values: Mapping[str, Any]) -> RowT:
+        with writing(self._engine) as connection:
+            return self.insert_in(connection, values)
+
+    def insert_in(self, connection: Connection, values: Mapping[str, Any]) -> RowT:
+        """Insert within an open transaction."""
+        query = self._table.insert().values(_plain(values)).returning(*self._columns)
+        return self._read(connection.execute(query).one()._mapping)
+
+    def get(self, row_id: str) -> RowT | None:
+        return next(iter(self.select(self._columns.id == row_id)), None)
+
+    def select(self, *conditions: ColumnElement[bool]) -> list[RowT]:
+        """All rows that meet the conditions, oldest first."""
+        query = select(self._table).where(*conditions).order_by(self._order)
+        with self._engine.connect() as connection:
+            return [self._read(row) for row in connection.execute(query).mappings()]
+
+    def page(
+        self, limit: int, after: str | int | None, newest_first: bool = True, **equal: object
+    ) -> tuple[list[RowT], bool]:
+        """Up to `limit` rows that follow the row `after`, and whether more follow. Ignores `equal` values of None."""
+        order = self._order
+        query = select(self._table).order_by(order.desc() if newest_first else order).limit(limit + 1)
+        query = query.where(*(self._columns[name] == value for name, value in equal.items() if value is not None))
+        if after is not None:
+            start = select(order).where(self._cursor == after).scalar_subquery()
+            query = query.where(order < start if newest_first else order > start)
+        with self._engine.connect() as connection:
+            rows = [self._read(row) for row in connection.execute(query).mappings()]
+        return rows[:limit], len(rows) > limit
+
+    def update(self, row_id: str, statuses: Collection[str] | None, values: Mapping[str, Any]) -> RowT | None:
+        """Update a row if its status is one of `statuses`; returns the new row, or None where nothing was updated."""
+        query = update(self._table).where(self._columns.id == row_id)
+        if statuses is not None:
+            query = query.where(self._columns.status.in_(statuses))
+        with writing(self._engine) as connection:
+            row = connection.execute(query.values(**_plain(values)).returning(*self._columns)).first()
+        return None if row is None else self._read(row._mapping)
+
+    def delete(self, row_id: str) -> None:
+        with writing(self._engine) as connection:
+            connection.execute(delete(self._table).where(self._columns.id == row_id))
 
 
 class ServerStore:
-    """The server's database. Safe from several threads and processes; each method is one transaction.
+    """The server's database. Safe to use from several threads and processes; each method is one transaction.
 
     Raises:
         InputError: on opening, if the file cannot be used.
@@ -38,164 +113,201 @@ class ServerStore:
     def __init__(self, path: Path) -> None:
         self._engine = connect(path)
         self.ledger = Ledger(self._engine)
+        self._files = _TypedTable(self._engine, tables.files, to_file)
+        self._jobs = _TypedTable(self._engine, tables.jobs, to_job)
+        self._events = _TypedTable(self._engine, tables.job_events, to_event)
+        self._batches = _TypedTable(self._engine, tables.batches, to_batch)
+        self._keys = _TypedTable(self._engine, tables.keys, to_key)
 
     def close(self) -> None:
         self._engine.dispose()
 
-    # --- rows of any of the tables
+    # --- files
 
-    def add(self, table: Table, record: Record) -> Record:
-        """Insert a row; returns it."""
+    def add_file(self, file: FileRow) -> FileRow:
+        return self._files.insert(_values(file))
+
+    def get_file(self, file_id: str) -> FileRow | None:
+        return self._files.get(file_id)
+
+    def all_files(self) -> list[FileRow]:
+        """All files, oldest first."""
+        return self._files.select()
+
+    def files_page(
+        self, limit: int, after: str | None = None, newest_first: bool = True, purpose: str | None = None
+    ) -> tuple[list[FileRow], bool]:
+        """Up to `limit` files that follow the file with the id `after`, and whether more follow."""
+        return self._files.page(limit, after, newest_first, purpose=purpose)
+
+    def delete_file(self, file_id: str) -> None:
+        self._files.delete(file_id)
+
+    # --- fine-tuning jobs
+
+    def add_job(self, job: JobRow, max_waiting: int, events: Sequence[str] = ()) -> JobRow | None:
+        """Add a job with its first events; None where `max_waiting` jobs are waiting already."""
         with writing(self._engine) as connection:
-            row = connection.execute(table.insert().values(record).returning(*table.c)).one()
-        return dict(row._mapping)
-
-    def get(self, table: Table, key: str) -> Record | None:
-        """The row with this id."""
-        with self._engine.connect() as connection:
-            row = connection.execute(select(table).where(table.c.id == key)).first()
-        return dict(row._mapping) if row else None
-
-    def page(
-        self, table: Table, limit: int, after: str | None = None, newest_first: bool = True, **where: Any
-    ) -> tuple[list[Record], bool]:
-        """Up to `limit` rows behind the row `after`, and whether more follow. A value None of `where` does not count."""
-        query = select(table).order_by(table.c.seq.desc() if newest_first else table.c.seq).limit(limit + 1)
-        for column, value in where.items():
-            if value is not None:
-                query = query.where(table.c[column] == value)
-        if after is not None:
-            key = table.c.id if "id" in table.c else table.c.seq
-            cursor = select(table.c.seq).where(key == after).scalar_subquery()
-            query = query.where(table.c.seq < cursor if newest_first else table.c.seq > cursor)
-        with self._engine.connect() as connection:
-            found = [dict(row._mapping) for row in connection.execute(query)]
-        return found[:limit], len(found) > limit
-
-    def change(self, table: Table, key: str, statuses: Collection[str] | None = None, **values: Any) -> Record | None:
-        """Update the row with this id, if its status is one of `statuses`; returns it, or None where it is not."""
-        query = update(table).where(table.c.id == key)
-        if statuses is not None:
-            query = query.where(table.c.status.in_(statuses))
-        with writing(self._engine) as connection:
-            row = connection.execute(query.values(**values).returning(*table.c)).first()
-        return dict(row._mapping) if row else None
-
-    def remove(self, table: Table, key: str) -> bool:
-        """Delete the row with this id; whether there was one."""
-        with writing(self._engine) as connection:
-            return bool(connection.execute(delete(table).where(table.c.id == key)).rowcount)
-
-    # --- jobs and batches
-
-    def add_job(self, record: Record, most_waiting: int, events: Sequence[str] = ()) -> Record | None:
-        """Take a job, with its first events, unless so many wait already."""
-        with writing(self._engine) as connection:
-            waiting = select(func.count()).where(jobs.c.status.in_(["validating_files", "queued"]))
-            if connection.execute(waiting).scalar_one() >= most_waiting:
+            waiting = select(func.count()).where(tables.jobs.c.status.in_(JOB_WAITING))
+            if connection.execute(waiting).scalar_one() >= max_waiting:
                 return None
-            row = connection.execute(jobs.insert().values(record).returning(*jobs.c)).one()
+            added = self._jobs.insert_in(connection, _values(job))
             for message in events:
-                connection.execute(job_events.insert().values(_event(row.id, message, "info", None)))
-        return dict(row._mapping)
+                self._events.insert_in(connection, _event_values(job.id, message, "info", None))
+        return added
 
-    def waiting_jobs(self) -> list[Record]:
-        """The jobs that can be begun, the oldest first."""
-        query = select(jobs).where(jobs.c.status.in_(["validating_files", "queued"]), jobs.c.paused.is_(False))
-        return self._all(query.order_by(jobs.c.seq))
+    def get_job(self, job_id: str) -> JobRow | None:
+        return self._jobs.get(job_id)
 
-    def jobs_with(self, *statuses: str) -> list[Record]:
-        """All jobs in one of these states, the oldest first."""
-        return self._all(select(jobs).where(jobs.c.status.in_(statuses)).order_by(jobs.c.seq))
+    def change_job(
+        self, job_id: str, statuses: Collection[str] | None = None, **changes: Unpack[JobChanges]
+    ) -> JobRow | None:
+        """Change a job if its status is one of `statuses`; returns the new row, or None where nothing was changed."""
+        return self._jobs.update(job_id, statuses, changes)
 
-    def job_of_model(self, name: str) -> Record | None:
-        """The succeeded job that made the model."""
-        with self._engine.connect() as connection:
-            query = select(jobs).where(jobs.c.model == name, jobs.c.status == "succeeded")
-            row = connection.execute(query).first()
-        return dict(row._mapping) if row else None
+    def fail_job(self, job_id: str, code: str, message: str, param: str | None = None) -> None:
+        """End an active job with an error, and add the message as an event."""
+        self.add_event(job_id, message, "error")
+        error = JobError(code, message, param)
+        self.change_job(job_id, JOB_ACTIVE, status="failed", finished_at=now(), error=error, estimated_finish=None)
 
-    def open_batches(self) -> list[Record]:
-        """The batches that have not ended, the oldest first."""
-        return self._all(select(batches).where(batches.c.status.not_in(BATCH_ENDED)).order_by(batches.c.seq))
+    def jobs_page(self, limit: int, after: str | None = None) -> tuple[list[JobRow], bool]:
+        """Up to `limit` jobs that follow the job with the id `after`, newest first, and whether more follow."""
+        return self._jobs.page(limit, after)
 
-    def unannounced(self) -> list[tuple[Table, Record]]:
-        """Jobs and batches that have ended and whose end has not been told yet."""
-        found: list[tuple[Table, Record]] = []
-        for table, ended in ((jobs, ENDED), (batches, BATCH_ENDED)):
-            query = select(table).where(table.c.status.in_(ended), table.c.announced.is_(False)).order_by(table.c.seq)
-            found += [(table, row) for row in self._all(query)]
-        return found
+    def startable_jobs(self) -> list[JobRow]:
+        """The jobs that wait and are not paused, oldest first."""
+        return self._jobs.select(tables.jobs.c.status.in_(JOB_WAITING), tables.jobs.c.paused.is_(False))
 
-    def tell(self, job_id: str, message: str, level: str = "info", data: Record | None = None) -> None:
-        """Append an event to a job; with `data`, it is one of metrics."""
-        self.add(job_events, _event(job_id, message, level, data))
+    def jobs_by_status(self, *statuses: str) -> list[JobRow]:
+        """All jobs in one of these states, oldest first."""
+        return self._jobs.select(tables.jobs.c.status.in_(statuses))
 
-    def fail(self, job_id: str, code: str, message: str, param: str | None = None) -> None:
-        """End a job with the reason, in `error` and in an event."""
-        self.tell(job_id, message, "error")
-        error = {"code": code, "message": message, "param": param}
-        self.change(jobs, job_id, ALIVE, status="failed", finished_at=now(), error=error, estimated_finish=None)
+    def job_of_model(self, model: str) -> JobRow | None:
+        """The succeeded job that trained the model."""
+        return next(iter(self._jobs.select(tables.jobs.c.model == model, tables.jobs.c.status == "succeeded")), None)
 
-    # --- keys
+    def add_event(self, job_id: str, message: str, level: EventLevel = "info", data: Json | None = None) -> None:
+        """Append an event to a job. An event with `data` is one of training metrics."""
+        self._events.insert(_event_values(job_id, message, level, data))
+
+    def events_page(
+        self, job_id: str, limit: int, after: int | None = None, kind: str | None = None
+    ) -> tuple[list[EventRow], bool]:
+        """Up to `limit` events of a job that follow the event number `after`, newest first, and whether more follow."""
+        return self._events.page(limit, after, job_id=job_id, kind=kind)
+
+    # --- batches
+
+    def add_batch(self, batch: BatchRow) -> BatchRow:
+        return self._batches.insert(_values(batch))
+
+    def get_batch(self, batch_id: str) -> BatchRow | None:
+        return self._batches.get(batch_id)
+
+    def change_batch(
+        self, batch_id: str, statuses: Collection[str] | None = None, **changes: Unpack[BatchChanges]
+    ) -> BatchRow | None:
+        """Change a batch if its status is one of `statuses`; returns the new row, or None where nothing was changed."""
+        return self._batches.update(batch_id, statuses, changes)
+
+    def batches_page(self, limit: int, after: str | None = None) -> tuple[list[BatchRow], bool]:
+        """Up to `limit` batches that follow the batch with the id `after`, newest first, and whether more follow."""
+        return self._batches.page(limit, after)
+
+    def open_batches(self) -> list[BatchRow]:
+        """The batches that have not ended, oldest first."""
+        return self._batches.select(tables.batches.c.status.not_in(BATCH_ENDED))
+
+    # --- webhook
+
+    def unannounced(self) -> list[JobRow | BatchRow]:
+        """Ended jobs and batches that the webhook was not told about, oldest first; jobs before batches."""
+        jobs, batches = tables.jobs.c, tables.batches.c
+        return [
+            *self._jobs.select(jobs.status.in_(JOB_ENDED), jobs.announced.is_(False)),
+            *self._batches.select(batches.status.in_(BATCH_ENDED), batches.announced.is_(False)),
+        ]
+
+    def mark_announced(self, row: JobRow | BatchRow) -> None:
+        """Remember that the webhook was told."""
+        if isinstance(row, JobRow):
+            self.change_job(row.id, announced=True)
+        else:
+            self.change_batch(row.id, announced=True)
+
+    # --- API keys
 
     def add_key(self, name: str) -> str:
-        """A new bearer key. It is kept as its SHA-256, which suffices as it is 32 random bytes: this is the only copy.
+        """Create a bearer key and return it. Only its SHA-256 is stored, which is safe for 32 random bytes.
 
         Raises:
             InputError: the name is taken.
         """
         key = KEY_PREFIX + secrets.token_urlsafe(32)
-        record = {"name": name, "sha256": hash_key(key), "hint": f"{key[:9]}...{key[-4:]}", "created_at": now()}
+        row = KeyRow(name, hash_key(key), f"{key[:9]}...{key[-4:]}", now())
         with writing(self._engine) as connection:
-            if connection.execute(select(keys.c.id).where(keys.c.name == name)).first():
-                raise InputError(f"there is a key '{name}' already; choose another name")
-            connection.execute(keys.insert().values(record))
+            if connection.execute(select(tables.keys.c.id).where(tables.keys.c.name == name)).first():
+                raise InputError(f"a key named '{name}' exists already; choose another name")
+            self._keys.insert_in(connection, _values(row))
         return key
 
-    def all_keys(self) -> list[Record]:
-        """All keys, the revoked ones too, the oldest first."""
-        return self._all(select(keys).order_by(keys.c.id))
+    def all_keys(self) -> list[KeyRow]:
+        """All keys including revoked ones, oldest first."""
+        return self._keys.select()
 
     def revoke_key(self, name: str) -> None:
-        """A running server refuses it within seconds.
+        """Revoke a key. A running server refuses it within seconds.
 
         Raises:
-            InputError: no such key.
+            InputError: no such key, or it is revoked already.
         """
+        keys = tables.keys
         with writing(self._engine) as connection:
             query = update(keys).where(keys.c.name == name, keys.c.revoked_at.is_(None)).values(revoked_at=now())
             if not connection.execute(query).rowcount:
-                raise InputError(f"there is no key '{name}' to revoke; see 'fingerpost keys list'")
+                raise InputError(f"there is no active key named '{name}'; list the keys with 'fingerpost keys list'")
 
-    # --- what was asked
+    # --- request log
 
-    def log(self, rows: Sequence[Record]) -> None:
-        """Append requests."""
+    def add_log_entries(self, entries: Sequence[RequestLogEntry]) -> None:
         with writing(self._engine) as connection:
-            connection.execute(requests.insert(), list(rows))
+            connection.execute(tables.requests.insert(), [log_entry_values(entry) for entry in entries])
 
-    def logged(self) -> list[Record]:
-        """All requests that are kept, the least sure first."""
-        return self._all(select(requests).order_by(requests.c.confidence, requests.c.id))
+    def log_entries(self) -> list[RequestLogEntry]:
+        """The whole request log, least confident first."""
+        requests = tables.requests
+        query = select(requests).order_by(requests.c.confidence, requests.c.id)
+        with self._engine.connect() as connection:
+            return [to_log_entry(row) for row in connection.execute(query).mappings()]
 
-    def forget(self, before: int) -> int:
-        """Delete the requests before this time, some at once so that others can write between; returns how many."""
-        gone = 0
-        old = select(requests.c.id).where(requests.c.at < before).limit(FORGET)
+    def delete_log_entries(self, before: int) -> int:
+        """Delete the log entries from before this time; returns how many. Other writers can write in between."""
+        deleted = 0
+        requests = tables.requests
+        old = select(requests.c.id).where(requests.c.at < before).limit(DELETE_CHUNK)
         while True:
             with writing(self._engine) as connection:
-                found = int(connection.execute(delete(requests).where(requests.c.id.in_(old))).rowcount)
-            gone += found
-            if found < FORGET:
-                return gone
-
-    def _all(self, query: Any) -> list[Record]:
-        with self._engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(query)]
+                count = int(connection.execute(delete(requests).where(requests.c.id.in_(old))).rowcount)
+            deleted += count
+            if count < DELETE_CHUNK:
+                return deleted
 
 
-def _event(job_id: str, message: str, level: str, data: Record | None) -> Record:
+def _values(row: Any) -> Json:
+    """A row to insert. Fields of None are left out, so that the database stores NULL."""
+    return {name: value for name, value in asdict(row).items() if value is not None}
+
+
+def _plain(values: Mapping[str, Any]) -> Json:
+    """The values with dataclasses as JSON objects."""
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in values.items()
+    }
+
+
+def _event_values(job_id: str, message: str, level: EventLevel, data: Json | None) -> Json:
     kind = "message" if data is None else "metrics"
     return {"job_id": job_id, "created_at": now(), "level": level, "kind": kind, "message": message, "data": data}
 
@@ -206,7 +318,7 @@ def hash_key(key: str) -> str:
 
 
 def new_id(prefix: str) -> str:
-    """An id as the wire has them, such as `file-` and 24 characters."""
+    """A new id: the prefix, such as `file-`, and 24 random hexadecimal digits."""
     return prefix + secrets.token_hex(12)
 
 

@@ -1,4 +1,4 @@
-"""The tables. A change here needs a migration beside it, and a new HEAD."""
+"""The tables. Every change needs a migration and a new HEAD."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ calls = Table(
     Column("posted", Integer),
 )
 
-# Requests handed in as a batch: `jobs` maps each call's id to what it is for, `state` says how far it has come.
+# Batches of requests at a provider: see ProviderBatch.
 posted = Table(
     "posted",
     metadata,
@@ -99,7 +99,7 @@ posted = Table(
     Column("at", DateTime(timezone=True), nullable=False),
 )
 
-# Questions to be written: planned, then answered (`raw`), then judged (`outcomes`: the number of texts by outcome).
+# Requests to write questions: planned, then answered (`raw`), then filtered (`outcomes`). See Draft.
 drafts = Table(
     "drafts",
     metadata,
@@ -120,7 +120,7 @@ ledger = Table(
     Column("committed_usd", Float, nullable=False),
 )
 
-# --- what `fingerpost serve` keeps. Times are seconds since 1970, as on the wire.
+# --- tables of the server. Times are in seconds since 1970, as in the API.
 
 files = Table(
     "files",

@@ -1,4 +1,4 @@
-"""The students. Each kind is a module with `fit(...)` and `load(folder, ...)`, imported on use."""
+"""Student models. Each kind is a module with `fit(...)` and `load(folder, ...)`, imported when it is needed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ KINDS = {"encoder": "fingerpost.students.encoder", "hosted": "fingerpost.student
 
 
 def load(folder: str | Path, threads: int = 1) -> Predictor:
-    """Load a model folder as a predictor. Needs no torch.
+    """Load a model folder as a predictor. Does not need torch.
 
     Args:
-        folder: what `fingerpost train` wrote.
-        threads: threads of one prediction; 1 gives the best latency where many requests share the machine.
+        folder: a folder written by `fingerpost train`.
+        threads: number of threads per prediction; 1 gives the best latency if many requests share the machine.
 
     Raises:
-        ModelError: the folder is missing, incomplete, altered, or of a kind that this version does not know.
+        ModelError: the folder is missing, incomplete or altered, or its kind of model is unknown to this version.
     """
     path = Path(folder)
     manifest = read_manifest(path)
     if manifest.kind not in KINDS:
         raise ModelError(
-            f"{path} holds a student of kind '{manifest.kind}', which this version does not know; "
-            "pip install -U fingerpost"
+            f"{path} contains a student of kind '{manifest.kind}', which this version does not know; "
+            "update with pip install -U fingerpost"
         )
     predictor: Predictor = import_module(KINDS[manifest.kind]).load(path, manifest, threads)
     return predictor

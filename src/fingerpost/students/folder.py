@@ -1,4 +1,7 @@
-"""The model folder: a manifest and the files that it vouches for. No pickle, nothing loaded unchecked."""
+"""The model folder: a manifest, and files whose hashes it lists.
+
+There are no pickle files, and hashes are checked before anything is loaded.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from fingerpost.core.errors import InputError, ModelError
 from fingerpost.core.types import Label
+from fingerpost.core.version import __version__
 from fingerpost.task.prompt import prompt_fingerprint
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 from fingerpost.task.settings import Task
@@ -26,10 +31,24 @@ DEV_ANSWERS = "dev.jsonl"
 
 
 class Manifest(BaseModel):
-    """What a model folder says of itself. `files` maps each file to its SHA-256.
+    """The description of a model, stored in its folder as manifest.json.
 
-    `reply`, `frame` and `system` are the form of the replies, the text around the users' and the system prompt that the
-    training data had, where it was chat JSONL. `hosted` says where a model answers that lies with a provider.
+    Attributes:
+        kind: the kind of student, such as `encoder` or `hosted`.
+        created: time of creation, ISO 8601.
+        fingerpost: version that wrote the folder.
+        reply_template, user_template, system: template of the replies, template of user messages and system prompt of
+            the training data, if that was chat JSONL.
+        hosted: for a model at a provider: its name, base URL and the environment variable of its API key.
+        history: number of earlier turns that the student sees.
+        max_tokens: number of tokens that the student reads.
+        temperature: logits are divided by it before the softmax.
+        encoder: name, origin and hash of the pretrained encoder.
+        task_fingerprint, data_fingerprint: fingerprints of the prompt and of the training data.
+        labels_from: number of training labels by source.
+        training: figures of the training run, such as rows and dev accuracy.
+        versions: versions of the packages used.
+        files: SHA-256 of every other file in the folder.
     """
 
     format: Literal[1] = 1
@@ -39,8 +58,8 @@ class Manifest(BaseModel):
     fingerpost: str
     labels: list[Label]
     answer_field: str
-    reply: ReplyTemplate | None = None
-    frame: UserTemplate = UserTemplate()
+    reply_template: ReplyTemplate | None = Field(None, validation_alias=AliasChoices("reply_template", "reply"))
+    user_template: UserTemplate = Field(UserTemplate(), validation_alias=AliasChoices("user_template", "frame"))
     system: str = ""
     hosted: dict[str, str] = {}
     history: int
@@ -59,7 +78,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class DevAnswer:
-    """A dev row: its question's id, the label it has, the model's answer and its calibrated confidence."""
+    """A dev row: the question's id, its label, the model's answer and its calibrated confidence (0 to 1)."""
 
     id: str
     label: str
@@ -68,14 +87,14 @@ class DevAnswer:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The folder's manifest, after the hash of every file in it has been checked.
+    """Read a folder's manifest and check the hash of every file that it lists.
 
     Raises:
-        ModelError: no folder, no or a broken manifest, a file missing or altered.
+        ModelError: the folder or its manifest is missing or invalid, or a file is missing or altered.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ModelError(f"{folder} is no model folder (it has no {MANIFEST}); train one with 'fingerpost train'")
+        raise ModelError(f"{folder} is no model folder (it has no {MANIFEST}); train a model with 'fingerpost train'")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -93,36 +112,68 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def manifest_of(kind: str, name: str, task: Task, **fields: Any) -> Manifest:
+    """A manifest for a model of this task, without files. `fields` override the defaults."""
+    given: dict[str, Any] = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fingerpost": __version__,
+        "labels": list(task.labels),
+        "answer_field": task.answer_field,
+        "history": task.student.history,
+        "max_tokens": 0,
+        "task_fingerprint": prompt_fingerprint(task),
+        **fields,
+    }
+    return Manifest(kind=kind, name=name, **given)
+
+
+def task_of(manifest: Manifest) -> Task:
+    """The task that a model was trained for, with the name, labels and answer field in its manifest."""
+    return Task(name=manifest.name, labels=tuple(manifest.labels), answer_field=manifest.answer_field)
+
+
+def copy_model(folder: Path, target: Path) -> None:
+    """Copy a model folder, replacing a model at the target.
+
+    Raises:
+        InputError: the target exists and is not a model folder.
+    """
+    with writing(target) as staging:
+        shutil.copytree(folder, staging, dirs_exist_ok=True)
+
+
 def require_free(folder: Path) -> None:
-    """Raises InputError where the folder exists and is no model folder."""
+    """Raises InputError if the folder is not empty and is not a model folder."""
     if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is no model folder; choose another name for the model")
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` that takes its place when all went well: a reader never sees half a model.
+    """Write a model folder: yields a temporary folder that replaces `folder` if the block succeeds.
+
+    Readers never see an incomplete model.
 
     Raises:
-        InputError: `folder` exists and is no model folder.
+        InputError: `folder` exists and is not a model folder.
     """
     require_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        fresh.chmod(0o755)
-        yield fresh
-        old = fresh.with_name(fresh.name + "-old")
+        staging.chmod(0o755)
+        yield staging
+        old = staging.with_name(staging.name + "-old")
         if folder.exists():
             folder.replace(old)
-        fresh.replace(folder)
+        staging.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def is_of(manifest: Manifest, task: Task) -> bool:
-    """Whether a model was made for the task as it is now: same prompt, encoder, history and seed."""
+def matches_task(manifest: Manifest, task: Task) -> bool:
+    """Whether a model was trained for the current task: same prompt, encoder, history and seed."""
     return (
         manifest.task_fingerprint == prompt_fingerprint(task)
         and manifest.encoder.get("name") == task.student.encoder
@@ -132,7 +183,7 @@ def is_of(manifest: Manifest, task: Task) -> bool:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Write the manifest last, with the hashes of all files that are there; returns it so completed."""
+    """Write the manifest with the hashes of all files in the folder, and return it. Call this last."""
     files = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
     complete = manifest.model_copy(update={"files": files})
     (folder / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -140,19 +191,19 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def trained_on(folder: Path) -> set[str]:
-    """The ids of the questions that a model has learnt from."""
+    """The ids of the questions that a model was trained on."""
     file = folder / TRAINED_ON
     return set(file.read_text(encoding="ascii").split()) if file.is_file() else set()
 
 
 def write_dev_answers(folder: Path, answers: Iterable[DevAnswer]) -> None:
-    """Keep what the model said of dev rows before it learnt from them: on these a cut-off can be chosen."""
-    lines = (json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in answers)
+    """Store a model's answers to dev rows, given before it was trained on them. A cut-off is chosen from these."""
+    lines = (json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers)
     (folder / DEV_ANSWERS).write_text("".join(lines), encoding="utf-8")
 
 
 def dev_answers(folder: Path) -> list[DevAnswer]:
-    """What `write_dev_answers` kept; nothing where the model is older than that."""
+    """The answers that `write_dev_answers` stored; empty for models of versions that did not store them."""
     file = folder / DEV_ANSWERS
     if not file.is_file():
         return []

@@ -1,18 +1,14 @@
-"""The hosted student: a fine-tuning job at any provider that speaks OpenAI's API, and the `ft:` model as a predictor.
+"""The hosted student: a model fine-tuned by a provider with an OpenAI-compatible API, and its predictor.
 
-How far a job has come is kept in a file beside the model's folder, so that a run that was cut off goes on with the
-files that are uploaded and the job that is created, and never pays for a second one.
+The state of a fine-tuning job is stored in a file next to the model's folder. An interrupted run resumes with the files
+that it uploaded and the job that it created, and never creates a second, paid job.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,27 +16,36 @@ from urllib.parse import urlsplit
 
 import openai
 
-from fingerpost.core.errors import InputError, ModelError, TeacherError
-from fingerpost.core.text import conversation, fingerprint
-from fingerpost.core.types import Example, Message, Prediction, Usage
+from fingerpost.core.errors import InputError, ModelError
+from fingerpost.core.text import fingerprint
+from fingerpost.core.types import Conversation, Example, Progress, ProgressCallback, no_progress
 from fingerpost.core.utils import is_loopback, locked
-from fingerpost.core.version import __version__
-from fingerpost.llm.completion import message_of
-from fingerpost.students import folder as artifact
-from fingerpost.students.folder import Manifest
-from fingerpost.task.prompt import chat, prompt_fingerprint, system_prompt, training_line
-from fingerpost.task.replies import parse
-from fingerpost.task.settings import Task
+from fingerpost.llm.completion import Chat, teacher_error
+from fingerpost.llm.polling import poll
+from fingerpost.llm.predictor import ChatPredictor
+from fingerpost.students.folder import (
+    TRAINED_ON,
+    Manifest,
+    manifest_of,
+    require_free,
+    task_of,
+    write_manifest,
+    writing,
+)
+from fingerpost.task.prompt import chat, system_prompt, training_line
+from fingerpost.task.settings import Task, TeacherSettings
 
-AT_ONCE = 8
-FIRST_POLL_S, LONGEST_POLL_S = 1.0, 20.0
-MAX_TOKENS = 64
-TRUST = "FINGERPOST_TRUST"  # hosts that may get a key, with commas between
+STEP = "train"
+CONCURRENCY = 8
+MAX_WAIT_S = 20.0
+REPLY_TOKENS = 64
+JOB_ENDED = ("succeeded", "failed", "cancelled")
+TRUST_VARIABLE = "FINGERPOST_TRUST"  # environment variable: comma-separated hosts that may receive an API key
 
 
-def lines_of(task: Task, examples: Sequence[Example]) -> list[str]:
-    """Chat JSONL, a line an example: system, the conversation, the reply with its most probable label."""
-    return [training_line(task, each.messages, each.label) for each in examples]
+def training_lines(task: Task, examples: Sequence[Example]) -> list[str]:
+    """Chat JSONL, one line per example: system prompt, conversation, and the reply with the most probable label."""
+    return [training_line(task, example.messages, example.label) for example in examples]
 
 
 def fit(
@@ -56,221 +61,208 @@ def fit(
     epochs: int | None = None,
     labels_from: dict[str, int] | None = None,
     data_fingerprint: str = "",
-    show: Callable[[str], None] = lambda _: None,
+    on_progress: ProgressCallback = no_progress,
 ) -> Manifest:
-    """Upload, create a job, wait until it ends, and write a model folder that says where the model answers.
+    """Upload the data, create a fine-tuning job, wait for it, and write a model folder that refers to the hosted model.
+
+    Args:
+        examples, dev: training and validation rows.
+        folder: the model folder to write.
+        model: the provider's base model.
+        suffix: part of the fine-tuned model's name.
+        base_url: address of the provider; default is OpenAI.
+        key_env: environment variable of the API key.
+        epochs: training epochs; default is the provider's choice.
+        labels_from, data_fingerprint: stored in the manifest.
+        on_progress: receives a message for each stage and each event of the job.
 
     Raises:
-        InputError: no API key.
-        ModelError: the job failed, or was cancelled.
-        TeacherError: the provider cannot be reached or refuses; run it again, and it goes on.
+        InputError: there is no API key, or the folder exists and is not a model folder.
+        ModelError: the job failed or was cancelled.
+        TeacherError: the provider cannot be reached or refuses a request; run the command again to resume.
     """
-    artifact.require_free(folder)
+    require_free(folder)
     client = client_of(base_url, key_env)
-    sides = {"training_file": lines_of(task, examples), "validation_file": lines_of(task, dev)}
+    files = {"training_file": training_lines(task, examples), "validation_file": training_lines(task, dev)}
     key = fingerprint(
-        [*sides["training_file"], *sides["validation_file"], model, suffix or "", base_url or "", str(epochs)]
+        [*files["training_file"], *files["validation_file"], model, suffix or "", base_url or "", str(epochs)]
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    kept = _Kept(folder.with_name(f".{folder.name}-{key}.json"))
-    with locked(kept.file.with_suffix(".lock"), f"another run trains {folder} already; wait for it"):
-        job = _finished(client, kept, sides, model, suffix, epochs, key_env, show)
-    with artifact.writing(folder) as fresh:
-        ids = sorted({each.id for each in (*examples, *dev)})
-        (fresh / artifact.TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
-        manifest = artifact.write_manifest(fresh, Manifest(
-            kind="hosted",
-            name=folder.name,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            fingerpost=__version__,
-            labels=list(task.labels),
-            answer_field=task.answer_field,
+    state = _JobState(folder.with_name(f".{folder.name}-{key}.json"))
+    with locked(state.file.with_suffix(".lock"), f"another run is training {folder}; let it finish first"):
+        job = _finished_job(client, state, files, model, suffix, epochs, key_env, on_progress)
+    with writing(folder) as staging:
+        ids = sorted({example.id for example in (*examples, *dev)})
+        (staging / TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
+        hosted = {"model": job.fine_tuned_model, "base_url": str(client.base_url), "key_env": key_env, "job": job.id}
+        manifest = manifest_of(
+            "hosted", folder.name, task,
             system=system_prompt(task, codes=True),
-            hosted={"model": job.fine_tuned_model, "base_url": str(client.base_url), "key_env": key_env, "job": job.id},
+            hosted=hosted,
             history=0,
-            max_tokens=MAX_TOKENS,
-            task_fingerprint=prompt_fingerprint(task),
+            max_tokens=REPLY_TOKENS,
             data_fingerprint=data_fingerprint,
             labels_from=labels_from or {},
             training={"train_rows": len(examples), "dev_rows": len(dev), "tokens": job.trained_tokens or 0},
             versions={"openai": version("openai")},
-        ))  # fmt: skip
-    kept.forget()
+        )  # fmt: skip
+        manifest = write_manifest(staging, manifest)
+    state.delete()
     return manifest
 
 
-def _finished(
-    client: openai.OpenAI,
-    kept: _Kept,
-    sides: dict[str, list[str]],
-    model: str,
-    suffix: str | None,
-    epochs: int | None,
-    key_env: str,
-    show: Callable[[str], None],
-) -> Any:
-    """The job, succeeded: begun, or gone on with, from what is kept."""
-    try:
-        for name, lines in sides.items():
-            if lines and name not in kept.state:
-                show(f"uploading {len(lines):,} rows")
-                upload = client.files.create(file=(f"{name}.jsonl", "".join(lines).encode()), purpose="fine-tune")
-                kept.put(name, upload.id)
-        job = _job(client, kept, model, suffix, epochs)
-        show(f"job {job.id} at {client.base_url}")
-        job = _wait(client, job, show)
-    except openai.AuthenticationError:
-        raise TeacherError(f"{client.base_url} refuses the key; check ${key_env}") from None
-    except openai.APIStatusError as error:
-        raise TeacherError(f"{client.base_url} says {error.status_code}: {message_of(error)}") from None
-    except openai.APIConnectionError:
-        raise TeacherError(
-            f"{client.base_url} cannot be reached; run the command again: it goes on with the same job"
-        ) from None
-    if job.status != "succeeded" or not job.fine_tuned_model:
-        kept.forget()
-        why = job.error.message if job.error and job.error.message else "no reason was given"
-        raise ModelError(f"the job {job.id} {job.status}: {why}; mend that, and run the command again")
-    return job
-
-
-class HostedStudent:
-    """A fine-tuned model at a provider. Each conversation is a request, several at once, retried by the client.
+class HostedStudent(ChatPredictor):
+    """Predicts with a fine-tuned model at a provider, using the system prompt that it was trained with.
 
     Raises:
         InputError: on construction, if there is no API key.
-        ModelError: it answers at a place that the user has not named.
+        ModelError: on construction, if the folder names a host that the user does not trust.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.name = folder.name
-        self.manifest = manifest
         hosted = manifest.hosted
         _require_trust(folder, hosted["base_url"])
-        self._model = hosted["model"]
-        self._key_env = hosted["key_env"]
-        self._task = Task(name=manifest.name, labels=tuple(manifest.labels), answer_field=manifest.answer_field)
-        self._client = client_of(hosted["base_url"], self._key_env)
+        _require_key(hosted["base_url"], hosted["key_env"])
+        settings = TeacherSettings(
+            model=hosted["model"],
+            base_url=hosted["base_url"],
+            key_env=hosted["key_env"],
+            max_tokens=REPLY_TOKENS,
+            concurrency=CONCURRENCY,
+        )
 
-    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
-        """One prediction for each conversation, in order. The confidence is the probability of the reply's tokens.
+        def request(messages: Conversation) -> tuple[Chat, None]:
+            return chat(manifest.system, messages), None
 
-        Raises:
-            TeacherError: the provider cannot be reached, or refuses.
-        """
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(self._ask, conversations))
-
-    def close(self) -> None:
-        """End the connections."""
-        self._client.close()
-
-    def _ask(self, given: str | Sequence[Message]) -> Prediction:
-        began = time.perf_counter()
-        messages: Any = chat(self.manifest.system, conversation(given))
-        try:
-            answer = self._client.chat.completions.create(
-                model=self._model, messages=messages, temperature=0, logprobs=True, max_tokens=MAX_TOKENS
-            )
-        except openai.APIStatusError as error:
-            raise TeacherError(f"{self._client.base_url} says {error.status_code}: {message_of(error)}") from None
-        except openai.APIConnectionError:
-            raise TeacherError(f"{self._client.base_url} cannot be reached; is it running?") from None
-        choice, used = answer.choices[0], answer.usage
-        label = parse(self._task, choice.message.content)
-        tokens = (choice.logprobs.content if choice.logprobs else None) or []
-        confidence = math.exp(sum(token.logprob for token in tokens)) if tokens and label else 0.0
-        usage = Usage(
-            used.prompt_tokens if used else None, None, used.completion_tokens if used else None, None,
-            time.perf_counter() - began,
-        )  # fmt: skip
-        return Prediction(label, confidence, {label: confidence} if label and tokens else {}, self.name, usage)
+        super().__init__(folder.name, manifest, task_of(manifest), settings, folder, request)
 
 
-def load(folder: Path, manifest: Manifest, threads: int = 1) -> HostedStudent:  # noqa: ARG001 - it computes nothing here
-    """Open a checked model folder."""
+def load(folder: Path, manifest: Manifest, threads: int = 1) -> HostedStudent:  # noqa: ARG001 - the provider computes
+    """Load a model folder whose manifest and hashes were checked by `read_manifest`."""
     return HostedStudent(folder, manifest)
 
 
 def client_of(base_url: str | None, key_env: str) -> openai.OpenAI:
-    """The provider's client; a server on this machine needs no key.
+    """A client for the provider. A local server needs no API key.
 
     Raises:
-        InputError: the key's environment variable is not set.
+        InputError: the environment variable of the API key is not set.
     """
-    key = os.environ.get(key_env, "")
-    if not key and not is_loopback(base_url):
-        raise InputError(f"there is no API key: set the environment variable {key_env}, or name another with --key-env")
-    return openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=3)
+    _require_key(base_url, key_env)
+    return openai.OpenAI(api_key=os.environ.get(key_env) or "none", base_url=base_url, max_retries=3)
+
+
+def _require_key(base_url: str | None, key_env: str) -> None:
+    if not os.environ.get(key_env) and not is_loopback(base_url):
+        raise InputError(
+            f"there is no API key: set the environment variable {key_env}, or name another one with --key-env"
+        )
 
 
 def _require_trust(folder: Path, base_url: str) -> None:
-    """A model folder says where it answers, and that place gets the key: only one that the user has named.
+    """Check that the user trusts the host named in a model folder, because it receives the user's API key.
 
     Raises:
-        ModelError: this place is neither OpenAI's, nor that of $OPENAI_BASE_URL, nor in $FINGERPOST_TRUST.
+        ModelError: the host is not local, not OpenAI's, not that of $OPENAI_BASE_URL, and not in $FINGERPOST_TRUST.
     """
     host = urlsplit(base_url).hostname
     named = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).hostname
-    trusted = {"api.openai.com", named, *os.environ.get(TRUST, "").split(",")}
+    trusted = {"api.openai.com", named, *os.environ.get(TRUST_VARIABLE, "").split(",")}
     if not is_loopback(base_url) and host not in trusted:
-        raise ModelError(f"{folder} answers at {host}, which would get your key; if you trust it, set {TRUST}={host}")
+        raise ModelError(
+            f"{folder} sends requests and your API key to {host}; if you trust this host, set {TRUST_VARIABLE}={host}"
+        )
 
 
-class _Kept:
-    """How far a job has come, in a file. Other data, or another model, have another file."""
+def _finished_job(
+    client: openai.OpenAI,
+    state: _JobState,
+    files: dict[str, list[str]],
+    model: str,
+    suffix: str | None,
+    epochs: int | None,
+    key_env: str,
+    on_progress: ProgressCallback,
+) -> Any:
+    """Run a fine-tuning job, or resume the one of an earlier run, and return it once it has succeeded.
+
+    Raises:
+        ModelError: the job failed or was cancelled.
+        TeacherError: the provider cannot be reached or refuses a request.
+    """
+    try:
+        for name, lines in files.items():
+            if lines and name not in state.values:
+                on_progress(Progress(STEP, f"uploading {len(lines):,} rows"))
+                upload = client.files.create(file=(f"{name}.jsonl", "".join(lines).encode()), purpose="fine-tune")
+                state.set(name, upload.id)
+        job = _create_or_resume(client, state, model, suffix, epochs)
+        on_progress(Progress(STEP, f"job {job.id} at {client.base_url}"))
+        job = _wait_for_job(client, job.id, on_progress)
+    except openai.OpenAIError as error:
+        advice = "run the command again: it resumes the same job"
+        raise teacher_error(error, client.base_url, key_env, advice) from None
+    if job.status != "succeeded" or not job.fine_tuned_model:
+        state.delete()
+        reason = job.error.message if job.error and job.error.message else "no reason was given"
+        raise ModelError(f"the job {job.id} {job.status}: {reason}; fix that, and run the command again")
+    return job
+
+
+class _JobState:
+    """The state of a job, stored in a file. The file's name depends on the data and the base model."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.state: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        self.values: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
-    def put(self, name: str, value: str) -> None:
-        self.state[name] = value
+    def set(self, name: str, value: str) -> None:
+        self.values[name] = value
         part = self.file.with_suffix(".part")
-        part.write_text(json.dumps(self.state), encoding="utf-8")
+        part.write_text(json.dumps(self.values), encoding="utf-8")
         part.replace(self.file)
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         for file in (self.file, self.file.with_suffix(".lock")):
             file.unlink(missing_ok=True)
 
 
-def _job(client: openai.OpenAI, kept: _Kept, model: str, suffix: str | None, epochs: int | None) -> Any:
-    """The job of these files: the one that is known, one that was created just before a crash, or a new one."""
-    if "job" in kept.state:
-        return client.fine_tuning.jobs.retrieve(kept.state["job"])
+def _create_or_resume(
+    client: openai.OpenAI, state: _JobState, model: str, suffix: str | None, epochs: int | None
+) -> Any:
+    """The job for the uploaded files: the stored one, one created just before an interruption, or a new one."""
+    if "job" in state.values:
+        return client.fine_tuning.jobs.retrieve(state.values["job"])
     job: Any = None
-    if "creating" in kept.state:
-        files = kept.state["training_file"]
-        job = next((each for each in client.fine_tuning.jobs.list() if each.training_file == files), None)
+    if "creating" in state.values:
+        training_file = state.values["training_file"]
+        job = next((found for found in client.fine_tuning.jobs.list() if found.training_file == training_file), None)
     if job is None:
-        kept.put("creating", "1")
-        more: dict[str, Any] = {}
-        if "validation_file" in kept.state:
-            more["validation_file"] = kept.state["validation_file"]
+        state.set("creating", "1")
+        options: dict[str, Any] = {}
+        if "validation_file" in state.values:
+            options["validation_file"] = state.values["validation_file"]
         if suffix:
-            more["suffix"] = suffix
+            options["suffix"] = suffix
         if epochs:
-            more["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
-        # A creation that is sent twice is paid twice: what is not known to have arrived is looked up first.
+            options["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
+        # No retries: a second attempt could create, and charge for, a second job. The next run searches for it instead.
         once = client.with_options(max_retries=0)
-        job = once.fine_tuning.jobs.create(model=model, training_file=kept.state["training_file"], **more)
-    kept.put("job", job.id)
+        job = once.fine_tuning.jobs.create(model=model, training_file=state.values["training_file"], **options)
+    state.set("job", job.id)
     return job
 
 
-def _wait(client: openai.OpenAI, job: Any, show: Callable[[str], None]) -> Any:
-    """Poll until the job has ended, telling what is new."""
-    told: set[str] = set()
-    pause = FIRST_POLL_S
-    while True:
-        job = client.fine_tuning.jobs.retrieve(job.id)
-        for event in reversed(client.fine_tuning.jobs.list_events(job.id, limit=50).data):
-            if event.id not in told:
-                told.add(event.id)
-                show(event.message)
-                pause = FIRST_POLL_S
-        if job.status in ("succeeded", "failed", "cancelled"):
-            return job
-        time.sleep(pause)
-        pause = min(LONGEST_POLL_S, 1.5 * pause)
+def _wait_for_job(client: openai.OpenAI, job_id: str, on_progress: ProgressCallback) -> Any:
+    """Wait until a job has ended, reporting its events; returns the job."""
+    reported: set[str] = set()
+
+    def retrieve() -> Any:
+        job = client.fine_tuning.jobs.retrieve(job_id)
+        for event in reversed(client.fine_tuning.jobs.list_events(job_id, limit=50).data):
+            if event.id not in reported:
+                reported.add(event.id)
+                on_progress(Progress(STEP, event.message))
+        return job
+
+    return poll(retrieve, lambda job: job.status in JOB_ENDED, MAX_WAIT_S)

@@ -1,24 +1,34 @@
-"""The linear head on frozen embeddings, and the vote of neighbours: two views of what a label should be."""
+"""Two classifiers on frozen embeddings: a linear head, and the vote of similar rows. Neither needs torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import softmax
 from sklearn.model_selection import GroupKFold
+from threadpoolctl import threadpool_limits
 
 Array = NDArray[np.float32]
 FOLDS = 5
-BETA = 20.0
-ANCHORS = 20_000
+KERNEL_BETA = 20.0
+MAX_VOTERS = 20_000
 BLOCK = 1_024
+"""Queries whose votes are computed at once."""
+MAX_ITERATIONS, MAX_EVALUATIONS, HISTORY = 100, 125, 10
+GRADIENT_TOLERANCE, LOSS_TOLERANCE = 1e-5, 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """weights (width, labels) and bias (labels,) of a softmax regression."""
+    """A softmax regression.
+
+    Attributes:
+        weights: shape (width, labels).
+        bias: shape (labels,).
+    """
 
     weights: Array
     bias: Array
@@ -28,40 +38,72 @@ class Head:
         return vectors @ self.weights + self.bias
 
     def probabilities(self, vectors: Array) -> Array:
-        """Shape (rows, labels), rows sum to 1."""
-        return torch.softmax(torch.from_numpy(self.logits(vectors)), dim=1).numpy()
+        """Shape (rows, labels); rows sum to 1."""
+        result: Array = softmax(self.logits(vectors), axis=1)
+        return result
 
 
 def fit_head(vectors: Array, targets: Array, weights: Array, strength: float) -> Head:
-    """Softmax regression on soft targets, by L-BFGS.
+    """Fit a softmax regression to soft targets with L-BFGS.
 
-    Minimises strength * sum of weighted cross-entropies + half the squared weights: `strength` is
-    scikit-learn's C, which takes hard labels only.
+    Minimises strength * sum of weighted cross-entropies + half the sum of squared weights. `strength` is C of
+    scikit-learn's LogisticRegression, which accepts hard labels only. The bias is not regularised.
 
     Args:
-        vectors: (rows, width); targets: (rows, labels), rows sum to 1; weights: (rows,).
+        vectors: shape (rows, width).
+        targets: shape (rows, labels); rows sum to 1.
+        weights: shape (rows,).
+        strength: inverse of the regularisation strength.
     """
-    x, y, w = (torch.from_numpy(np.ascontiguousarray(each, dtype=np.float32)) for each in (vectors, targets, weights))
-    matrix = torch.zeros(x.shape[1], y.shape[1], requires_grad=True)
-    bias = torch.zeros(y.shape[1], requires_grad=True)
-    total = w.sum()
-    optimiser = torch.optim.LBFGS(
-        [matrix, bias], max_iter=100, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
-    )
+    x = np.ascontiguousarray(vectors, dtype=np.float32)
+    y = np.asarray(targets, dtype=np.float32)
+    total = float(np.sum(weights, dtype=np.float64))
+    row_shares = (np.asarray(weights, dtype=np.float32) / total)[:, None]
+    width, labels = x.shape[1], y.shape[1]
+    # The targets enter the loss only through these two sums, so they are computed once.
+    target_weights = (x.T @ (row_shares * y)).astype(np.float64)
+    target_bias = (row_shares * y).sum(0, dtype=np.float64)
+    shrinkage = 1 / (strength * total)
 
-    def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        entropy = -(y * torch.log_softmax(x @ matrix + bias, dim=1)).sum(1)
-        loss = (w * entropy).sum() / total + (matrix**2).sum() / (2 * strength * total)
-        loss.backward()
-        return loss
+    def loss_and_gradient(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        matrix, bias = parameters[:-labels].reshape(width, labels), parameters[-labels:]
+        values = x @ matrix.astype(np.float32)
+        values += bias.astype(np.float32)
+        highest = values.max(1, keepdims=True)
+        values -= highest
+        np.exp(values, out=values)
+        sums = values.sum(1, keepdims=True)
+        log_sums = (highest + np.log(sums)).astype(np.float64)
+        values *= row_shares / sums
+        loss = float((row_shares * log_sums).sum() - (target_weights * matrix).sum() - target_bias @ bias)
+        loss += shrinkage / 2 * float((matrix**2).sum())
+        gradient = np.empty_like(parameters)
+        gradient[:-labels] = (x.T @ values - target_weights + shrinkage * matrix).ravel()
+        gradient[-labels:] = values.sum(0, dtype=np.float64) - target_bias
+        return loss, gradient
 
-    optimiser.step(closure)
-    return Head(matrix.detach().numpy(), bias.detach().numpy())
+    with threadpool_limits(1):  # between the products, L-BFGS-B makes many small BLAS calls: threads make it 7x slower
+        found = minimize(
+            loss_and_gradient,
+            np.zeros((width + 1) * labels),
+            jac=True,
+            method="L-BFGS-B",
+            options={
+                "maxiter": MAX_ITERATIONS,
+                "maxfun": MAX_EVALUATIONS,
+                "maxcor": HISTORY,
+                "gtol": GRADIENT_TOLERANCE,
+                "ftol": LOSS_TOLERANCE,
+            },
+        ).x.astype(np.float32)
+    return Head(found[:-labels].reshape(width, labels), found[-labels:])
 
 
 def out_of_fold(vectors: Array, targets: Array, weights: Array, groups: list[str], strength: float) -> Array:
-    """Each row's probabilities by a head that has not seen the row's group; shape (rows, labels)."""
+    """The probabilities of each row by a head that was fitted without the row's group; shape (rows, labels).
+
+    With fewer than two groups, all probabilities are equal.
+    """
     folds = min(FOLDS, len(set(groups)))
     predicted = np.full_like(targets, 1 / targets.shape[1])
     if folds < 2:
@@ -73,19 +115,25 @@ def out_of_fold(vectors: Array, targets: Array, weights: Array, groups: list[str
 
 
 def neighbour_votes(vectors: Array, targets: Array, seed: int, queries: Array | None = None) -> Array:
-    """The label distribution of each query by its neighbours among the vectors; shape (queries, labels).
+    """The label distribution of each query by kernel-weighted votes of the vectors; shape (queries, labels).
 
-    Without queries, of each of the vectors itself, which then does not vote on itself. A kernel vote,
-    exp(BETA (cosine - 1)); of more than ANCHORS rows a random part votes.
+    The kernel is exp(KERNEL_BETA * (cosine - 1)). Of more than MAX_VOTERS vectors, a random sample votes.
+
+    Args:
+        vectors: unit vectors, shape (rows, width).
+        targets: shape (rows, labels); rows sum to 1.
+        seed: of the random sample.
+        queries: unit vectors, shape (queries, width). Without them the vectors are the queries, and none votes on
+            itself.
     """
-    asked = vectors if queries is None else queries
-    anchors = np.random.default_rng(seed).permutation(len(vectors))[:ANCHORS]
-    votes = np.empty((len(asked), targets.shape[1]), dtype=np.float32)
-    for start in range(0, len(asked), BLOCK):
-        block = np.arange(start, min(start + BLOCK, len(asked)))
-        kernel = np.exp(BETA * (asked[block] @ vectors[anchors].T - 1))
+    queried = vectors if queries is None else queries
+    voters = np.random.default_rng(seed).permutation(len(vectors))[:MAX_VOTERS]
+    votes = np.empty((len(queried), targets.shape[1]), dtype=np.float32)
+    for start in range(0, len(queried), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(queried)))
+        kernel = np.exp(KERNEL_BETA * (queried[block] @ vectors[voters].T - 1))
         if queries is None:
-            kernel[block[:, None] == anchors[None, :]] = 0
-        votes[block] = kernel @ targets[anchors] + 1e-9
+            kernel[block[:, None] == voters[None, :]] = 0
+        votes[block] = kernel @ targets[voters] + 1e-9
     result: Array = votes / votes.sum(1, keepdims=True)
     return result

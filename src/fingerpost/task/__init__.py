@@ -1,1 +1,1 @@
-"""What is decided: task.toml, the prompt, the form of replies."""
+"""The task definition: task.toml, the prompt that asks for a label, and how replies are read."""

@@ -1,4 +1,4 @@
-"""Read, check and write task.toml. A mistake is reported with its line and how to fix it."""
+"""Reads and validates task.toml. Errors name the line and the fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fingerpost.core.languages import LANGUAGES
 from fingerpost.core.text import canonical_name, humanise
 from fingerpost.core.types import Label
 from fingerpost.task.locate import line_of
-from fingerpost.task.prompt import PLACE
+from fingerpost.task.prompt import LABELS_PLACEHOLDER
 from fingerpost.task.settings import (
     DataFile,
     GenerateSettings,
@@ -43,14 +43,17 @@ _TABLES: dict[str, type[BaseModel]] = {
 
 
 def load_task(path: Path) -> Task:
-    """Read a task. `prompt`, where given, is the path of a text file beside it, and comes back as its text.
+    """Read and validate a task.toml.
+
+    The setting `prompt` is the path of a text file, relative to the folder of task.toml. The returned task holds the
+    text of that file instead of its path.
 
     Raises:
-        TaskError: no such file, no TOML, an unknown key, a value out of range, labels that cannot be told
-            apart; with the line and how to mend it.
+        TaskError: the file is missing or is not valid TOML, a key is unknown, a value is out of range, or two labels
+            are ambiguous. The message names the line and the fix.
     """
     if not path.is_file():
-        raise TaskError(f"there is no {path}: write one with 'fingerpost init', or name its folder with -C")
+        raise TaskError(f"there is no {path}; create it with 'fingerpost init', or give the project's folder with -C")
     try:
         source = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -62,38 +65,51 @@ def load_task(path: Path) -> Task:
         found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
         where = f", line {found[1]}, column {found[2]}" if found else ""
         what = str(error).split(" (at")[0]
-        raise TaskError(f'{path}{where}: not valid TOML: {what}; texts stand in "double quotes"') from None
+        raise TaskError(
+            f'{path}{where}: not valid TOML: {what}; fix the syntax, for example put texts in "double quotes"'
+        ) from None
     labels = content.get("labels")
     if not isinstance(labels, dict) or len(labels) < 2:
-        raise TaskError(f'{path}: a [labels] table with at least two lines is missing: name = "description"')
-    content["labels"] = [_label(name, value) for name, value in labels.items()]
+        raise TaskError(
+            f'{path}: a [labels] table with at least two labels is missing; add lines such as name = "description"'
+        )
+    content["labels"] = [_label_fields(name, value) for name, value in labels.items()]
     if isinstance(content.get("prompt"), str):
         content["prompt"] = _read_prompt(path, source, path.parent / content["prompt"])
     try:
         task = Task.model_validate(content)
     except ValidationError as error:
-        raise TaskError(_explain(path, source, list(labels), error)) from None
-    _check(path, source, task)
+        raise TaskError(_validation_message(path, source, list(labels), error)) from None
+    _check_labels_and_languages(path, source, task)
     return task
 
 
 def task_of_labels(name: str, labels: Iterable[str], answer_field: str = "action") -> Task:
-    """A task for someone who has no task.toml: each label's description is its name in words.
+    """A task from label names alone, for use without a task.toml.
+
+    Labels are sorted and unique. Each label's description is its name written as words.
+
+    Args:
+        name: the task's name.
+        labels: label names; repeats are ignored.
+        answer_field: the JSON field of a reply that holds the label.
 
     Raises:
         TaskError: fewer than two labels.
     """
     unique = sorted(set(labels))
     if len(unique) < 2:
-        raise TaskError(f"{name}: {len(unique)} label found, at least two are needed; name their column with --label")
+        raise TaskError(
+            f"{name}: {len(unique)} label found, at least two are needed; give the label column with --label"
+        )
     return Task(
         name=name,
         answer_field=answer_field,
-        labels=tuple(Label(name=each, description=humanise(each)) for each in unique),
+        labels=tuple(Label(name=label, description=humanise(label)) for label in unique),
     )
 
 
-def _label(name: str, value: object) -> dict[str, Any]:
+def _label_fields(name: str, value: object) -> dict[str, Any]:
     given = {"description": value} if isinstance(value, str) else value
     return {**given, "name": name} if isinstance(given, dict) else {"name": name, "description": value}
 
@@ -101,40 +117,50 @@ def _label(name: str, value: object) -> dict[str, Any]:
 def _read_prompt(path: Path, source: str, file: Path) -> str:
     where = f"{path}, line {line_of(source, ('prompt',))}"
     if not file.is_file():
-        raise TaskError(f"{where}: there is no file {file}; give the prompt's path from the folder of task.toml")
+        raise TaskError(f"{where}: there is no file {file}; give the prompt's path relative to the folder of task.toml")
     text = file.read_text(encoding="utf-8", errors="replace")
-    if PLACE not in text:
-        raise TaskError(f"{where}: {file} has no place for the labels; write {PLACE} where their list belongs")
+    if LABELS_PLACEHOLDER not in text:
+        raise TaskError(
+            f"{where}: {file} has no placeholder for the labels; write {LABELS_PLACEHOLDER} where the list of labels belongs"
+        )
     return text
 
 
-def _check(path: Path, source: str, task: Task) -> None:
-    """What holds between fields."""
+def _check_labels_and_languages(path: Path, source: str, task: Task) -> None:
+    """Checks that involve several fields: label names, codes, languages and the fallback.
+
+    Raises:
+        TaskError: a check fails.
+    """
     codes: dict[str, str] = {}
-    folded: dict[str, str] = {}
+    canonical: dict[str, str] = {}
     for label in task.labels:
         where = f"{path}, line {line_of(source, ('labels', label.name))}"
-        if (other := folded.setdefault(canonical_name(label.name), label.name)) != label.name:
+        if (other := canonical.setdefault(canonical_name(label.name), label.name)) != label.name:
             raise TaskError(f"{where}: '{label.name}' and '{other}' differ only in spelling; rename one of them")
         if label.code is not None and (other := codes.setdefault(str(label.code), label.name)) != label.name:
-            raise TaskError(f"{where}: '{label.name}' and '{other}' have the same code {label.code}; change one")
+            raise TaskError(
+                f"{where}: '{label.name}' and '{other}' have the same code {label.code}; change one of them"
+            )
     if clash := next((name for name in task.names if codes.get(name, name) != name), None):
-        raise TaskError(f"{path}: '{clash}' is the name of one label and the code of '{codes[clash]}'; change the code")
+        raise TaskError(
+            f"{path}: '{clash}' is the name of one label and the code of '{codes[clash]}'; change that code"
+        )
     for code in task.generate.languages:
         if code not in LANGUAGES:
             raise TaskError(
-                f"{path}, line {line_of(source, ('generate', 'languages'))}: '{code}' is no language that is known here; "
-                f"known: {', '.join(LANGUAGES)}"
+                f"{path}, line {line_of(source, ('generate', 'languages'))}: the language '{code}' is not supported; "
+                f"use one of: {', '.join(LANGUAGES)}"
             )
     if task.fallback and task.fallback not in task.names:
         raise TaskError(
-            f"{path}, line {line_of(source, ('fallback',))}: the fallback '{task.fallback}' is no label; "
+            f"{path}, line {line_of(source, ('fallback',))}: the fallback '{task.fallback}' is not one of the labels; "
             f"add it to [labels]{_did_you_mean(task.fallback, task.names)}"
         )
 
 
-def _explain(path: Path, source: str, labels: list[str], error: ValidationError) -> str:
-    """The first mistake that pydantic found, in our words."""
+def _validation_message(path: Path, source: str, labels: list[str], error: ValidationError) -> str:
+    """A message for the first validation error: its line, the key, and the fix."""
     first = error.errors()[0]
     loc: list[Any] = list(first["loc"])
     if len(loc) > 1 and loc[0] == "labels" and isinstance(loc[1], int):
@@ -144,11 +170,11 @@ def _explain(path: Path, source: str, labels: list[str], error: ValidationError)
     if first["type"] == "extra_forbidden":
         table = next((str(part) for part in reversed(loc[:-1]) if part in _TABLES), "")
         known = list((_TABLES.get(table, Task)).model_fields)
-        return f"{where}: '{key}' is no setting{_did_you_mean(str(loc[-1]), known) or '; known: ' + ', '.join(known)}"
+        return f"{where}: unknown setting '{key}'{_did_you_mean(str(loc[-1]), known) or '; use one of: ' + ', '.join(known)}"
     if first["type"] == "missing":
-        return f"{where}: '{key}' is missing; add a line {loc[-1]} = ..."
+        return f"{where}: '{key}' is missing; add the line {loc[-1]} = ..."
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: '{key}' cannot be {json.dumps(first['input'], default=str)[:60]}: {message}; change it"
+    return f"{where}: '{key}' cannot be {json.dumps(first['input'], default=str)[:60]}: {message}; correct the value"
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
-"""The prompt that asks for a label: the one place where a question becomes chat messages.
+"""The prompt that asks for a label. This module alone turns a question into chat messages.
 
-Teacher, exported training files and served models all see what `render` writes: a student that is tuned on one wording
-and asked with another loses what it learnt.
+The teacher, exported training files and hosted students all use `render`: a model that is fine-tuned on one prompt and
+queried with another loses accuracy.
 """
 
 from __future__ import annotations
@@ -15,53 +15,66 @@ from fingerpost.core.text import fingerprint, hash_fraction
 from fingerpost.core.types import Conversation, Label
 from fingerpost.task.settings import Task
 
-PLACE = "{labels}"
+LABELS_PLACEHOLDER = "{labels}"
 
 
 def label_order(task: Task, number: int, orders: int) -> list[str]:
-    """Order `number` of `orders` in which the label names are listed to the teacher.
+    """The label names in one of a fixed number of orders.
 
-    A language model prefers some places of a list to others, so the order must vary; but a new order for
-    each question throws the prompt cache away. A few fixed orders do both. They are stratified like a Latin
-    square: the list is cut into `orders` strips, each label stands in each strip once over all orders, and
-    at random within it.
+    Language models prefer some positions in a list to others, so the order of the labels must vary. A new order for
+    each question would defeat the provider's prompt cache; a few fixed orders avoid both problems. They are stratified
+    like a Latin square: the list is cut into `orders` strips, each label appears in each strip once over all orders,
+    at a random position within it. The result depends only on the task and the arguments.
+
+    Args:
+        number: index of the order, from 0.
+        orders: how many orders are in use.
     """
     names = list(task.names)
     random.Random(f"{task.name}/base").shuffle(names)
     strips = [names[i * len(names) // orders : (i + 1) * len(names) // orders] for i in range(orders)]
-    turned = strips[number % orders :] + strips[: number % orders]
-    for strip in turned:
+    rotated = strips[number % orders :] + strips[: number % orders]
+    for strip in rotated:
         random.Random(f"{task.name}/{number}/{strip}").shuffle(strip)
-    return [name for strip in turned for name in strip]
+    return [name for strip in rotated for name in strip]
 
 
 def order_number(question_id: str, vote: int, orders: int) -> int:
-    """Which order a question's vote (counted from 0) is asked in: fixed by its id, different for each vote."""
+    """The index of the label order for one of a question's votes, counted from 0.
+
+    It is fixed by the question's id, and differs between the votes of a question while `vote` is below `orders`.
+    """
     return (int(hash_fraction(f"order/{question_id}") * orders) + vote) % orders
 
 
 def answer_of(label: Label, codes: bool) -> str | int:
-    """What stands for the label in a reply: the application's code where it is wanted and there is one."""
+    """The value that represents a label in a reply: its name, or with `codes` its application code if it has one."""
     return label.code if codes and label.code is not None else label.name
 
 
 def system_prompt(task: Task, order: Sequence[str] | None = None, codes: bool = False) -> str:
-    """Instructions, label list in the given order, and the form of the answer."""
+    """The system prompt: instructions, the list of labels, and the required reply format.
+
+    Args:
+        order: label names in the order to list them; default is the order of task.toml.
+        codes: list labels by their application code where they have one.
+    """
     by_name = {label.name: label for label in task.labels}
     listed = [by_name[name] for name in (order or task.names)]
-    lines = [f"- {answer_of(label, codes)}: {_explained(label, codes)}".rstrip(": ") for label in listed]
-    text = task.prompt if task.prompt is not None else f"{task.instructions.strip()}\n\nActions:\n{PLACE}"
-    text = text.replace(PLACE, "\n".join(lines)).strip()
+    lines = [f"- {answer_of(label, codes)}: {_description(label, codes)}".rstrip(": ") for label in listed]
+    text = task.prompt if task.prompt is not None else f"{task.instructions.strip()}\n\nActions:\n{LABELS_PLACEHOLDER}"
+    text = text.replace(LABELS_PLACEHOLDER, "\n".join(lines)).strip()
     if task.prompt is not None and task.answer_field in task.prompt:
         return text
-    form = json.dumps({task.answer_field: "..."})
-    text += f"\n\nReply with JSON only, {form}, where ... is exactly one of the actions listed above."
+    reply_format = json.dumps({task.answer_field: "..."})
+    text += f"\n\nReply with JSON only, {reply_format}, where ... is exactly one of the actions listed above."
     if task.fallback:
         text += f" If none fits, it is {json.dumps(answer_of(by_name[task.fallback], codes))}."
     return text
 
 
-def _explained(label: Label, codes: bool) -> str:
+def _description(label: Label, codes: bool) -> str:
+    """The text after a label in the list; it starts with the name where the label is listed by code."""
     if codes and label.code is not None:
         return f"{label.name}: {label.description}" if label.description else label.name
     return label.description
@@ -70,30 +83,33 @@ def _explained(label: Label, codes: bool) -> str:
 def render(
     task: Task, messages: Conversation, order: Sequence[str] | None = None, codes: bool = False
 ) -> list[dict[str, str]]:
-    """The chat messages that ask for a decision: the system prompt, then the conversation's own turns."""
+    """The chat messages that ask for a label: the system prompt, then the turns of the conversation.
+
+    `order` and `codes` are as for `system_prompt`.
+    """
     return chat(system_prompt(task, order, codes), messages)
 
 
 def chat(system: str, messages: Conversation) -> list[dict[str, str]]:
-    """A system prompt and a conversation as chat messages."""
+    """A system prompt and a conversation as chat messages with `role` and `content`."""
     turns = [{"role": turn.role, "content": turn.content} for turn in messages]
     return [{"role": "system", "content": system}, *turns]
 
 
 def reply(task: Task, label: str, codes: bool = False) -> str:
-    """The assistant's reply that names the label, as valid JSON."""
-    by_name = {each.name: each for each in task.labels}
+    """The assistant's reply for a label, as a JSON object."""
+    by_name = {known.name: known for known in task.labels}
     return json.dumps({task.answer_field: answer_of(by_name[label], codes)}, ensure_ascii=False)
 
 
 def training_line(task: Task, messages: Conversation, label: str) -> str:
-    """A line of chat JSONL for fine-tuning: system, the conversation, the reply, with codes where labels have some."""
+    """One line of chat JSONL for fine-tuning: system prompt, conversation, reply. Labels appear by code if they have one."""
     turns = [*render(task, messages, codes=True), {"role": "assistant", "content": reply(task, label, codes=True)}]
     return json.dumps({"messages": turns}, ensure_ascii=False) + "\n"
 
 
 def schema(task: Task) -> dict[str, Any]:
-    """The JSON schema of a reply. The enum's order is fixed, so that a provider compiles it once."""
+    """The JSON schema of a reply. The order of its enum is fixed, so that a provider compiles the schema only once."""
     return {
         "type": "object",
         "properties": {task.answer_field: {"type": "string", "enum": task.names}},
@@ -103,5 +119,5 @@ def schema(task: Task) -> dict[str, Any]:
 
 
 def prompt_fingerprint(task: Task) -> str:
-    """Changes when the teacher would be asked something else."""
+    """A fingerprint of the prompt and the reply schema: 16 hexadecimal digits."""
     return fingerprint([system_prompt(task), json.dumps(schema(task))])

@@ -1,4 +1,4 @@
-"""The form of a classifier's replies: the constant text around the label, found in training data and used to answer.
+"""Detects the reply template of a classifier from its training data, and reads and writes replies with it.
 
 In chat JSONL for a classifier, every reply is the same text around one value that varies: `{"action": "refund"}`, a bare
 label, an integer code, `<label>billing</label>`.
@@ -23,7 +23,13 @@ from fingerpost.task.settings import Task
 
 
 class ReplyTemplate(BaseModel):
-    """How a reply names its label: `before`, the name or code, `after`. In JSON, a text stands in quotes."""
+    """The constant text around the label of a reply.
+
+    Attributes:
+        before, after: text before and after the label.
+        json_value: the label is a JSON value, so a string is quoted.
+        codes: replies contain the label's code instead of its name.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,7 +40,11 @@ class ReplyTemplate(BaseModel):
 
 
 class UserTemplate(BaseModel):
-    """The constant text around what users say, where the application writes its prompt into the user's turn."""
+    """The constant text around a user's message, for applications that put their prompt into the user's turn.
+
+    Attributes:
+        before, after: text before and after the user's own words.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,71 +52,71 @@ class UserTemplate(BaseModel):
     after: str = ""
 
     def inside(self, text: str) -> str:
-        """The text without its frame; as it is where it has none."""
+        """The user's own words in a message; a message that does not match the template is returned unchanged."""
         found = text.strip()
         if not (found.startswith(self.before) and found.endswith(self.after)):
             return text
         return found[len(self.before) : len(found) - len(self.after)].strip() or text
 
 
-MOST_LABELS = 1_000
-
-REPEATED = 0.5  # of a classifier's replies no more than this share may be different ones
-
-SHOWN = 3
-
-LEAST_FRAME = 24  # characters around all the users' texts that are taken for a prompt
-
-_OPENS = r":=>\"'`(\[{|\])}#"  # what a label or text can stand behind
-
-_CLOSES = r"<\"'`)\]}|.;!\[({#"  # and before
+MAX_LABELS = 1_000
+MAX_UNIQUE_SHARE = 0.5  # with more distinct replies than this share of all, the replies are free text
+MAX_EXAMPLES = 3  # values or fields listed in an error message
+MIN_TEMPLATE_CHARACTERS = 24  # shorter constant text around user messages is a coincidence, not a prompt
+_BEFORE_VALUE = r":=>\"'`(\[{|\])}#"  # characters that can come directly before a label or text
+_AFTER_VALUE = r"<\"'`)\]}|.;!\[({#"  # characters that can come directly after it
 
 Value: TypeAlias = str | int
+"""A label as it appears in a reply: its name, or an integer code."""
 
 
 class NoClassification(InputError):
-    """The replies are no labels. Says what was found, and what it would take."""
+    """The replies are not labels of a classifier. The message says what was found and what is expected."""
 
 
-def label_in(form: ReplyTemplate, task: Task, reply: str) -> str | None:
-    """The name of the label that a reply names: in this form, or in one that `prompt.parse` takes."""
-    return resolve(task, value_in(form, reply)) or parse(task, reply)
+def label_in(template: ReplyTemplate, task: Task, reply: str) -> str | None:
+    """The name of the label in a reply, or None. Replies may follow the template or any format that `parse` accepts."""
+    return resolve(task, value_in(template, reply)) or parse(task, reply)
 
 
 def find_user_template(texts: Sequence[str]) -> UserTemplate:
-    """What all texts begin and end with, where that is so long that it is a prompt around what users say."""
-    before, after = _shared([text.strip() for text in texts])
-    opening = re.match(rf".*[{_OPENS}\s]", before, re.DOTALL)
-    closing = re.search(rf"[{_CLOSES}\s].*", after, re.DOTALL)
+    """The longest constant text around all user messages.
+
+    Returns:
+        An empty template if the constant text is shorter than MIN_TEMPLATE_CHARACTERS.
+    """
+    before, after = _common_ends([text.strip() for text in texts])
+    opening = re.match(rf".*[{_BEFORE_VALUE}\s]", before, re.DOTALL)
+    closing = re.search(rf"[{_AFTER_VALUE}\s].*", after, re.DOTALL)
     found = UserTemplate(before=opening[0] if opening else "", after=closing[0] if closing else "")
-    return found if len(found.before) + len(found.after) >= LEAST_FRAME else UserTemplate()
+    return found if len(found.before) + len(found.after) >= MIN_TEMPLATE_CHARACTERS else UserTemplate()
 
 
-def without_template(messages: Conversation, frame: UserTemplate) -> Conversation:
-    """The conversation, its last turn without the frame."""
+def without_template(messages: Conversation, template: UserTemplate) -> Conversation:
+    """The conversation with the user template removed from its last turn."""
     *earlier, last = messages
-    return (*earlier, Message(last.role, frame.inside(last.content)))
+    return (*earlier, Message(last.role, template.inside(last.content)))
 
 
-def _shared(texts: Sequence[str]) -> tuple[str, str]:
-    """The longest text that all begin with, and of the rest the longest that all end with."""
-    before = commonprefix(texts)  # noqa: RUF071 - by characters is what is meant
-    turned = [text[len(before) :][::-1] for text in texts]
-    return before, commonprefix(turned)[::-1]  # noqa: RUF071
+def _common_ends(texts: Sequence[str]) -> tuple[str, str]:
+    """The longest common prefix of the texts, and the longest common suffix of what remains."""
+    before = commonprefix(texts)  # noqa: RUF071 - characters, not paths
+    reversed_rests = [text[len(before) :][::-1] for text in texts]
+    return before, commonprefix(reversed_rests)[::-1]  # noqa: RUF071
 
 
-def render(form: ReplyTemplate, value: Value) -> str:
-    """The reply that names the value."""
-    return f"{form.before}{json.dumps(value, ensure_ascii=False) if form.json_value else value}{form.after}"
+def render(template: ReplyTemplate, value: Value) -> str:
+    """The reply with this value, in the format of the template."""
+    return f"{template.before}{json.dumps(value, ensure_ascii=False) if template.json_value else value}{template.after}"
 
 
-def value_in(form: ReplyTemplate, reply: str) -> Value | None:
-    """The value that a reply in this form names, or None."""
+def value_in(template: ReplyTemplate, reply: str) -> Value | None:
+    """The value in a reply that follows the template, or None if the reply does not follow it."""
     text = reply.strip()
-    if not (text.startswith(form.before) and text.endswith(form.after)):
+    if not (text.startswith(template.before) and text.endswith(template.after)):
         return None
-    middle = text[len(form.before) : len(text) - len(form.after)]
-    if not form.json_value:
+    middle = text[len(template.before) : len(text) - len(template.after)]
+    if not template.json_value:
         return middle.strip() or None
     try:
         value = json.loads(middle)
@@ -116,27 +126,33 @@ def value_in(form: ReplyTemplate, reply: str) -> Value | None:
 
 
 def find_reply_template(replies: Sequence[str]) -> tuple[ReplyTemplate, str, list[Value]]:
-    """The constant text around the one value that varies; the value's field in JSON; and each reply's value.
+    """Detect the constant text around the one value that varies between replies.
+
+    Returns:
+        The template; the name of the value's JSON field ("action" where replies are not JSON); and the value of each
+        reply, in the order of the replies.
 
     Raises:
-        NoClassification: there is none, or its values are not few enough to be labels.
+        NoClassification: no such value exists, or it has too many distinct values to be a label.
     """
-    objects = [_object(reply) for reply in replies]
-    if all(each is not None for each in objects):
-        form, field, values = _json_form(replies, [each for each in objects if each is not None])
+    parsed = [_object(reply) for reply in replies]
+    objects = [value for value in parsed if value is not None]
+    if len(objects) == len(parsed):
+        template, field, values = _json_template(replies, objects)
     else:
-        before, after = _constant(replies)
-        form, field = ReplyTemplate(before=before, after=after), "action"
-        values = [str(value_in(form, reply) or "") for reply in replies]
+        before, after = _constant_text(replies)
+        template, field = ReplyTemplate(before=before, after=after), "action"
+        values = [str(value_in(template, reply) or "") for reply in replies]
         if any(not value for value in values):
-            form, values = ReplyTemplate(), list(replies)
+            template, values = ReplyTemplate(), list(replies)
         if all(re.fullmatch(r"0|-?[1-9]\d{0,9}", str(value)) for value in values):
             values = [int(value) for value in values]
-    _check(values)
-    return form, field, values
+    _require_labels(values)
+    return template, field, values
 
 
 def _object(reply: str) -> dict[str, Any] | None:
+    """A reply as a JSON object, or None."""
     try:
         value = json.loads(reply)
     except (ValueError, RecursionError):
@@ -144,60 +160,68 @@ def _object(reply: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _json_form(replies: Sequence[str], objects: Sequence[dict[str, Any]]) -> tuple[ReplyTemplate, str, list[Value]]:
-    fields = [dict(_leaves(each)) for each in objects]
+def _json_template(replies: Sequence[str], objects: Sequence[dict[str, Any]]) -> tuple[ReplyTemplate, str, list[Value]]:
+    fields = [dict(_leaves(value)) for value in objects]
     paths = list(fields[0])
-    if any(set(each) != set(paths) for each in fields):
-        shapes = Counter(tuple(sorted(map(_dotted, each))) for each in fields)
-        found = "; ".join(f"{n} with {', '.join(shape) or 'none'}" for shape, n in shapes.most_common(SHOWN))
+    if any(set(leaves) != set(paths) for leaves in fields):
+        shapes = Counter(tuple(sorted(map(_dotted, leaves))) for leaves in fields)
+        found = "; ".join(f"{n} with {', '.join(shape) or 'none'}" for shape, n in shapes.most_common(MAX_EXAMPLES))
         raise NoClassification(
             f"the replies are JSON with different fields ({found}); give all of them the same fields"
         )
-    varying = [path for path in paths if len({json.dumps(each[path]) for each in fields}) > 1]
+    varying = [path for path in paths if len({json.dumps(leaves[path]) for leaves in fields}) > 1]
     if len(varying) > 1:
-        found = ", ".join(f"{_dotted(path)} ({len({json.dumps(e[path]) for e in fields})} values)" for path in varying)
+        found = ", ".join(
+            f"{_dotted(path)} ({len({json.dumps(leaves[path]) for leaves in fields})} values)" for path in varying
+        )
         raise NoClassification(
-            f"{len(varying)} fields of the replies vary: {found}; a classifier's vary in one: leave the others out"
+            f"{len(varying)} fields of the replies vary: {found}; only one may vary: remove the others"
         )
     if not varying:
-        raise NoClassification(f"all replies say the same, {shorten(replies[0])}; at least two labels are needed")
+        raise NoClassification(
+            f"all replies say the same, {shorten(replies[0])}; give replies with at least two labels"
+        )
     path = varying[0]
-    values = [each[path] for each in fields]
+    values = [leaves[path] for leaves in fields]
     if any(isinstance(value, bool) or not isinstance(value, str | int) for value in values):
-        raise NoClassification(f"the field {_dotted(path)} must be a text or an integer in each reply")
-    return _around(replies, objects, path, values), str(path[-1]), values
+        raise NoClassification(
+            f"the field {_dotted(path)} must be a text or an integer in every reply; correct the other replies"
+        )
+    return _json_surroundings(replies, objects, path, values), str(path[-1]), values
 
 
-def _around(
+def _json_surroundings(
     replies: Sequence[str], objects: Sequence[dict[str, Any]], path: tuple[str, ...], values: Sequence[Value]
 ) -> ReplyTemplate:
-    """The text before and after the value: as most replies spell it, else as plain JSON."""
-    forms: Counter[ReplyTemplate] = Counter()
+    """The text before and after the value: as in most replies, else as plain JSON."""
+    templates: Counter[ReplyTemplate] = Counter()
     for reply, value in list(zip(replies, values, strict=True))[:100]:
-        spelt = {json.dumps(value), json.dumps(value, ensure_ascii=False)}
-        for each in spelt:
-            if reply.count(each) == 1:
-                before, after = reply.split(each)
-                forms[ReplyTemplate(before=before, after=after, json_value=True)] += 1
+        spellings = {json.dumps(value), json.dumps(value, ensure_ascii=False)}
+        for spelling in spellings:
+            if reply.count(spelling) == 1:
+                before, after = reply.split(spelling)
+                templates[ReplyTemplate(before=before, after=after, json_value=True)] += 1
                 break
-    for form, _ in forms.most_common():
-        if value_in(form, replies[0]) == values[0] or _object(render(form, values[0])) == objects[0]:
-            return form
-    mark = "\x00"
-    before, after = json.dumps(_with(objects[0], path, mark), ensure_ascii=False).split(json.dumps(mark))
+    for template, _ in templates.most_common():
+        if value_in(template, replies[0]) == values[0] or _object(render(template, values[0])) == objects[0]:
+            return template
+    placeholder = "\x00"
+    before, after = json.dumps(_replace_leaf(objects[0], path, placeholder), ensure_ascii=False).split(
+        json.dumps(placeholder)
+    )
     return ReplyTemplate(before=before, after=after, json_value=True)
 
 
 def _leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for key, each in value.items():
-        if isinstance(each, dict) and each:
-            yield from _leaves(each, (*path, key))
+    for key, child in value.items():
+        if isinstance(child, dict) and child:
+            yield from _leaves(child, (*path, key))
         else:
-            yield (*path, key), each
+            yield (*path, key), child
 
 
-def _with(value: dict[str, Any], path: tuple[str, ...], leaf: Value) -> dict[str, Any]:
-    inner: Any = leaf if len(path) == 1 else _with(value[path[0]], path[1:], leaf)
+def _replace_leaf(value: dict[str, Any], path: tuple[str, ...], leaf: Value) -> dict[str, Any]:
+    inner: Any = leaf if len(path) == 1 else _replace_leaf(value[path[0]], path[1:], leaf)
     return {**value, path[0]: inner}
 
 
@@ -205,37 +229,39 @@ def _dotted(path: tuple[str, ...]) -> str:
     return ".".join(path)
 
 
-def _constant(replies: Sequence[str]) -> tuple[str, str]:
-    """What all replies begin and end with, if that is more than a word that the labels happen to share."""
-    before, after = _shared(replies)
-    opening = re.match(rf".*[{_OPENS}\n][^\S\n]*", before, re.DOTALL)
-    closing = re.search(rf"[{_CLOSES}\n].*", after, re.DOTALL)
+def _constant_text(replies: Sequence[str]) -> tuple[str, str]:
+    """The common prefix and suffix of the replies, cut at punctuation, so that letters shared by all labels stay in the value."""
+    before, after = _common_ends(replies)
+    opening = re.match(rf".*[{_BEFORE_VALUE}\n][^\S\n]*", before, re.DOTALL)
+    closing = re.search(rf"[{_AFTER_VALUE}\n].*", after, re.DOTALL)
     return (opening[0] if opening else ""), (closing[0] if closing else "")
 
 
-def _check(values: Sequence[Value]) -> None:
+def _require_labels(values: Sequence[Value]) -> None:
+    """Raises NoClassification if the values are too few or too many to be labels."""
     counts = Counter(values)
     if len(counts) < 2:
-        raise NoClassification(f"all {len(values)} replies say the same; at least two labels are needed")
-    if len(counts) > min(MOST_LABELS, max(2, REPEATED * len(values))):
-        found = "; ".join(repr(shorten(str(value), 40)) for value in list(counts)[:SHOWN])
+        raise NoClassification(f"all {len(values)} replies say the same; give replies with at least two labels")
+    if len(counts) > min(MAX_LABELS, max(2, MAX_UNIQUE_SHARE * len(values))):
+        found = "; ".join(repr(shorten(str(value), 40)) for value in list(counts)[:MAX_EXAMPLES])
         raise NoClassification(
-            f"the {len(values)} replies hold {len(counts)} different values ({found}; ...): this looks like free text. "
-            "A classifier is trained here: it takes replies that are the same but for one label, and more rows than labels"
+            f"the {len(values)} replies have {len(counts)} different values ({found}; ...): this looks like free text. "
+            "Only classifiers can be trained; give replies that differ in one label only, and more rows than labels"
         )
 
 
 def labels_of(values: Iterable[Value], system: str) -> dict[Value, Label]:
-    """A label for each value, described as the system prompt lists it.
+    """A label for each distinct value, described by the system prompt's list of labels.
 
-    A line such as `- get_payslip: asks for a payslip` describes the label; `- 3: get_payslip: asks for ...` also gives
-    the code 3 its name. An integer that is nowhere named is name and code.
+    The line `- get_payslip: asks for a payslip` describes the label `get_payslip`; `- 3: get_payslip: asks for ...` also
+    names the label with the code 3. An integer that no line names is both name and code of its label. A label without a
+    description gets its name written as words.
     """
-    lines = [line for each in system.splitlines() if (line := _listed(each))]
+    items = [item for line in system.splitlines() if (item := _list_item(line))]
     found: dict[Value, Label] = {}
     taken: set[str] = set()
-    for value in sorted(set(values), key=lambda each: (isinstance(each, str), each)):
-        text = next((rest for head, rest in lines if head == str(value)), "")
+    for value in sorted(set(values), key=lambda value: (isinstance(value, str), value)):
+        text = next((rest for head, rest in items if head == str(value)), "")
         if isinstance(value, str) and not re.fullmatch(r"-?\d+", value):
             found[value] = Label(name=value, description=text or humanise(value))
             continue
@@ -247,8 +273,8 @@ def labels_of(values: Iterable[Value], system: str) -> dict[Value, Label]:
     return found
 
 
-def _listed(line: str) -> tuple[str, str] | None:
-    """A line of a list as (what is listed, what is said of it)."""
+def _list_item(line: str) -> tuple[str, str] | None:
+    """A line of a list as (name, description), or None if it is not a list item."""
     match = re.match(
         r"""\s*(?:[-*•+]\s+|\(?\d+[.)]\s+)?[`"'*]*(?P<head>[^\s`"'*:=][^`"':=]*?)[`"'*]*\s*(?::|=|\s[-–—]+\s)\s*(?P<rest>.*)""",
         line,

@@ -10,7 +10,10 @@ from fingerpost.core.types import Label, Strict
 
 
 class Prices(Strict):
-    """US dollars per million tokens, for models that the price library does not know."""
+    """Prices in US dollars per million tokens, for models that the price library does not know.
+
+    Without `cached_input`, cached tokens cost as much as `input`.
+    """
 
     input: Annotated[float, Field(ge=0)]
     cached_input: Annotated[float, Field(ge=0)] | None = None
@@ -18,7 +21,20 @@ class Prices(Strict):
 
 
 class TeacherSettings(Strict):
-    """Which LLM is asked, where, and how fast and how dearly it may be asked."""
+    """Endpoint, rate limits and prices of a language model.
+
+    Attributes:
+        model: the model's name at the endpoint.
+        base_url: address of an OpenAI-compatible endpoint; default is OpenAI.
+        key_env: environment variable that holds the API key.
+        gguf: a local GGUF model file to serve instead of an endpoint, relative to the project's folder.
+        recorded: a file of recorded answers to replay instead of an endpoint, relative to the project's folder.
+        concurrency: requests in flight at the same time.
+        timeout_s: timeout of a request in seconds.
+        max_tokens: limit on the tokens of a reply.
+        orders: number of label orders that questions are spread over.
+        batch_price: price of a batch request as a fraction of the normal price.
+    """
 
     model: Annotated[str, Field(min_length=1)]
     base_url: str | None = None
@@ -36,20 +52,26 @@ class TeacherSettings(Strict):
 
 
 class SplitSettings(Strict):
-    """The share of groups that goes to the test and to the dev side; the rest is for training."""
+    """The fractions of question groups in the test and dev splits; the rest is for training."""
 
     test: Annotated[float, Field(ge=0, lt=1)] = 0.2
     dev: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     @model_validator(mode="after")
-    def _leaves_something_to_train_on(self) -> SplitSettings:
+    def _leaves_training_data(self) -> SplitSettings:
         if self.test + self.dev >= 1:
-            raise ValueError("test and dev together must leave something to train on")
+            raise ValueError("test and dev must add up to less than 1, to leave training data")
         return self
 
 
 class DataFile(Strict):
-    """A file of questions that `fingerpost run` imports, and where its questions come from."""
+    """A file of questions that `fingerpost run` imports.
+
+    Attributes:
+        file: path, relative to the project's folder.
+        source: the origin of the questions, such as `user` or `synthetic`.
+        text, label: columns of texts and labels; default is a column named `text`, `label` or similar.
+    """
 
     file: str
     source: str = "user"
@@ -58,7 +80,13 @@ class DataFile(Strict):
 
 
 class StudentSettings(Strict):
-    """What the student starts from and what it sees."""
+    """Settings of the sentence-encoder student.
+
+    Attributes:
+        encoder: the pretrained sentence encoder, a folder or hub name.
+        history: number of earlier turns of a conversation that the student sees.
+        seed: seed of all random choices in training.
+    """
 
     encoder: str = "all-MiniLM-L6-v2"
     history: Annotated[int, Field(ge=0)] = 2
@@ -66,9 +94,13 @@ class StudentSettings(Strict):
 
 
 class GenerateSettings(Strict):
-    """Whom the questions that `generate` has written are for, who asks them, and which models write them.
+    """Settings of `fingerpost generate`, which has language models write questions.
 
-    `about` says what is asked ("a bank's assistant"). Without writers the teacher writes.
+    Attributes:
+        about: the application that users talk to, such as "a bank's assistant".
+        personas: descriptions of the users.
+        languages: codes of the languages to write in.
+        writers: the models that write; default is the teacher.
     """
 
     about: str = ""
@@ -78,7 +110,15 @@ class GenerateSettings(Strict):
 
 
 class Task(Strict):
-    """What to decide: the content of task.toml."""
+    """A classification task: the content of task.toml.
+
+    Attributes:
+        instructions: text of the system prompt before the list of labels.
+        prompt: the whole system prompt with a placeholder for the list of labels; replaces `instructions`.
+        answer_field: the JSON field of a reply that holds the label.
+        fallback: the label for messages that no other label fits.
+        data: files that `fingerpost run` imports.
+    """
 
     name: Annotated[str, Field(min_length=1)]
     instructions: str = ""
@@ -99,5 +139,5 @@ class Task(Strict):
 
     @property
     def teacher_model(self) -> str | None:
-        """The teacher's model, or None where the task has no teacher."""
+        """The name of the teacher's model, or None if the task has no teacher."""
         return self.teacher.model if self.teacher else None

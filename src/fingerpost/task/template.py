@@ -1,4 +1,4 @@
-"""The commented task.toml that `fingerpost init` writes, and changes to an existing one."""
+"""Writes the commented task.toml of `fingerpost init`, and edits an existing task.toml."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import tomlkit
 
-from fingerpost.task.prompt import PLACE
+from fingerpost.task.prompt import LABELS_PLACEHOLDER
 
 
 def render_task(
@@ -24,58 +24,65 @@ def render_task(
     data: Iterable[str] = (),
     prompt: str | None = None,
 ) -> str:
-    """A commented task.toml: `labels` maps each name to its description."""
-    rows = "\n".join(f"{_key(label)} = {_quote(text)}" for label, text in labels.items())
-    files = "\n".join(f'\n[[data]]\nfile = {_quote(file)}\nsource = "user"' for file in data)
+    """The text of a commented task.toml.
+
+    Args:
+        labels: description by label name, in the order to write them.
+        model, base_url: the teacher's model and endpoint; default endpoint is OpenAI.
+        data: files of questions that `fingerpost run` imports.
+        prompt: path of a file with the whole system prompt.
+    """
+    label_lines = "\n".join(f"{_key(label)} = {_quote(text)}" for label, text in labels.items())
+    data_tables = "\n".join(f'\n[[data]]\nfile = {_quote(file)}\nsource = "user"' for file in data)
     instructions = instructions or f"You route messages for {name}. Decide where the last message belongs."
-    own_prompt = f"prompt = {_quote(prompt)}" if prompt else '# prompt = "prompt.txt"'
-    last = f"fallback = {_quote(fallback)}" if fallback else '# fallback = "other"'
-    url = f"base_url = {_quote(base_url)}" if base_url else '# base_url = "http://localhost:8080/v1"'
+    prompt_line = f"prompt = {_quote(prompt)}" if prompt else '# prompt = "prompt.txt"'
+    fallback_line = f"fallback = {_quote(fallback)}" if fallback else '# fallback = "other"'
+    url_line = f"base_url = {_quote(base_url)}" if base_url else '# base_url = "http://localhost:8080/v1"'
     return f"""\
-# What is to be decided. `fingerpost status` says what to do next.
+# A classification task. `fingerpost status` shows what to do next.
 name = {_quote(name)}
 
-# What the teacher is told before the list of labels.
+# Instructions for the teacher, placed before the list of labels.
 instructions = {_quote(instructions)}
-# You have a prompt already? Put it into a file, with {PLACE} where the list of labels belongs.
-{own_prompt}
+# To use a prompt of your own, give a text file that has {LABELS_PLACEHOLDER} where the list of labels belongs.
+{prompt_line}
 
-# The reply is JSON with this one field: {{"action": "..."}}
+# Replies are JSON with this single field: {{"action": "..."}}
 answer_field = "action"
-# The label for whatever fits nowhere else.
-{last}
+# The label for messages that no other label fits.
+{fallback_line}
 
-# name = "what belongs there", a line a label. Your application uses codes of its own?
-# name = {{ description = "what belongs there", code = 7 }}
+# One line per label: name = "which messages belong to it". If your application uses its own codes:
+# name = {{ description = "which messages belong to it", code = 7 }}
 [labels]
-{rows}
+{label_lines}
 
 [teacher]
 model = {_quote(model)}
-# Any endpoint that speaks OpenAI's chat format; without this line, OpenAI's own.
-{url}
+# Any OpenAI-compatible chat endpoint. Default: OpenAI.
+{url_line}
 # The environment variable that holds the API key.
 key_env = "OPENAI_API_KEY"
-# Or a model file on this machine, run for you (pip install 'fingerpost[local-teacher]'):
+# Or a local GGUF model file, served by fingerpost itself (pip install 'fingerpost[local-teacher]'):
 # gguf = "models/teacher.gguf"
 concurrency = 8
-# Limits of your account.
+# Rate limits of your account.
 # requests_per_minute = 500
 # tokens_per_minute = 200000
-# How many label orders the questions are spread over.
+# Number of label orders that the questions are spread over, against position bias.
 orders = 4
-# US dollars per million tokens, where the model is not a well-known one:
+# US dollars per million tokens. Only needed for models without a public price:
 # prices = {{ input = 0.4, cached_input = 0.1, output = 1.6 }}
 
-# For `fingerpost generate`, which has the teacher write questions: who is asked, and who asks.
+# For `fingerpost generate`, which has the teacher write questions: the application, its users and their languages.
 [generate]
 # about = "a bank's assistant"
-# personas = ["a student", "someone who runs a shop"]
+# personas = ["a student", "a shop owner"]
 # languages = ["en"]
 
-# Files that `fingerpost run` imports. source: user (people wrote it) or synthetic (a model wrote it).
+# Files that `fingerpost run` imports. source: user (written by humans) or synthetic (written by a model).
 {
-        files
+        data_tables
         or '''# [[data]]
 # file = "messages.csv"
 # source = "user"'''
@@ -84,7 +91,7 @@ orders = 4
 
 
 def redescribe(path: Path, descriptions: Mapping[str, str]) -> str:
-    """The text of a task.toml with these labels' descriptions replaced; all else, comments too, as it was."""
+    """The text of a task.toml with the descriptions of these labels replaced; everything else, also comments, is kept."""
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     labels: Any = document["labels"]
     for name, text in descriptions.items():
@@ -96,9 +103,10 @@ def redescribe(path: Path, descriptions: Mapping[str, str]) -> str:
 
 
 def _quote(value: str) -> str:
-    """A TOML string: JSON's form is one."""
+    """A TOML string; every JSON string is one."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def _key(name: str) -> str:
+    """A TOML key, quoted if needed."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)

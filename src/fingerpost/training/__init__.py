@@ -1,1 +1,1 @@
-"""From labelled questions to a student."""
+"""Training: builds the training set, trains a student, exports chat JSONL."""

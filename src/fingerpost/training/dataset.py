@@ -1,37 +1,50 @@
-"""The data that a student is trained on: a project's labelled questions, or a file that has labels."""
+"""Builds the training set of a student, from a project's labelled questions, a labelled file, or texts in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import fingerprint, hash_fraction, question_id
-from fingerpost.core.types import Example, Question
+from fingerpost.core.types import Conversation, Example, Message, Question
 from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
-from fingerpost.data.rows import Columns, Rejected, read_items
+from fingerpost.data.chat import Row, as_classification, examples_of, is_chat_file, read_chat
+from fingerpost.data.rows import Columns, Rejected, column_labels, column_texts, read_labelled_rows
 from fingerpost.store.project import Store
 from fingerpost.task.loader import task_of_labels
+from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 from fingerpost.task.settings import Task
 
 if TYPE_CHECKING:
     from fingerpost.consensus.model import Array
 
-REVIEWED_WEIGHT = 5.0  # of an example that a person has decided, where the rest is consensus
+REVIEWED_WEIGHT = 5.0  # weight of an example with a human label, relative to consensus labels
+DEV_FRACTION = 0.1
+MIN_ROWS = 2
 
 Embed: TypeAlias = "Callable[[Sequence[Question]], Array]"
+"""Computes unit vectors of questions, shape (questions, width)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """What a student learns from and what is decided with; and whose labels they are (counts).
+    """The data that a student is trained on.
 
-    `fingerprint` changes when questions or opinions do. Where the consensus labels, `changed` of the `teacher_labels`
-    that the teacher gave to training questions are other ones now.
+    Attributes:
+        train, dev: examples to train on, and examples to choose between models and calibrate on.
+        labels_from: number of examples by the source of their label.
+        fingerprint: a hash of questions, targets and verdicts.
+        rejected: rows of the file that cannot be used.
+        teacher_labels: number of training questions that the teacher labelled.
+        changed: number of those labels that the consensus changed.
+        vectors: embeddings by example id, each of shape (width,), if the consensus needed them.
+        reply_template, user_template, system: template of replies, template of user messages and system prompt, if the
+            data is chat JSONL.
     """
 
     task: Task
@@ -43,68 +56,78 @@ class TrainingSet:
     changed: int = 0
     teacher_labels: int = 0
     vectors: dict[str, Array] = field(default_factory=dict)
+    reply_template: ReplyTemplate | None = None
+    user_template: UserTemplate = field(default_factory=UserTemplate)
+    system: str = ""
 
 
 def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> TrainingSet:
-    """The project's train and dev questions that have a label.
+    """The training set of a project: its train and dev questions that have a label.
 
-    `embed` gives the questions' vectors, (questions, width); it is called only where people and a teacher have to be
-    brought together.
+    Args:
+        use: whose labels to use.
+        embed: computes unit vectors of questions, shape (questions, width). It is called only if human labels and a
+            teacher's labels are combined.
 
     Raises:
-        InputError: none has one.
+        InputError: no training question has a label.
     """
     labelled = _labelled(task, store, use)
     origin = {"human": 0, "teacher": 0}
     targets: dict[str, dict[str, float]] = {}
     reviewed: set[str] = set()
-    sides: dict[str, list[Question]] = {"train": [], "dev": []}
+    splits: dict[str, list[Question]] = {"train": [], "dev": []}
     for question, verdicts in labelled:
         targets[question.id] = verdicts.label_distribution(use) or {}
         if use != "teacher" and verdicts.votes("human"):
             reviewed.add(question.id)
         origin["human" if question.id in reviewed else "teacher"] += 1
-        sides[question.split].append(question)
+        splits[question.split].append(question)
     weights = dict.fromkeys(targets, 1.0)
-    data_print = _fingerprint(task, labelled, use)
-    changed = asked = 0
+    data_hash = _fingerprint(task, labelled, use)
+    changed = teacher_labels = 0
     vectors: dict[str, Array] = {}
     if use == "consensus" and all(origin.values()):
         from fingerpost.consensus.evidence import collect_evidence, compute_features, consensus_of
 
         embedded = embed([question for question, _ in labelled])
         vectors = {question.id: vector for (question, _), vector in zip(labelled, embedded, strict=True)}
-        # Human labels of dev questions decide, and must not have taught: they label these questions alone.
+        # Human labels of dev questions are kept for evaluation: the consensus must not see them.
         evidence = collect_evidence(task.names, labelled, embedded, hidden=frozenset({"dev"}))
         agreed = consensus_of(evidence, compute_features(evidence), task.student.seed).probabilities
         for (question, verdicts), row in zip(labelled, agreed, strict=True):
             answer = verdicts.teacher_label
             if answer is not None and question.split == "train":
-                asked += 1
+                teacher_labels += 1
                 changed += task.names[int(row.argmax())] != answer
             if question.split == "dev" and question.id in reviewed:
                 continue
             targets[question.id] = {task.names[i]: float(row[i]) for i in np.flatnonzero(row > 1e-4)}
         weights |= dict.fromkeys(reviewed, REVIEWED_WEIGHT)
-    made = {
-        side: [Example(each.id, each.messages, targets[each.id], weights[each.id], each.group) for each in part]
-        for side, part in sides.items()
+    examples = {
+        split: [
+            Example(question.id, question.messages, targets[question.id], weights[question.id], question.group)
+            for question in questions
+        ]
+        for split, questions in splits.items()
     }
     counted = {key: n for key, n in origin.items() if n}
-    return TrainingSet(task, made["train"], made["dev"], counted, data_print, (), changed, asked, vectors)
+    return TrainingSet(
+        task, examples["train"], examples["dev"], counted, data_hash, (), changed, teacher_labels, vectors
+    )
 
 
 def fingerprint_of(task: Task, store: Store, use: LabelsFrom = "consensus") -> str:
-    """The `fingerprint` of the training set that `from_store` would give, without making it.
+    """The `fingerprint` of the training set that `from_store` would return, without building it.
 
     Raises:
-        InputError: there is none.
+        InputError: no training question has a label.
     """
     return _fingerprint(task, _labelled(task, store, use), use)
 
 
 def _labelled(task: Task, store: Store, use: LabelsFrom) -> list[tuple[Question, QuestionVerdicts]]:
-    """The train and dev questions with a label that may be learnt from, each with the verdicts on it."""
+    """The train and dev questions with a usable label, and the verdicts on them."""
     labelled = [
         (question, verdicts)
         for question, verdicts in store.labelled(task.names, task.teacher_model, "train", "dev")
@@ -117,55 +140,118 @@ def _labelled(task: Task, store: Store, use: LabelsFrom) -> list[tuple[Question,
 
 
 def _fingerprint(task: Task, labelled: Sequence[tuple[Question, QuestionVerdicts]], use: LabelsFrom) -> str:
+    """A hash of the questions and of the verdicts that `use` counts."""
     kinds = {"teacher": ("teacher",), "human": ("human",)}.get(use, ("teacher", "human"))
     return fingerprint(
         f"{use}/{task.teacher_model}/{question.split}/{question.id}/"
-        f"{[(each.kind, each.by, each.order, each.label) for each in verdicts.valid if each.kind in kinds]}"
+        f"{[(found.kind, found.by, found.order, found.label) for found in verdicts.valid if found.kind in kinds]}"
         for question, verdicts in labelled
     )
 
 
-DEV_SHARE = 0.1
-
-
 def from_file(path: Path, columns: Columns) -> TrainingSet:
-    """The labelled rows of a file: where it has a `split` column its train and dev rows, else all.
+    """The training set of a labelled file: its train and dev rows if it has a `split` column, else all rows.
 
-    Without dev rows a tenth of the others becomes dev, by their texts, so that it is the same each time.
+    Chat JSONL for fine-tuning also defines the reply template. Without dev rows, a tenth of the rows is held out for dev;
+    the choice depends only on their texts.
+
+    Args:
+        columns: the columns of texts and labels.
 
     Raises:
-        InputError: no column of texts or labels, or fewer than two labels.
+        InputError: a column is missing, no training row has a label, or there are fewer than two labels.
     """
+    if is_chat_file(path, columns):
+        return from_chat(path.stem, read_chat(path, MIN_ROWS))
     train: list[Example] = []
     dev: list[Example] = []
     rejected: list[Rejected] = []
-    for item in read_items(path, columns, None):
+    for item in read_labelled_rows(path, columns, None):
         if isinstance(item, Rejected):
             rejected.append(item)
         elif item.label and item.split != "test":
-            key = question_id(item.messages)
-            (dev if item.split == "dev" else train).append(Example(key, item.messages, {item.label: 1.0}, group=key))
+            (dev if item.split == "dev" else train).append(_example(item.messages, item.label))
     if not train:
-        raise InputError(f"{path} has no labelled training row; name the label column with --label")
+        raise InputError(f"{path} has no labelled training row; give the label column with --label")
     train, dev = held_out(train, dev)
-    task = task_of_labels(path.stem, (each.label for each in train + dev))
-    return TrainingSet(task, train, dev, {"file": len(train) + len(dev)}, data_fingerprint(train, dev), tuple(rejected))
+    task = task_of_labels(path.stem, (example.label for example in train + dev))
+    return _training_set(task, train, dev, rejected=tuple(rejected))
+
+
+def from_chat(name: str, rows: Sequence[Row], dev_rows: Sequence[Row] = ()) -> TrainingSet:
+    """The training set of chat JSONL, with the reply template and system prompt that the student will reproduce.
+
+    `rejected` lists dev rows whose reply does not match the template or names a label that no training row has.
+
+    Args:
+        name: the task's name.
+        dev_rows: rows for dev; without them a tenth of `rows` is held out.
+
+    Raises:
+        NoClassification: the replies are not labels of a classifier.
+    """
+    data = as_classification(rows, name)
+    dev, missed = examples_of(dev_rows, data)
+    train, dev = held_out(data.examples, dev)
+    rejected = tuple(Rejected(row.line, "its label is in no training row") for row in missed)
+    return _training_set(
+        data.task,
+        train,
+        dev,
+        rejected=rejected,
+        reply_template=data.reply_template,
+        user_template=data.user_template,
+        system=data.system,
+    )
+
+
+def from_texts(texts: Sequence[str], labels: Sequence[str], name: str = "task") -> TrainingSet:
+    """The training set of texts with labels. A tenth of the texts is held out for dev.
+
+    Args:
+        texts, labels: sequences, arrays or columns of the same length.
+        name: the task's name.
+
+    Raises:
+        InputError: the lengths differ, a text is empty, or there are fewer than two labels.
+    """
+    given_texts, names = column_texts(texts), column_labels(labels)
+    if len(given_texts) != len(names):
+        raise InputError(
+            f"there are {len(given_texts):,} texts and {len(names):,} labels; give one label for each text"
+        )
+    if not given_texts:
+        raise InputError("there are no texts; give at least a few texts for each label")
+    examples = [_example((Message("user", text),), label) for text, label in zip(given_texts, names, strict=True)]
+    train, dev = held_out(examples, [])
+    return _training_set(task_of_labels(name, names), train, dev)
 
 
 def held_out(train: Sequence[Example], dev: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Training and dev rows; without dev a tenth of the others, by their texts, so that it is the same each time.
+    """Training and dev rows. Without dev rows, a tenth of the training rows is held out, chosen by a hash of their ids.
 
-    A text that stands on both sides is left out of training.
+    Rows that are in both are removed from training.
     """
-    drawn = {each.id for each in train if hash_fraction(f"dev/{each.id}") < DEV_SHARE} or {train[-1].id}
-    there = {each.id for each in dev} or drawn
-    return [each for each in train if each.id not in there], list(dev) or [each for each in train if each.id in there]
+    drawn = {example.id for example in train if hash_fraction(f"dev/{example.id}") < DEV_FRACTION} or {train[-1].id}
+    dev_ids = {example.id for example in dev} or drawn
+    rest = [example for example in train if example.id not in dev_ids]
+    return rest, list(dev) or [example for example in train if example.id in dev_ids]
 
 
 def data_fingerprint(examples: Sequence[Example], dev: Sequence[Example]) -> str:
-    """Changes when a question, a target or a weight does."""
+    """A hash of questions, targets and weights: 16 hexadecimal digits."""
     return fingerprint(
-        f"{side}/{each.id}/{sorted(each.target.items())}/{each.weight}"
-        for side, part in (("train", examples), ("dev", dev))
-        for each in part
+        f"{split}/{example.id}/{sorted(example.target.items())}/{example.weight}"
+        for split, part in (("train", examples), ("dev", dev))
+        for example in part
     )
+
+
+def _example(messages: Conversation, label: str) -> Example:
+    """An example with a certain label, in a group of its own."""
+    key = question_id(messages)
+    return Example(key, messages, {label: 1.0}, group=key)
+
+
+def _training_set(task: Task, train: list[Example], dev: list[Example], **fields: Any) -> TrainingSet:
+    return TrainingSet(task, train, dev, {"file": len(train) + len(dev)}, data_fingerprint(train, dev), **fields)

@@ -1,4 +1,4 @@
-"""Chat JSONL for fine-tuning anywhere: system, user, assistant, in the words that the teacher was asked in."""
+"""Exports chat JSONL for fine-tuning elsewhere, with the prompt that the teacher was asked with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from fingerpost.task.settings import Task
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Rows written to each file, their tokens for one epoch, and how those were counted."""
+    """The result of an export.
+
+    Attributes:
+        train, validation: number of rows in each file.
+        train_tokens: tokens of the training file, for one epoch.
+        counted: how the tokens were counted.
+    """
 
     train: int
     validation: int
@@ -36,17 +42,23 @@ def export(
     use: LabelsFrom = "best",
     seed: int = 0,
 ) -> Exported:
-    """Write the labelled questions of train and dev, `validation_fraction` of each label's to validation, groups kept whole.
+    """Write the labelled train and dev questions as chat JSONL.
 
-    Test questions are not exported: a model that is tuned on them could not be measured. Where labels have codes
-    of the application's own, these stand in the prompt and the replies.
+    Test questions are not exported, because a model that is trained on them cannot be evaluated on them. Labels with an
+    application code appear by their code in the prompt and the replies.
+
+    Args:
+        validation_fraction: fraction of each label's rows in the validation file; groups of similar questions are not
+            split.
+        use: whose labels to use.
+        seed: seed of the choice of validation rows.
 
     Raises:
-        InputError: nothing is labelled, or the folder is not there.
+        InputError: no question has a label, or the folder of a file does not exist.
     """
     for file in (train_file, validation_file):
         if not file.parent.is_dir():
-            raise InputError(f"there is no folder {file.parent}; make it first")
+            raise InputError(f"there is no folder {file.parent}; create it first")
     labelled = [
         (question, label)
         for question, verdicts in store.labelled(task.names, task.teacher_model, "train", "dev")
@@ -54,43 +66,51 @@ def export(
     ]
     if not labelled:
         raise InputError("no question of train or dev has a label yet; run 'fingerpost label', or import labels")
-    held_out = _held_out(labelled, validation_fraction, seed)
-    sides: dict[bool, list[str]] = {True: [], False: []}
+    validation_groups = _validation_groups(labelled, validation_fraction, seed)
+    train_lines: list[str] = []
+    validation_lines: list[str] = []
     for question, label in labelled:
-        sides[question.group in held_out].append(training_line(task, question.messages, label))
-    for file, lines in ((train_file, sides[False]), (validation_file, sides[True])):
+        lines = validation_lines if question.group in validation_groups else train_lines
+        lines.append(training_line(task, question.messages, label))
+    for file, lines in ((train_file, train_lines), (validation_file, validation_lines)):
         file.write_text("".join(lines), encoding="utf-8")
-    tokens, counted = count_tokens(sides[False])
-    return Exported(len(sides[False]), len(sides[True]), tokens, counted)
+    tokens, counted = count_tokens(train_lines)
+    return Exported(len(train_lines), len(validation_lines), tokens, counted)
 
 
 def count_tokens(texts: list[str]) -> tuple[int, str]:
-    """Tokens of the texts and how they were counted: exactly with the extra `tokens`, else four bytes a token."""
+    """The number of tokens of the texts, and how they were counted.
+
+    Exact for the encoding o200k_base with the extra `tokens`, else estimated at four bytes per token.
+    """
     if find_spec("bpe_openai") is None:
-        return round(sum(len(text.encode()) for text in texts) / 4), "estimated, 4 bytes a token"
+        return round(sum(len(text.encode()) for text in texts) / 4), "estimated at 4 bytes per token"
     import bpe_openai
 
     encoding = bpe_openai.get_encoding("o200k_base")
     return sum(len(encoding.encode_ordinary(text)) for text in texts), "o200k_base"
 
 
-def _held_out(labelled: list[tuple[Question, str]], fraction: float, seed: int) -> set[str]:
-    """Groups for validation: of each label (a group has that of its first question) the same share of rows."""
+def _validation_groups(labelled: list[tuple[Question, str]], fraction: float, seed: int) -> set[str]:
+    """Choose groups for validation so that each label has about the same fraction of rows in them.
+
+    A group counts for the label of its first question.
+    """
     groups: dict[str, dict[str, int]] = defaultdict(dict)
     label_of: dict[str, str] = {}
     for question, label in labelled:
-        mine = groups[label_of.setdefault(question.group, label)]
-        mine[question.group] = mine.get(question.group, 0) + 1
+        sizes = groups[label_of.setdefault(question.group, label)]
+        sizes[question.group] = sizes.get(question.group, 0) + 1
     chosen: set[str] = set()
-    owed = 0.0
+    missing = 0.0  # validation rows still to choose; what one label lacks, the next one adds
     for label in sorted(groups):
         order = sorted(groups[label])
         random.Random(f"{seed}/{label}").shuffle(order)
-        owed += fraction * sum(groups[label].values())
+        missing += fraction * sum(groups[label].values())
         for group in order:
-            if groups[label][group] <= owed + 0.5:
+            if groups[label][group] <= missing + 0.5:
                 chosen.add(group)
-                owed -= groups[label][group]
-            if owed < 0.5:
+                missing -= groups[label][group]
+            if missing < 0.5:
                 break
     return chosen

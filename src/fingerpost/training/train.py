@@ -1,36 +1,100 @@
-"""Trains a student into a model folder."""
+"""Trains a student and writes its model folder. Files, projects and fine-tuning jobs all use this module."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fingerpost.core.types import Progress, ProgressCallback, no_progress
 from fingerpost.core.utils import require_training
 from fingerpost.students import encoder
 from fingerpost.students.folder import Manifest
-from fingerpost.training.dataset import TrainingSet
+from fingerpost.training.dataset import TrainingSet, from_texts
+
+if TYPE_CHECKING:
+    from fingerpost.students.encoder.predict import EncoderStudent
 
 
-def train(data: TrainingSet, folder: Path, *, show: Callable[[str], None] = lambda _: None, **options: Any) -> Manifest:
-    """Train the sentence-encoder student into a folder; options as of `students.encoder.training.fit`.
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained student.
+
+    Attributes:
+        folder: its model folder.
+        manifest: the content of its manifest.
+        unreviewed: a student trained without human reviews, for comparison.
+    """
+
+    folder: Path
+    manifest: Manifest
+    unreviewed: Trained | None = None
+
+
+def train(data: TrainingSet, folder: Path, *, on_progress: ProgressCallback = no_progress, **options: Any) -> Manifest:
+    """Train the sentence-encoder student and write its model folder.
+
+    Args:
+        options: passed to `fingerpost.students.encoder.train.fit`.
 
     Raises:
-        MissingExtra: torch and its company are not installed.
-        InputError: too little to learn from.
-        ModelError: the encoder cannot be had, or the folder is something else.
+        MissingExtra: the extra `train` is not installed.
+        InputError: there are fewer than two labels or no dev rows.
+        ModelError: the encoder cannot be loaded.
     """
     require_training("training")
     if data.changed:
-        show(f"consensus: {data.changed:,} of the teacher's {data.teacher_labels:,} training labels are other ones now")
+        message = f"the consensus changed {data.changed:,} of the teacher's {data.teacher_labels:,} training labels"
+        on_progress(Progress("train", message))
+    facts = {
+        "labels_from": data.labels_from,
+        "data_fingerprint": data.fingerprint,
+        "reply_template": data.reply_template,
+        "user_template": data.user_template,
+        "system": data.system,
+        "training": {"changed_labels": data.changed, "teacher_labels": data.teacher_labels},
+    }
     return encoder.fit(
-        data.train,
-        data.dev,
-        data.task,
-        folder,
-        facts={"labels_from": data.labels_from, "data_fingerprint": data.fingerprint},
-        changed_labels=(data.changed, data.teacher_labels),
-        vectors=data.vectors,
-        show=show,
-        **options,
+        data.train, data.dev, data.task, folder, facts=facts, vectors=data.vectors, on_progress=on_progress, **options
     )
+
+
+def train_texts(
+    texts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    folder: str | Path | None = None,
+    name: str = "student",
+    on_progress: ProgressCallback = no_progress,
+    **options: Any,
+) -> EncoderStudent:
+    """Train a student on texts with labels, and load it.
+
+    A tenth of the texts is held out to choose between models and calibrate.
+
+        student = fingerpost.train(texts, labels, folder="models/tickets")
+        student.predict(["where is my parcel?"])[0].label
+
+    Args:
+        texts, labels: sequences, arrays, or columns of a pandas or polars frame, of the same length.
+        folder: the model folder. Without it, the model is temporary: it is deleted with the student object, unless it
+            is saved with `student.save(folder)`.
+        name: the student's name if there is no folder.
+        options: passed to `fingerpost.students.encoder.train.fit`, such as `encoder`, `epochs`, `history` and `seed`.
+
+    Raises:
+        MissingExtra: the extra `train` is not installed.
+        InputError: the lengths differ, a text is empty, or there are fewer than two labels.
+    """
+    require_training("training")
+    from fingerpost.students.encoder.predict import EncoderStudent
+
+    target = Path(tempfile.mkdtemp()) / name if folder is None else Path(folder)
+    data = from_texts(texts, labels, target.name)
+    manifest = train(data, target, on_progress=on_progress, **options)
+    student = EncoderStudent(target, manifest, threads=1)
+    if folder is None:
+        student.delete_folder_at_end()
+    return student

@@ -8,66 +8,63 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fingerpost.evaluation.report import words
+from fingerpost.evaluation.formatting import dollars, milliseconds, ratio
+from fingerpost.evaluation.report import sentences
 from fingerpost.evaluation.results import DataReport, ModelReport, Report
 
-WIDTH = 132  # where the output is no terminal
+WIDTH = 140  # characters, where the output is not a terminal
+STYLES = {"student": "bold", "cascade": "bold", "teacher": "", "base": "dim"}
+SHOWN_COVERAGE = 0.8
 
 
 def show(report: Report) -> None:
-    """Print one table for each set of rows, the paired tests, and what is worth knowing besides."""
+    """Print one table for each source of rows, the paired tests and the notes."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     whole = DataReport(source="all test rows", n=report.n, models=report.models, pairs=report.pairs)
     for part in [whole, *report.by_source]:
         title = f"{report.task}: {part.source}, n = {part.n:,}, against {report.against}, 95 % intervals"
         console.print(_table(title, part.models, report.against == "human labels"))
     for pair in report.pairs:
-        console.print(Text(f"  {words.verdict(pair)}"))
+        console.print(Text(f"  {sentences.comparison(pair)}"))
     for name, count in report.break_even.items():
-        console.print(
-            f"  {name} has paid for the labelling (${report.spent_usd:.2f}) after {count:,} requests that the teacher "
-            "does not get"
-        )
+        console.print(Text(f"  {sentences.break_even(name, count, report.spent_usd)}"))
     for model in report.models:
         if model.role == "student" and model.coverage:
-            console.print(Text(f"  {_cut_off(model)}"))
+            console.print(Text(f"  {_confident_part(model)}"))
     if report.label_quality is not None:
-        console.print(Text(f"  {words.labels(report.label_quality)}"))
+        console.print(Text(f"  {sentences.label_quality(report.label_quality)}"))
     for note in report.notes:
         console.print(Text(f"  note: {note}"))
 
 
-def _table(title: str, models: list[ModelReport], gold: bool) -> Table:
+def _table(title: str, models: list[ModelReport], human_labels: bool) -> Table:
+    cascade = any(model.role == "cascade" for model in models)
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ["model", "accuracy", "macro F1", "errors gone"] if gold else ["model"]:
+    for heading in ["model", "accuracy", "macro F1", "error reduction"] if human_labels else ["model"]:
         table.add_column(heading)
-    for heading in ["agrees w. teacher", "calib. error", "p50", "per 1,000"]:
+    headings = ["agreement", "calib. error", "p50", "per 1,000"]
+    for heading in [*headings, "to teacher"] if cascade else headings:
         table.add_column(heading, justify="right")
     for model in models:
-        name = Text(model.name, style={"student": "bold", "teacher": "", "base": "dim"}[model.role])
-        cells: list[str | Text] = [name]
-        if gold:
-            cells += [
-                words.between(model.accuracy, model.accuracy_low, model.accuracy_high),
-                words.share(model.macro_f1),
-                words.percent(model.error_reduction),
-            ]
-        calibration = model.calibration_error.value if model.calibration_error else None
-        agreement = model.agreement.value if model.agreement else None
+        cells: list[str | Text] = [Text(model.name, style=STYLES[model.role])]
+        if human_labels:
+            cells += [sentences.accuracy(model), ratio(model.macro_f1), sentences.percent(model.error_reduction)]
         cells += [
-            words.share(agreement),
-            words.share(calibration),
-            words.milliseconds(model.latency_p50_ms),
-            words.dollars(model),
+            ratio(model.agreement.value if model.agreement else None),
+            ratio(model.calibration_error.value if model.calibration_error else None),
+            milliseconds(model.latency_p50_ms),
+            dollars(model.cost_per_1000_usd),
         ]
+        if cascade:
+            cells.append(f"{model.teacher_share.value:.0%}" if model.teacher_share else ratio(None))
         table.add_row(*cells)
     return table
 
 
-def _cut_off(model: ModelReport) -> str:
-    """What the model reaches on the half that it is surest of."""
-    half = min(model.coverage, key=lambda point: abs(point.coverage - 0.8))
+def _confident_part(model: ModelReport) -> str:
+    """The accuracy on the rows that the model is most confident of."""
+    part = min(model.coverage, key=lambda point: abs(point.coverage - SHOWN_COVERAGE))
     return (
-        f"{model.name}, on the {half.coverage:.0%} it is surest of (confidence from {half.cutoff:.2f}): "
-        f"accuracy {words.interval(half.accuracy)}, n = {half.n:,}"
+        f"{model.name}, on the most confident {part.coverage:.0%} of rows (confidence from {part.cutoff:.2f}): "
+        f"accuracy {sentences.interval(part.accuracy)}, n = {part.n:,}"
     )

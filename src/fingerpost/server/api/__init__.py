@@ -1,1 +1,1 @@
-"""The endpoints, and nothing else."""
+"""The HTTP endpoints: one router per resource, and the error handlers."""

@@ -1,4 +1,4 @@
-"""The endpoints under /v1/files."""
+"""Endpoints under /v1/files."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.responses import FileResponse, Response
 
-from fingerpost.server.jobs.files import Files
-from fingerpost.server.schemas import Json, Name, WireError, page_of
-from fingerpost.store.server import FILES, Record, ServerStore, now
+from fingerpost.server.jobs.files import FileStorage
+from fingerpost.server.schemas import ApiError, Json, Name, page_of
+from fingerpost.store.server import ServerStore, now
+from fingerpost.store.server_rows import FileRow
 
 PURPOSES = ("fine-tune", "batch", "assistants", "vision", "user_data", "evals")
 
 
-def file_object(record: Record) -> Json:
-    """A file as the wire has it."""
-    found = {key: record[key] for key in ("id", "bytes", "created_at", "filename", "purpose")}
-    found |= {"object": "file", "status": "processed"}
-    return found | ({"expires_at": record["expires_at"]} if record["expires_at"] else {})
+def file_object(file: FileRow) -> Json:
+    """The API's file object."""
+    found = {
+        "id": file.id,
+        "bytes": file.bytes,
+        "created_at": file.created_at,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "object": "file",
+        "status": "processed",
+    }
+    return found | ({"expires_at": file.expires_at} if file.expires_at else {})
 
 
-def router(files: Files, store: ServerStore, most: int) -> APIRouter:
-    """The endpoints under /v1/files."""
+def router(files: FileStorage, store: ServerStore, max_bytes: int) -> APIRouter:
+    """The endpoints under /v1/files; `max_bytes` limits the size of an upload."""
     routes = APIRouter(tags=["files"])
 
     @routes.post("/v1/files")
@@ -33,16 +41,14 @@ def router(files: Files, store: ServerStore, most: int) -> APIRouter:
         seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
     ) -> Json:
         if purpose not in PURPOSES:
-            raise WireError(
-                400, f"there is no purpose '{purpose[:40]}'; send one of {', '.join(PURPOSES)}", param="purpose"
+            raise ApiError(400, f"unknown purpose '{purpose[:40]}'; send one of {', '.join(PURPOSES)}", param="purpose")
+        if (file.size or 0) > max_bytes:
+            raise ApiError(
+                413, f"the file is larger than {max_bytes:,} bytes; split it", code="file_too_large", param="file"
             )
-        if (file.size or 0) > most:
-            raise WireError(413, f"the file is larger than {most:,} bytes", code="file_too_large", param="file")
         name = (file.filename or "file").replace("\x00", "").encode("utf-8", "replace").decode()[:255]
-        record = files.add(
-            name, purpose, lambda stream: shutil.copyfileobj(file.file, stream), seconds and now() + seconds
-        )
-        return file_object(record)
+        expires_at = seconds and now() + seconds
+        return file_object(files.add(name, purpose, lambda stream: shutil.copyfileobj(file.file, stream), expires_at))
 
     @routes.get("/v1/files")
     def list_files(
@@ -51,7 +57,7 @@ def router(files: Files, store: ServerStore, most: int) -> APIRouter:
         after: Name | None = None,
         purpose: Name | None = None,
     ) -> Json:
-        rows, more = store.page(FILES, limit, after, order == "desc", purpose=purpose)
+        rows, more = store.files_page(limit, after, order == "desc", purpose)
         return page_of([file_object(row) for row in rows], more)
 
     @routes.get("/v1/files/{file_id}")
@@ -61,12 +67,12 @@ def router(files: Files, store: ServerStore, most: int) -> APIRouter:
     @routes.delete("/v1/files/{file_id}")
     def delete_file(file_id: Name) -> Json:
         files.get(file_id)
-        files.remove(file_id)
+        files.delete(file_id)
         return {"id": file_id, "object": "file", "deleted": True}
 
     @routes.get("/v1/files/{file_id}/content")
     def content(file_id: Name) -> Response:
-        record = files.get(file_id)
-        return FileResponse(files.path(file_id), media_type="application/octet-stream", filename=record["filename"])
+        file = files.get(file_id)
+        return FileResponse(files.path(file_id), media_type="application/octet-stream", filename=file.filename)
 
     return routes

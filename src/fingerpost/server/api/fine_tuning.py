@@ -1,47 +1,51 @@
-"""The endpoints under /v1/fine_tuning/jobs."""
+"""Endpoints under /v1/fine_tuning/jobs."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated, Unpack
 
 from fastapi import APIRouter, Query
 
 from fingerpost.server.inference.registry import CHECKPOINT
-from fingerpost.server.jobs.files import Files
-from fingerpost.server.jobs.runner import Runner
-from fingerpost.server.schemas import JobRequest, Json, Name, WireError, page_of
+from fingerpost.server.jobs.files import FileStorage
+from fingerpost.server.jobs.runner import JobRunner
+from fingerpost.server.schemas import ApiError, JobRequest, Json, Name, page_of
 from fingerpost.server.settings import Settings
-from fingerpost.store.server import ALIVE, EVENTS, JOBS, Record, ServerStore, new_id, now
+from fingerpost.store.server import JOB_ACTIVE, ServerStore, new_id, now
+from fingerpost.store.server_rows import EventRow, JobChanges, JobRow
+
+EVENT_PREFIX = "ftevent-"
+MAX_EVENT_DIGITS = 15  # larger numbers do not fit into the database
+HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
+METRICS = ("step", "train_loss", "valid_loss", "valid_mean_token_accuracy")
 
 
-def job_object(job: Record) -> Json:
-    """A job as the wire has it. `error` is never null: a well-known client breaks on that; nor are its texts."""
-    request = job["request"]
+def job_object(job: JobRow) -> Json:
+    """The API's job object. `error` is never null and has no null texts: a widely used client fails on them."""
+    request = job.request
     supervised = (request.get("method") or {}).get("supervised") or {}
     given = supervised.get("hyperparameters") or request.get("hyperparameters") or {}
-    hyperparameters = {
-        key: "auto" if given.get(key) is None else given[key]
-        for key in ("n_epochs", "batch_size", "learning_rate_multiplier")
-    }
+    hyperparameters = {name: "auto" if given.get(name) is None else given[name] for name in HYPERPARAMETERS}
     return {
         "object": "fine_tuning.job",
-        "id": job["id"],
+        "id": job.id,
         "model": request["model"],
-        "created_at": job["created_at"],
-        "finished_at": job["finished_at"],
-        "fine_tuned_model": job["model"],
+        "created_at": job.created_at,
+        "finished_at": job.finished_at,
+        "fine_tuned_model": job.model,
         "organization_id": "org-local",
-        "result_files": [job["result_file"]] if job["result_file"] else [],
-        "status": job["status"],
+        "result_files": [job.result_file] if job.result_file else [],
+        "status": job.status,
         "training_file": request["training_file"],
         "validation_file": request.get("validation_file"),
         "hyperparameters": hyperparameters,
-        "trained_tokens": job["trained_tokens"],
-        "error": job["error"] or {"code": "", "message": "", "param": None},
+        "trained_tokens": job.trained_tokens,
+        "error": asdict(job.error) if job.error else {"code": "", "message": "", "param": None},
         "seed": request.get("seed") or 0,
-        "estimated_finish": job["estimated_finish"],
+        "estimated_finish": job.estimated_finish,
         "integrations": [],
         "metadata": request.get("metadata"),
         "user_provided_suffix": request.get("suffix"),
@@ -49,123 +53,125 @@ def job_object(job: Record) -> Json:
     }
 
 
-def event_object(event: Record) -> Json:
+def event_object(event: EventRow) -> Json:
+    """The API's event object."""
     return {
         "object": "fine_tuning.job.event",
-        "id": f"ftevent-{event['seq']}",
-        "created_at": event["created_at"],
-        "level": event["level"],
-        "message": event["message"],
-        "type": event["kind"],
-        "data": event["data"] or {},
+        "id": f"{EVENT_PREFIX}{event.seq}",
+        "created_at": event.created_at,
+        "level": event.level,
+        "message": event.message,
+        "type": event.kind,
+        "data": event.data or {},
     }
 
 
-def checkpoints_of(job: Record, store: ServerStore) -> list[Json]:
-    """The one state of the model that is kept: its last."""
-    if job["status"] != "succeeded" or job["model"] is None:
+def checkpoints_of(job: JobRow, store: ServerStore) -> list[Json]:
+    """The API's checkpoint objects: one, as only the final model is kept; none unless the job has succeeded."""
+    if job.status != "succeeded" or job.model is None:
         return []
-    events, _ = store.page(EVENTS, 1, job_id=job["id"], kind="metrics")
-    found = events[0]["data"] if events else {}
-    metrics = {
-        key: found[key] for key in ("step", "train_loss", "valid_loss", "valid_mean_token_accuracy") if key in found
-    }
-    metrics |= {"full_valid_loss": found.get("valid_loss", math.nan),
-                "full_valid_mean_token_accuracy": found.get("valid_mean_token_accuracy", math.nan)} if found else {}  # fmt: skip
-    step = found.get("step", 0)
-    return [{
-        "object": "fine_tuning.job.checkpoint",
-        "id": f"ftckpt_{job['id'].removeprefix('ftjob-')}",
-        "created_at": job["finished_at"],
-        "fine_tuned_model_checkpoint": f"{job['model']}{CHECKPOINT}{step}",
-        "fine_tuning_job_id": job["id"],
-        "step_number": step,
-        "metrics": metrics,
-    }]  # fmt: skip
+    events, _ = store.events_page(job.id, 1, kind="metrics")
+    data: Json = (events[0].data if events else None) or {}
+    metrics = {name: data[name] for name in METRICS if name in data}
+    if data:
+        metrics["full_valid_loss"] = data.get("valid_loss", math.nan)
+        metrics["full_valid_mean_token_accuracy"] = data.get("valid_mean_token_accuracy", math.nan)
+    step = data.get("step", 0)
+    return [
+        {
+            "object": "fine_tuning.job.checkpoint",
+            "id": f"ftckpt_{job.id.removeprefix('ftjob-')}",
+            "created_at": job.finished_at,
+            "fine_tuned_model_checkpoint": f"{job.model}{CHECKPOINT}{step}",
+            "fine_tuning_job_id": job.id,
+            "step_number": step,
+            "metrics": metrics,
+        }
+    ]
 
 
-def router(settings: Settings, store: ServerStore, files: Files, runner: Runner) -> APIRouter:
+def router(settings: Settings, store: ServerStore, files: FileStorage, runner: JobRunner) -> APIRouter:
     """The endpoints under /v1/fine_tuning/jobs."""
     routes = APIRouter(tags=["fine-tuning"], prefix="/v1/fine_tuning/jobs")
 
-    def found(key: str) -> Record:
-        job = store.get(JOBS, key)
+    def require(job_id: str) -> JobRow:
+        job = store.get_job(job_id)
         if job is None:
-            raise WireError(404, f"there is no fine-tuning job '{key}'", code="fine_tune_not_found")
+            message = f"there is no fine-tuning job '{job_id}'; GET /v1/fine_tuning/jobs lists the jobs"
+            raise ApiError(404, message, code="fine_tune_not_found")
         return job
+
+    def change_active(job_id: str, action: str, **changes: Unpack[JobChanges]) -> Json:
+        job = store.change_job(job_id, JOB_ACTIVE, **changes)
+        if job is None:
+            message = f"the job is {require(job_id).status}; an ended job cannot be {action}"
+            raise ApiError(400, message, code="job_ended")
+        return job_object(job)
 
     @routes.post("")
     async def create(request: JobRequest) -> Json:
         if request.method is not None and request.method.type != "supervised":
-            raise WireError(400, f"method '{request.method.type[:40]}' is not offered; supervised is", param="method")
+            method = request.method.type[:40]
+            raise ApiError(400, f"method '{method}' is not supported; use 'supervised'", param="method")
         for param in ("training_file", "validation_file"):
-            if (key := getattr(request, param)) is not None:
-                record = files.get(key, param)
-                if record["purpose"] != "fine-tune":
-                    raise WireError(
-                        400,
-                        f"'{key}' was uploaded for {record['purpose']}; upload it with purpose fine-tune",
-                        param=param,
-                    )
-        kept = request.model_dump(include=set(JobRequest.model_fields), exclude_none=True, mode="json")
-        record = {"id": new_id("ftjob-"), "created_at": now(), "status": "validating_files", "request": kept}
-        events = [f"Created fine-tuning job: {record['id']}"]
+            if (file_id := getattr(request, param)) is not None:
+                purpose = files.get(file_id, param).purpose
+                if purpose != "fine-tune":
+                    message = f"'{file_id}' was uploaded with purpose '{purpose}'; upload it with purpose 'fine-tune'"
+                    raise ApiError(400, message, param=param)
+        fields = request.model_dump(include=set(JobRequest.model_fields), exclude_none=True, mode="json")
+        row = JobRow(id=new_id("ftjob-"), created_at=now(), status="validating_files", request=fields)
+        events = [f"Created fine-tuning job: {row.id}"]
         if request.model != settings.encoder:
-            events.append(f"'{request.model}' is taken as a name for the local base model {settings.encoder}")
-        record |= {"paused": False, "attempts": 0, "announced": False}
-        job = await asyncio.to_thread(store.add_job, record, settings.most_jobs, events)
+            events.append(f"'{request.model}' is used as an alias of the local base model {settings.encoder}")
+        job = await asyncio.to_thread(store.add_job, row, settings.max_jobs, events)
         if job is None:
-            raise WireError(429, f"{settings.most_jobs} jobs are waiting already; try again later",
-                            code="queue_full", retry_after_s=30)  # fmt: skip
+            message = f"{settings.max_jobs} jobs are waiting already; try again later"
+            raise ApiError(429, message, code="queue_full", retry_after_s=30)
         runner.wake()
         return job_object(job)
 
     @routes.get("")
     def list_jobs(limit: Annotated[int, Query(ge=1, le=1_000)] = 20, after: Name | None = None) -> Json:
-        rows, more = store.page(JOBS, limit, after)
+        rows, more = store.jobs_page(limit, after)
         return page_of([job_object(row) for row in rows], more)
 
     @routes.get("/{job_id}")
     def get_job(job_id: Name) -> Json:
-        return job_object(found(job_id))
+        return job_object(require(job_id))
 
     @routes.get("/{job_id}/events")
     def events(job_id: Name, limit: Annotated[int, Query(ge=1, le=1_000)] = 20, after: Name | None = None) -> Json:
-        found(job_id)
-        cursor = None if after is None else after.removeprefix("ftevent-")
-        if cursor is not None and not (cursor.isdecimal() and len(cursor) < 16):
-            raise WireError(400, f"'{after}' is no event", param="after")
-        rows, more = store.page(EVENTS, limit, cursor, job_id=job_id)
+        require(job_id)
+        number = None if after is None else after.removeprefix(EVENT_PREFIX)
+        if number is not None and not (number.isdecimal() and len(number) <= MAX_EVENT_DIGITS):
+            raise ApiError(400, f"'{after}' is not the id of an event", param="after")
+        rows, more = store.events_page(job_id, limit, None if number is None else int(number))
         return page_of([event_object(row) for row in rows], more)
 
     @routes.get("/{job_id}/checkpoints")
     def checkpoints(job_id: Name, limit: Annotated[int, Query(ge=1, le=1_000)] = 10, after: Name | None = None) -> Json:
-        return page_of([] if after else checkpoints_of(found(job_id), store)[:limit], False)
-
-    def changed(key: str, how: str, **values: Any) -> Json:
-        job = store.change(JOBS, key, ALIVE, **values)
-        if job is None:
-            raise WireError(400, f"the job is {found(key)['status']} and cannot be {how}", code="job_ended")
-        return job_object(job)
+        return page_of([] if after else checkpoints_of(require(job_id), store)[:limit], False)
 
     @routes.post("/{job_id}/cancel")
     async def cancel(job_id: Name) -> Json:
-        ended = {"status": "cancelled", "finished_at": now(), "estimated_finish": None}
-        job = await asyncio.to_thread(changed, job_id, "cancelled", **ended)
+        job = await asyncio.to_thread(
+            change_active, job_id, "cancelled", status="cancelled", finished_at=now(), estimated_finish=None
+        )
         runner.kill(job_id)
-        await asyncio.to_thread(store.tell, job_id, "The job was cancelled")
+        await asyncio.to_thread(store.add_event, job_id, "The job was cancelled")
         return job
 
     @routes.post("/{job_id}/pause")
     async def pause(job_id: Name) -> Json:
-        job = await asyncio.to_thread(changed, job_id, "paused", paused=True)
+        job = await asyncio.to_thread(change_active, job_id, "paused", paused=True)
         runner.kill(job_id)
         return job
 
     @routes.post("/{job_id}/resume")
     async def resume(job_id: Name) -> Json:
-        job = await asyncio.to_thread(changed, job_id, "resumed", paused=False)
-        await asyncio.to_thread(store.tell, job_id, "The job was resumed")
+        job = await asyncio.to_thread(change_active, job_id, "resumed", paused=False)
+        await asyncio.to_thread(store.add_event, job_id, "The job was resumed")
         runner.wake()
         return job
 

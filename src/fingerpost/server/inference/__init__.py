@@ -1,1 +1,1 @@
-"""From a conversation to an answer."""
+"""Inference: chat and routing requests to labels, by the student or the teacher."""

@@ -1,227 +1,230 @@
-"""From a conversation to an answer: the student's, or the teacher's where the student is unsure; in the model's own form."""
+"""Decisions on conversations, by the student or, where it is uncertain, by the teacher; and replies that state them."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fingerpost.core.text import content_text
 from fingerpost.core.types import Conversation, Message, Prediction
+from fingerpost.llm.completion import Reply
 from fingerpost.server.inference.engine import Engine
-from fingerpost.server.inference.registry import Served
-from fingerpost.server.inference.request_log import Journal
-from fingerpost.server.inference.response_format import Wanted, wanted_of
-from fingerpost.server.inference.teacher import Asked, Teacher, Unanswered
-from fingerpost.server.schemas import ChatRequest, Json, RouteRequest, Turn, WireError, completion, token
-from fingerpost.store.server import Record, new_id, now
+from fingerpost.server.inference.registry import ModelRegistry, ServedModel
+from fingerpost.server.inference.request_log import RequestLog
+from fingerpost.server.inference.response_format import ResponseFormat, requested_format
+from fingerpost.server.inference.teacher import Teacher, Unanswered
+from fingerpost.server.ops.metrics import Metrics
+from fingerpost.server.schemas import ApiError, ChatRequest, Json, RouteRequest, Turn, completion, token_logprob
+from fingerpost.store.server import new_id, now
+from fingerpost.store.server_rows import LoggedTeacherReply, RequestLogEntry
 from fingerpost.task.prompt import chat, schema
 from fingerpost.task.replies import resolve
 from fingerpost.task.reply_format import label_in, without_template
 
-MAX_CHARACTERS = 200_000
+MAX_CHARACTERS = 200_000  # of one conversation
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided. `confidence` is the student's in its own best label; `by` is `student` or `teacher`.
+    """The label of a conversation.
 
-    `teacher` is the teacher's answer where it was asked; `missed`, why it was needed and gave none.
+    Attributes:
+        confidence: the student's calibrated probability of its own best label.
+        scores: the student's probability of each allowed label.
+        by: who gave the label, `student` or `teacher`.
+        prompt_tokens: tokens that the student read.
+        teacher_reply: the teacher's reply, if there is one.
+        teacher_failure: why the teacher gave no usable label although it was needed, as a word for headers and metrics.
     """
 
-    served: Served
+    model: ServedModel
     label: str
     confidence: float
     scores: dict[str, float]
     by: str
     latency_s: float
-    tokens: int
-    teacher: Asked | None = None
-    missed: str | None = None
+    prompt_tokens: int
+    teacher_reply: Reply | None = None
+    teacher_failure: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
-        """Who answered, how sure the student was, and how long it took."""
-        found = {
+        """Response headers that describe the decision."""
+        headers = {
             "x-fingerpost-by": self.by,
             "x-fingerpost-confidence": f"{self.confidence:.4f}",
             "x-fingerpost-latency-ms": f"{1000 * self.latency_s:.2f}",
         }
-        return found | ({"x-fingerpost-teacher": self.missed} if self.missed else {})
+        return headers | ({"x-fingerpost-teacher": self.teacher_failure} if self.teacher_failure else {})
 
 
-class Answers:
-    """Decides, and keeps what was decided. `observe` is told of each decision, for the metrics."""
+@dataclass(frozen=True, slots=True)
+class ChatAnswer:
+    """A `chat.completion` object, its reply split into tokens with log-probabilities, and the decision behind it."""
+
+    completion: Json
+    pieces: list[str]
+    decision: Decision
+
+
+class ChatService:
+    """Answers chat and route requests, writes them to the request log, and counts them in the metrics.
+
+    Args:
+        teacher: None where no teacher is set up; the student then answers everything.
+        request_log: None where requests are not stored.
+    """
 
     def __init__(
         self,
+        models: ModelRegistry,
         engine: Engine,
         teacher: Teacher | None,
-        journal: Journal | None,
-        observe: Callable[[Decision], None],
+        request_log: RequestLog | None,
+        metrics: Metrics,
     ) -> None:
-        self._engine, self._teacher = engine, teacher
-        self._journal, self._observe = journal, observe
+        self._models, self._engine, self._teacher = models, engine, teacher
+        self._request_log, self._metrics = request_log, metrics
 
-    async def chat(
-        self, request: ChatRequest, raw: Json, served: Served, key: str | None
-    ) -> tuple[Json, list[str], Decision]:
-        """A chat completion, its reply in the pieces that have log-probabilities, and the decision.
+    async def chat(self, request: ChatRequest, raw: Json, key: str | None) -> ChatAnswer:
+        """The answer to a chat request.
+
+        Args:
+            raw: the request body as the client sent it, for the teacher.
+            key: name of the API key, for the request log.
 
         Raises:
-            WireError: nothing to decide on, or no label is allowed.
+            ApiError: there is no such model, no text of a user, or no label that is allowed.
         """
-        wanted = wanted_of(request, served)
-        identity = new_id("chatcmpl-")
-        messages = without_template(conversation_of(request.messages), served.frame)
-        body = raw if any(turn.role in ("system", "developer") for turn in request.messages) else _prompted(raw, served)
-        decision = await self._decide(served, messages, wanted.allowed, body)
-        await self._keep(identity, decision, messages, key)
-        pieces = [piece for piece in wanted.pieces(decision.label) if piece]
-        tokens = self._tokens(request, wanted, decision) if request.logprobs else None
+        model = await self._models.find(request.model)
+        response_format = requested_format(request, model)
+        completion_id = new_id("chatcmpl-")
+        messages = without_template(conversation_of(request.messages), model.user_template)
+        has_system = any(turn.role in ("system", "developer") for turn in request.messages)
+        decision = await self._decide(
+            model, messages, response_format.allowed, raw if has_system else _with_system_prompt(raw, model)
+        )
+        await self._write_log(completion_id, decision, messages, key)
+        pieces = [piece for piece in response_format.pieces(decision.label) if piece]
+        tokens = _token_logprobs(request, response_format, decision) if request.logprobs else None
         reply = "".join(pieces)
         message: Json = {"role": "assistant", "content": reply, "refusal": None, "annotations": []}
-        if wanted.function is not None:
-            call = {
-                "id": new_id("call_"),
-                "type": "function",
-                "function": {"name": wanted.function, "arguments": reply},
-            }
+        function = response_format.function
+        if function is not None:
+            call = {"id": new_id("call_"), "type": "function", "function": {"name": function, "arguments": reply}}
             message |= {"content": None, "tool_calls": [call]}
             tokens = None
-        whole = completion(
-            identity, now(), request.model, message, _usage(decision, reply), tokens, request.n or 1,
-            "tool_calls" if wanted.function else "stop",
+        body = completion(
+            completion_id, now(), request.model, message, _usage(decision, reply), tokens, request.n or 1,
+            "tool_calls" if function else "stop",
         )  # fmt: skip
-        return whole, pieces, decision
+        return ChatAnswer(body, pieces, decision)
 
-    async def route(self, request: RouteRequest, served: Served, key: str | None) -> list[Decision]:
-        """The decisions on one or many conversations, in order.
+    async def route(self, request: RouteRequest, key: str | None) -> tuple[ServedModel, list[Decision]]:
+        """The model, and its decision on each conversation of a route request, in order.
 
         Raises:
-            WireError: nothing to decide on, or a label that the model does not have.
+            ApiError: there is no such model, no text of a user, a label that the model does not have, or too many
+                conversations are waiting.
         """
-        given = [request.input] if isinstance(request.input, str) else request.input
-        self._engine.require_room(len(given))
-        allowed = None if request.labels is None else _known(served, request.labels, "labels")
-        found = []
-        for each in given:
-            turns = [Turn(role="user", content=each)] if isinstance(each, str) else each
-            messages = without_template(conversation_of(turns), served.frame)
-            field = schema(served.task)
-            field["properties"][served.task.answer_field]["enum"] = [served.answer(name) for name in served.task.names]
-            form = {"name": "label", "strict": True, "schema": field}
-            body = _prompted({"messages": [{"role": m.role, "content": m.content} for m in messages]}, served)
-            body |= {"temperature": 0, "response_format": {"type": "json_schema", "json_schema": form}}
-            if served.form.codes:
-                body.pop("response_format")  # of codes a schema would need the types; the prompt says it all
-            found.append((messages, body))
-        decisions = await asyncio.gather(*(self._decide(served, m, allowed, body) for m, body in found))
-        await asyncio.gather(
-            *(self._keep(new_id("route-"), d, m, key) for d, (m, _) in zip(decisions, found, strict=True))
+        model = await self._models.find(request.model)
+        inputs = [request.input] if isinstance(request.input, str) else request.input
+        self._engine.require_room(len(inputs))
+        allowed = None if request.labels is None else _label_names(model, request.labels, "labels")
+        conversations = []
+        for given in inputs:
+            turns = [Turn(role="user", content=given)] if isinstance(given, str) else given
+            conversations.append(without_template(conversation_of(turns), model.user_template))
+        decisions = await asyncio.gather(
+            *(self._decide(model, messages, allowed, _teacher_request(model, messages)) for messages in conversations)
         )
-        return decisions
+        await asyncio.gather(
+            *(
+                self._write_log(new_id("route-"), decision, messages, key)
+                for decision, messages in zip(decisions, conversations, strict=True)
+            )
+        )
+        return model, decisions
 
     async def _decide(
-        self, served: Served, messages: Conversation, allowed: Sequence[str] | None, body: Json
+        self, model: ServedModel, messages: Conversation, allowed: Sequence[str] | None, teacher_request: Json
     ) -> Decision:
         began = time.perf_counter()
-        whole = await self._engine.predict(served.student, messages)
-        found = restricted(whole, allowed)
-        assert found.label is not None
-        decision = Decision(
-            served, found.label, found.confidence, found.scores, "student", 0.0, found.usage.prompt or 0
-        )
-        if served.cutoff is not None and self._teacher is not None and whole.scores[found.label] < served.cutoff:
-            decision = await self._second_opinion(self._teacher, decision, allowed, body)
+        prediction = await self._engine.predict(model.student, messages)
+        best = restrict(prediction, allowed)
+        assert best.label is not None
+        decision = Decision(model, best.label, best.confidence, best.scores, "student", 0.0, best.usage.prompt or 0)
+        if model.cutoff is not None and self._teacher is not None and prediction.scores[best.label] < model.cutoff:
+            decision = await self._ask_teacher(self._teacher, decision, allowed, teacher_request)
         decision = replace(decision, latency_s=time.perf_counter() - began)
-        self._observe(decision)
+        self._count(decision)
         return decision
 
-    async def _second_opinion(
-        self, teacher: Teacher, first: Decision, allowed: Sequence[str] | None, body: Json
+    async def _ask_teacher(
+        self, teacher: Teacher, decision: Decision, allowed: Sequence[str] | None, request: Json
     ) -> Decision:
-        """The teacher's label; where it gives none in time, the student's, marked with the reason."""
+        """The decision with the teacher's label; where it gives none, with the student's label and the reason."""
         try:
-            asked = await teacher.ask(body)
+            reply = await teacher.ask(request)
         except Unanswered as error:
-            return replace(first, missed=error.reason)
-        label = label_in(first.served.form, first.served.task, asked.text)
+            return replace(decision, teacher_failure=error.reason)
+        label = label_in(decision.model.reply_template, decision.model.task, reply.text or "")
         if label is None or (allowed is not None and label not in allowed):
-            return replace(first, teacher=asked, missed="nonsense")
-        return replace(first, label=label, by="teacher", teacher=asked)
+            return replace(decision, teacher_reply=reply, teacher_failure="nonsense")
+        return replace(decision, label=label, by="teacher", teacher_reply=reply)
 
-    async def _keep(self, identity: str, decision: Decision, messages: Conversation, key: str | None) -> None:
-        if self._journal is None:
+    def _count(self, decision: Decision) -> None:
+        name = decision.model.name
+        self._metrics.decisions.labels(name, decision.by, decision.teacher_failure or "").inc()
+        self._metrics.confidence.labels(name).observe(decision.confidence)
+        if decision.teacher_reply is not None:
+            self._metrics.teacher_usd.inc(decision.teacher_reply.usage.cost_usd or 0.0)
+
+    async def _write_log(self, request_id: str, decision: Decision, messages: Conversation, key: str | None) -> None:
+        if self._request_log is None:
             return
-        asked = decision.teacher
-        teacher: Record | None = None
-        if asked is not None and self._teacher is not None:
-            usage = asked.usage
-            teacher = {
-                "model": self._teacher.model,
-                "label": None if decision.missed else decision.label,
-                "raw": asked.text,
-                "logprob": asked.logprob,
-                "usage": [usage.prompt, usage.cached, usage.completion, usage.cost_usd, usage.latency_s],
-            }
-        await self._journal.write({
-            "request_id": identity,
-            "at": now(),
-            "key": key,
-            "model": decision.served.name,
-            "messages": [[turn.role, turn.content] for turn in messages],
-            "label": decision.label,
-            "confidence": decision.confidence,
-            "by": decision.by,
-            "latency_s": decision.latency_s,
-            "teacher": teacher,
-        })  # fmt: skip
-
-    def _tokens(self, request: ChatRequest, wanted: Wanted, decision: Decision) -> list[Json] | None:
-        """The reply's pieces: all but the label are certain, so that the sum is the log-probability of the answer."""
-        probability: float | None = decision.scores.get(decision.label, 0.0)
-        others: list[Json] = []
-        if decision.by == "teacher":
-            if decision.teacher is None or decision.teacher.logprob is None:
-                return None
-            probability = math.exp(min(0.0, decision.teacher.logprob))
-        else:
-            ranked = sorted(decision.scores.items(), key=lambda item: -item[1])[: request.top_logprobs or 0]
-            others = [
-                {k: v for k, v in token(wanted.pieces(name)[1], score).items() if k != "top_logprobs"}
-                for name, score in ranked
-            ]
-        before, value, after = wanted.pieces(decision.label)
-        return [
-            *([token(before, 1.0)] if before else []),
-            token(value, probability, others),
-            *([token(after, 1.0)] if after else []),
-        ]
+        reply = decision.teacher_reply
+        teacher: LoggedTeacherReply | None = None
+        if reply is not None and self._teacher is not None:
+            label = None if decision.teacher_failure else decision.label
+            teacher = LoggedTeacherReply(self._teacher.model, label, reply.text or "", reply.logprob, reply.usage)
+        await self._request_log.write(
+            RequestLogEntry(
+                request_id=request_id,
+                at=now(),
+                key=key,
+                model=decision.model.name,
+                messages=messages,
+                label=decision.label,
+                confidence=decision.confidence,
+                by=decision.by,
+                latency_s=decision.latency_s,
+                teacher=teacher,
+            )
+        )
 
 
 def conversation_of(turns: Sequence[Turn]) -> Conversation:
-    """The turns of user and assistant, up to the user's last.
+    """The turns of user and assistant, up to the last one of the user.
 
     Raises:
-        WireError: the user says nothing, or more than can be read.
+        ApiError: there is no text of a user, or the conversation is too long.
     """
-    found = [Message(t.role, _text(t).strip()) for t in turns if t.role in ("user", "assistant")]
-    while found and found[-1].role != "user":
-        found.pop()
-    found = [each for i, each in enumerate(found) if each.content or i == len(found) - 1]
-    if not found or not found[-1].content:
-        raise WireError(
-            400, "there is no text of a user to decide on; send a message with role 'user'", param="messages"
-        )
-    if sum(len(each.content) for each in found) > MAX_CHARACTERS:
-        raise WireError(
+    messages = [Message(turn.role, _text(turn).strip()) for turn in turns if turn.role in ("user", "assistant")]
+    while messages and messages[-1].role != "user":
+        messages.pop()
+    messages = [message for i, message in enumerate(messages) if message.content or i == len(messages) - 1]
+    if not messages or not messages[-1].content:
+        raise ApiError(400, "there is no user message with text; send a message with role 'user'", param="messages")
+    if sum(len(message.content) for message in messages) > MAX_CHARACTERS:
+        raise ApiError(
             400, f"the conversation has more than {MAX_CHARACTERS:,} characters; shorten it", param="messages"
         )
-    return tuple(found)
+    return tuple(messages)
 
 
 def _text(turn: Turn) -> str:
@@ -229,41 +232,81 @@ def _text(turn: Turn) -> str:
     return content_text([part.model_dump() for part in content] if isinstance(content, list) else content)
 
 
-def restricted(found: Prediction, allowed: Sequence[str] | None) -> Prediction:
-    """The prediction among the allowed labels only, their scores scaled to sum to 1."""
+def restrict(prediction: Prediction, allowed: Sequence[str] | None) -> Prediction:
+    """The prediction among the allowed labels only, with scores that sum to 1."""
     if allowed is None:
-        return found
-    kept = {name: found.scores[name] for name in allowed}
+        return prediction
+    kept = {name: prediction.scores[name] for name in allowed}
     total = sum(kept.values()) or 1.0
     scores = {name: score / total for name, score in kept.items()}
     best = max(scores, key=scores.__getitem__)
-    return replace(found, label=best, confidence=scores[best], scores=scores)
+    return replace(prediction, label=best, confidence=scores[best], scores=scores)
 
 
-def _known(served: Served, given: Sequence[str | int], param: str) -> list[str]:
+def _label_names(model: ServedModel, labels: Sequence[str | int], param: str) -> list[str]:
+    """Names of labels that are given by name or code, without duplicates."""
     names = []
-    for each in given:
-        name = resolve(served.task, each)
+    for given in labels:
+        name = resolve(model.task, given)
         if name is None:
-            raise WireError(400, f"'{each}' is no label of '{served.name}'", param=param)
+            raise ApiError(400, f"'{given}' is not a label of '{model.name}'; remove or correct it", param=param)
         names.append(name)
     return list(dict.fromkeys(names))
 
 
-def _prompted(raw: Json, served: Served) -> Json:
-    """The request with the system prompt that the model was trained with: a student needs none, a teacher does."""
-    return {**raw, "messages": [*chat(served.system, ()), *raw["messages"]]}
+def _with_system_prompt(body: Json, model: ServedModel) -> Json:
+    """The chat request with the model's own system prompt: the teacher needs one."""
+    return {**body, "messages": [*chat(model.system_prompt, ()), *body["messages"]]}
+
+
+def _teacher_request(model: ServedModel, messages: Conversation) -> Json:
+    """The chat request that asks the teacher for a label of one conversation."""
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    body = _with_system_prompt({"messages": turns}, model) | {"temperature": 0}
+    if not model.reply_template.codes:  # a schema of codes would need their types; the prompt lists them
+        json_schema = schema(model.task)
+        values = [model.reply_value(name) for name in model.task.names]
+        json_schema["properties"][model.task.answer_field]["enum"] = values
+        named = {"name": "label", "strict": True, "schema": json_schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": named}
+    return body
+
+
+def _token_logprobs(request: ChatRequest, response_format: ResponseFormat, decision: Decision) -> list[Json] | None:
+    """Log-probabilities of the reply's pieces; None where the teacher sent none.
+
+    Only the label is uncertain, so that the sum is the log-probability of the answer.
+    """
+    probability: float | None = decision.scores.get(decision.label, 0.0)
+    others: list[Json] = []
+    if decision.by == "teacher":
+        if decision.teacher_reply is None or decision.teacher_reply.logprob is None:
+            return None
+        probability = math.exp(min(0.0, decision.teacher_reply.logprob))
+    else:
+        ranked = sorted(decision.scores.items(), key=lambda item: -item[1])[: request.top_logprobs or 0]
+        for name, score in ranked:
+            token = token_logprob(response_format.pieces(name)[1], score)
+            del token["top_logprobs"]
+            others.append(token)
+    before, value, after = response_format.pieces(decision.label)
+    return [
+        *([token_logprob(before, 1.0)] if before else []),
+        token_logprob(value, probability, others),
+        *([token_logprob(after, 1.0)] if after else []),
+    ]
 
 
 def _usage(decision: Decision, reply: str) -> Json:
-    usage = decision.teacher.usage if decision.by == "teacher" and decision.teacher else None
-    student: Any = decision.served.student
-    prompt = decision.tokens if usage is None else usage.prompt or 0
-    replied = student.count_tokens(reply) if usage is None else usage.completion or 0
+    """The API's token counts: the teacher's where it answered, else the student's."""
+    usage = decision.teacher_reply.usage if decision.by == "teacher" and decision.teacher_reply else None
+    student: Any = decision.model.student
+    prompt = decision.prompt_tokens if usage is None else usage.prompt or 0
+    completion_tokens = student.count_tokens(reply) if usage is None else usage.completion or 0
     return {
         "prompt_tokens": prompt,
-        "completion_tokens": replied,
-        "total_tokens": prompt + replied,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": (usage.cached or 0) if usage else 0, "audio_tokens": 0},
         "completion_tokens_details": {
             "reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,

@@ -1,4 +1,4 @@
-"""Where students predict, in threads beside the one that serves."""
+"""Student predictions in worker threads, in micro-batches."""
 
 from __future__ import annotations
 
@@ -8,52 +8,62 @@ from typing import TypeAlias
 
 from fingerpost.core.types import Conversation, Prediction, Predictor
 from fingerpost.core.utils import chunks
-from fingerpost.server.inference.batching import Collector, Done
-from fingerpost.server.schemas import WireError
+from fingerpost.server.inference.batching import MicroBatcher, PartialResults
+from fingerpost.server.schemas import ApiError
 
-MOST_AT_ONCE = 32  # are taken from the queue, and predicted
-GROUP = 8  # at a time, of similar length: little padding
+MAX_BATCH = 32  # conversations that a thread takes from the queue at once
+GROUP = 8  # of these, how many are predicted together: similar lengths need little padding
 
-Asked: TypeAlias = tuple[Predictor, Conversation]
+PredictionRequest: TypeAlias = tuple[Predictor, Conversation]
 
 
 class Engine:
-    """Predicts in `threads` threads. At most `most_waiting` conversations wait; more are refused."""
+    """Predicts in `threads` threads. Refuses requests when more than `max_waiting` conversations would wait."""
 
-    def __init__(self, threads: int, most_waiting: int) -> None:
-        self._most_waiting = most_waiting
-        self._collector: Collector[Asked, Prediction] = Collector("student", _predict, MOST_AT_ONCE, threads)
+    def __init__(self, threads: int, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._batcher: MicroBatcher[PredictionRequest, Prediction] = MicroBatcher(
+            "student", _predict, MAX_BATCH, threads
+        )
+
+    def start(self) -> None:
+        """Start the threads, in the running event loop."""
+        self._batcher.start()
 
     @property
     def waiting(self) -> int:
-        """Conversations that no thread has taken yet."""
-        return self._collector.waiting
+        """Number of conversations that no thread has taken yet."""
+        return self._batcher.waiting
 
     def require_room(self, count: int) -> None:
-        """Raises WireError, 503, where so many more would be too many."""
-        if self.waiting + count > self._most_waiting:
-            raise WireError(503, "the server is overloaded; try again shortly", code="overloaded", retry_after_s=1)
+        """Check that `count` more conversations may wait.
+
+        Raises:
+            ApiError: 503, too many are waiting.
+        """
+        if self.waiting + count > self._max_waiting:
+            raise ApiError(503, "the server is overloaded; try again shortly", code="overloaded", retry_after_s=1)
 
     async def predict(self, student: Predictor, messages: Conversation) -> Prediction:
         """The student's prediction.
 
         Raises:
-            WireError: 503, too many are waiting.
+            ApiError: 503, too many conversations are waiting.
         """
         self.require_room(1)
-        return await self._collector.put((student, messages))
+        return await self._batcher.put((student, messages))
 
     def close(self) -> None:
-        """End the threads; what is waiting is predicted first."""
-        self._collector.close()
+        """Predict what is waiting and end the threads."""
+        self._batcher.close()
 
 
-def _predict(asked: Sequence[Asked]) -> Iterator[Done[Prediction]]:
-    places: dict[int, list[int]] = defaultdict(list)
-    for place, (student, _) in enumerate(asked):
-        places[id(student)].append(place)
-    for mine in places.values():
-        mine.sort(key=lambda place: len(asked[place][1][-1].content))
-        for group in chunks(mine, GROUP):
-            found = asked[group[0]][0].predict([asked[place][1] for place in group])
-            yield list(zip(group, found, strict=True))
+def _predict(requests: Sequence[PredictionRequest]) -> Iterator[PartialResults[Prediction]]:
+    by_student: dict[int, list[int]] = defaultdict(list)
+    for index, (student, _) in enumerate(requests):
+        by_student[id(student)].append(index)
+    for indices in by_student.values():
+        indices.sort(key=lambda index: len(requests[index][1][-1].content))
+        for group in chunks(indices, GROUP):
+            student = requests[group[0]][0]
+            yield list(zip(group, student.predict([requests[index][1] for index in group]), strict=True))

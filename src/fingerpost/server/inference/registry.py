@@ -1,189 +1,200 @@
-"""The models that are served: from folders that the user names, and from jobs. Loaded on use, swapped when they change."""
+"""The served models: from folders named at the start, and from fine-tuning jobs."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cachetools import LRUCache
+
 from fingerpost import students
 from fingerpost.core.errors import FingerpostError, ModelError
 from fingerpost.core.types import Label, Predictor
-from fingerpost.server.inference.thresholds import Choice
-from fingerpost.server.schemas import WireError
+from fingerpost.evaluation.thresholds import CutoffChoice
+from fingerpost.server.schemas import ApiError
 from fingerpost.store.server import ServerStore
-from fingerpost.students import folder as artifact
-from fingerpost.students.folder import Manifest
+from fingerpost.students.folder import MANIFEST, Manifest
 from fingerpost.task.prompt import answer_of, system_prompt
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 from fingerpost.task.settings import Task
 
-KEPT = 16  # models of jobs that stay loaded
+MAX_JOB_MODELS = 16  # loaded models of fine-tuning jobs
 CHECKPOINT = ":ckpt-step-"
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """A model as it is served."""
+class ServedModel:
+    """A loaded model.
+
+    Attributes:
+        reply_template: the text around the label in replies.
+        user_template: the constant text around what users say, which the student does not see.
+        system_prompt: the prompt that the teacher gets where the client sends none.
+        created: when the model was written, in seconds since 1970.
+        choice: the chosen cut-off and how it was found.
+    """
 
     name: str
     folder: Path
     student: Predictor
     task: Task
-    form: ReplyTemplate
-    frame: UserTemplate
-    system: str
+    reply_template: ReplyTemplate
+    user_template: UserTemplate
+    system_prompt: str
     created: int
-    choice: Choice
+    choice: CutoffChoice
 
     @property
     def cutoff(self) -> float | None:
-        """Below this confidence the teacher is asked; never where it is None."""
+        """Requests with a lower confidence go to the teacher; None sends none."""
         return self.choice.cutoff
 
     def label(self, name: str) -> Label:
-        """The label of this name."""
+        """The label with this name."""
         return next(label for label in self.task.labels if label.name == name)
 
-    def answer(self, name: str) -> str | int:
-        """What stands for a label in this model's replies."""
-        return answer_of(self.label(name), self.form.codes)
+    def reply_value(self, name: str) -> str | int:
+        """The label's name or code, whichever this model's replies use."""
+        return answer_of(self.label(name), self.reply_template.codes)
 
 
-def form_of(manifest: Manifest) -> ReplyTemplate:
-    """How the model replies: as its training data did, else in JSON, with codes where the labels have some."""
-    if manifest.reply is not None:
-        return manifest.reply
+def reply_template_of(manifest: Manifest) -> ReplyTemplate:
+    """The format of the model's training data; without one, JSON with the labels' codes or else their names."""
+    if manifest.reply_template is not None:
+        return manifest.reply_template
     before, after = json.dumps({manifest.answer_field: "\x00"}).split(json.dumps("\x00"))
     codes = any(label.code is not None for label in manifest.labels)
     return ReplyTemplate(before=before, after=after, json_value=True, codes=codes)
 
 
-class Models:
-    """The models by name.
+class ModelRegistry:
+    """The served models by name.
 
     Args:
-        named: folders by the name that they are served under; the first answers `/v1/route` requests without a model.
-        store: knows the jobs; `folder` holds their models.
-        task: of the project, for the teacher's prompt of models that are of this task.
-        choose: the cut-off of a model, from its folder.
+        folders: model folders by the name that they are served under; the first is the default model.
+        store: lists the fine-tuning jobs.
+        tuned: folder of the jobs' models, named by job id.
+        task: the project's task; models with the same labels use it in prompts to the teacher.
+        choose_cutoff: chooses the cut-off of the model in a folder.
 
     Raises:
-        ModelError: one of the named folders cannot be loaded.
+        ModelError: a model folder cannot be loaded.
     """
 
     def __init__(
         self,
-        named: dict[str, Path],
+        folders: dict[str, Path],
         store: ServerStore,
-        folder: Path,
+        tuned: Path,
         task: Task | None = None,
-        choose: Callable[[Path], Choice] = lambda _: Choice(),
+        choose_cutoff: Callable[[Path], CutoffChoice] = lambda _: CutoffChoice(),
     ) -> None:
-        self._store, self._folder, self._task, self._choose = store, folder, task, choose
+        self._store, self._tuned, self._task, self._choose_cutoff = store, tuned, task, choose_cutoff
         self._lock = threading.Lock()
-        self._paths = dict(named)
-        self._stamps = {name: _stamp(path) for name, path in named.items()}
-        self._named = {name: self._load(name, path) for name, path in named.items()}
-        self._tuned: OrderedDict[str, Served] = OrderedDict()
+        self._folders = dict(folders)
+        self._stamps = {name: _stamp(path) for name, path in folders.items()}
+        self._folder_models = {name: self._read(name, path) for name, path in folders.items()}
+        self._job_models: LRUCache[str, ServedModel] = LRUCache(MAX_JOB_MODELS)
 
     @property
-    def named(self) -> Sequence[Served]:
-        """The models from folders."""
-        return list(self._named.values())
+    def folder_models(self) -> Sequence[ServedModel]:
+        """The models that were named at the start."""
+        return list(self._folder_models.values())
 
-    def ready(self, name: str | None) -> Served | None:
-        """The model, if it is loaded. Without a name, the first."""
-        if name is None:
-            return next(iter(self._named.values()), None)
-        if (found := self._named.get(name)) is not None:
-            return found
-        with self._lock:
-            base = name.split(CHECKPOINT)[0]
-            if base in self._tuned:
-                self._tuned.move_to_end(base)
-            return self._tuned.get(base)
-
-    def get(self, name: str | None) -> Served:
-        """The model, loaded if need be, which takes a while.
+    async def find(self, name: str | None) -> ServedModel:
+        """The model with this name, or the default model; loaded in a thread where needed.
 
         Raises:
-            WireError: 404, there is none of this name; 500, its folder is damaged.
+            ApiError: 404, there is no such model; 500, its folder is damaged.
         """
-        if (found := self.ready(name)) is not None:
-            return found
+        model = self._loaded(name)
+        return model if model is not None else await asyncio.to_thread(self._load, name)
+
+    def _loaded(self, name: str | None) -> ServedModel | None:
         if name is None:
-            raise WireError(404, "name a model: this server has none of its own folders", code="model_not_found")
+            return next(iter(self._folder_models.values()), None)
+        if (model := self._folder_models.get(name)) is not None:
+            return model
+        with self._lock:
+            return self._job_models.get(name.split(CHECKPOINT)[0])
+
+    def _load(self, name: str | None) -> ServedModel:
+        if name is None:
+            raise ApiError(
+                404, "this server has no default model; send the name of a model in 'model'", code="model_not_found"
+            )
         base = name.split(CHECKPOINT)[0]
         job = self._store.job_of_model(base)
         if job is None:
-            here = ", ".join(self._named) or "none yet"
-            raise WireError(
-                404, f"there is no model '{name}' here (models: {here}, and those of GET /v1/models)",
+            available = ", ".join(self._folder_models) or "none yet"
+            raise ApiError(
+                404, f"there is no model '{name}'; use one of these ({available}) or one that GET /v1/models lists",
                 code="model_not_found", param="model",
             )  # fmt: skip
         with self._lock:
-            if base not in self._tuned:
+            model = self._job_models.get(base)
+            if model is None:
                 try:
-                    self._tuned[base] = self._load(base, self._folder / job["id"])
+                    model = self._job_models[base] = self._read(base, self._tuned / job.id)
                 except FingerpostError as error:
-                    raise WireError(500, f"the model '{base}' is damaged: {error}", code="model_damaged") from None
-            self._tuned.move_to_end(base)
-            while len(self._tuned) > KEPT:
-                self._tuned.popitem(last=False)
-            return self._tuned[base]
+                    raise ApiError(500, f"the model '{base}' is damaged: {error}", code="model_damaged") from None
+            return model
 
-    def forget(self, name: str) -> None:
-        """Unload a job's model."""
+    def unload(self, name: str) -> None:
+        """Remove a job's model from memory."""
         with self._lock:
-            self._tuned.pop(name, None)
+            self._job_models.pop(name, None)
 
-    def refresh(self) -> list[tuple[str, str | None]]:
-        """Load anew what has changed on disk; (name, what went wrong, if something did: then the old one stays)."""
-        done: list[tuple[str, str | None]] = []
-        for name, path in self._paths.items():
+    def reload_changed(self) -> list[tuple[str, str | None]]:
+        """Reload the models whose folder has changed.
+
+        Returns the name of each, with the error where it could not be loaded; the old model is then still served.
+        """
+        results: list[tuple[str, str | None]] = []
+        for name, path in self._folders.items():
             stamp = _stamp(path)
             if stamp is None or stamp == self._stamps[name]:
                 continue
             try:
-                self._named[name] = self._load(name, path)
+                self._folder_models[name] = self._read(name, path)
             except FingerpostError as error:
-                done.append((name, str(error)))
+                results.append((name, str(error)))
             else:
-                done.append((name, None))
+                results.append((name, None))
             self._stamps[name] = stamp
-        return done
+        return results
 
-    def _load(self, name: str, path: Path) -> Served:
+    def _read(self, name: str, path: Path) -> ServedModel:
         student: Any = students.load(path)
         manifest: Manifest = student.manifest
         if manifest.kind == "hosted":
-            raise ModelError(f"{path} is a model at a provider, which serves it; name a model of this machine")
+            raise ModelError(f"{path} is a model that its provider serves; name the folder of a local model instead")
         task = Task(name=manifest.name, labels=tuple(manifest.labels), answer_field=manifest.answer_field)
         if self._task is not None and self._task.names == task.names:
             task = self._task
-        form = form_of(manifest)
-        return Served(
+        reply_template = reply_template_of(manifest)
+        return ServedModel(
             name=name,
             folder=path,
             student=student,
             task=task,
-            form=form,
-            frame=manifest.frame,
-            system=manifest.system or system_prompt(task, codes=form.codes),
-            created=int((path / artifact.MANIFEST).stat().st_mtime),
-            choice=self._choose(path),
+            reply_template=reply_template,
+            user_template=manifest.user_template,
+            system_prompt=manifest.system or system_prompt(task, codes=reply_template.codes),
+            created=int((path / MANIFEST).stat().st_mtime),
+            choice=self._choose_cutoff(path),
         )
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Changes when the folder's manifest is written anew."""
+    """A value that changes when the folder's manifest is replaced; None where there is none."""
     try:
-        found = (path / artifact.MANIFEST).stat()
+        status = (path / MANIFEST).stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -1,47 +1,57 @@
-"""Keeps what was asked: whatever is waiting is written in one transaction, and only then it counts as kept."""
+"""The request log: waiting entries are written in one transaction, and a request is answered after its entry is stored."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from fingerpost.server.inference.batching import Collector, Done
-from fingerpost.store.server import Record, ServerStore
+from fingerpost.core.types import Message
+from fingerpost.server.inference.batching import MicroBatcher, PartialResults
+from fingerpost.server.ops.logs import log
+from fingerpost.server.ops.metrics import Metrics
+from fingerpost.store.server import ServerStore
+from fingerpost.store.server_rows import RequestLogEntry
 
-MOST_AT_ONCE = 500
+MAX_BATCH = 500
 
 
-class Journal:
-    """Appends requests to the log, their texts passed through `redact` before.
+class RequestLog:
+    """Appends requests to the log.
 
-    `on_lost` is told how many could not be kept, and why: they are answered all the same.
+    Entries that cannot be stored are counted in the metrics and logged; the requests are answered nevertheless.
+
+    Args:
+        redact: applied to all texts before they are stored.
     """
 
-    def __init__(
-        self, store: ServerStore, redact: Callable[[str], str] | None, on_lost: Callable[[int, Exception], None]
-    ) -> None:
-        self._store, self._redact, self._on_lost = store, redact, on_lost
-        self._collector: Collector[Record, None] = Collector("journal", self._write, MOST_AT_ONCE)
+    def __init__(self, store: ServerStore, redact: Callable[[str], str] | None, metrics: Metrics) -> None:
+        self._store, self._redact, self._metrics = store, redact, metrics
+        self._batcher: MicroBatcher[RequestLogEntry, None] = MicroBatcher("request-log", self._write, MAX_BATCH)
 
-    async def write(self, record: Record) -> None:
-        """Returns when the request is kept, or cannot be."""
-        await self._collector.put(record)
+    def start(self) -> None:
+        """Start the writing thread, in the running event loop."""
+        self._batcher.start()
+
+    async def write(self, entry: RequestLogEntry) -> None:
+        """Append an entry; returns when it is stored, or cannot be."""
+        await self._batcher.put(entry)
 
     def close(self) -> None:
-        """Write what is waiting, and end."""
-        self._collector.close()
+        """Write what is waiting and end the thread."""
+        self._batcher.close()
 
-    def _write(self, records: Sequence[Record]) -> Iterator[Done[None]]:
+    def _write(self, entries: Sequence[RequestLogEntry]) -> Iterator[PartialResults[None]]:
         try:
-            self._store.log([self._redacted(record) for record in records])
-        except Exception as error:  # noqa: BLE001 - a full disk, a redactor's mistake: told, and no reason not to answer
-            self._on_lost(len(records), error)
-        yield [(place, None) for place in range(len(records))]
+            self._store.add_log_entries([self._redacted(entry) for entry in entries])
+        except Exception as error:  # noqa: BLE001 - neither a full disk nor a bug in `redact` may prevent the answer
+            self._metrics.log_lost.inc(len(entries))
+            log("request log write failed", logging.ERROR, error, count=len(entries))
+        yield [(index, None) for index in range(len(entries))]
 
-    def _redacted(self, record: Record) -> Record:
+    def _redacted(self, entry: RequestLogEntry) -> RequestLogEntry:
         if self._redact is None:
-            return record
-        messages = [[role, self._redact(text)] for role, text in record["messages"]]
-        teacher = record["teacher"]
-        if teacher is not None:
-            teacher = {**teacher, "raw": self._redact(teacher["raw"])}
-        return {**record, "messages": messages, "teacher": teacher}
+            return entry
+        messages = tuple(Message(turn.role, self._redact(turn.content)) for turn in entry.messages)
+        teacher = entry.teacher and replace(entry.teacher, raw=self._redact(entry.teacher.raw))
+        return replace(entry, messages=messages, teacher=teacher)

@@ -1,4 +1,4 @@
-"""What a chat request wants of the reply: the labels that `response_format` or a forced tool allow, and the form."""
+"""The reply that a chat request asks for: the allowed labels and the format, from `response_format` or a forced tool."""
 
 from __future__ import annotations
 
@@ -6,82 +6,99 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from fingerpost.server.inference.registry import Served
-from fingerpost.server.schemas import ChatRequest, Json, WireError
+from fingerpost.server.inference.registry import ServedModel
+from fingerpost.server.schemas import ApiError, ChatRequest, Json
 from fingerpost.task.replies import resolve
 from fingerpost.task.reply_format import render
 
+MAX_REFERENCES = 4  # nested `$ref` and `anyOf` that are followed
+
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a chat request wants of the reply: the form, and which labels, by what stands for them in it."""
+class ResponseFormat:
+    """How a reply states its label.
 
-    served: Served
-    answers: dict[str, str | int] | None = None
+    Attributes:
+        model: the model that answers.
+        values: what the reply says for each allowed label; None allows all labels in the model's own words.
+        field: the JSON field that holds the label; None uses the model's reply template.
+        function: name of the tool that the reply calls; None for a plain reply.
+    """
+
+    model: ServedModel
+    values: dict[str, str | int] | None = None
     field: str | None = None
     function: str | None = None
 
     @property
     def allowed(self) -> list[str] | None:
-        return None if self.answers is None else list(self.answers)
+        """Names of the allowed labels; None allows all."""
+        return None if self.values is None else list(self.values)
 
     def pieces(self, label: str) -> tuple[str, str, str]:
-        """The reply that names the label: before it, itself, behind it."""
-        served = self.served
-        value = self.served.answer(label) if self.answers is None else self.answers[label]
+        """The reply for a label in three parts: the text before the label, the label, the text after it."""
+        template = self.model.reply_template
+        value = self.model.reply_value(label) if self.values is None else self.values[label]
         if self.field is not None:
             before, after = json.dumps({self.field: "\x00"}, ensure_ascii=False).split(json.dumps("\x00"))
             return before, json.dumps(value, ensure_ascii=False), after
-        whole = render(served.form, value)
-        end = len(whole) - len(served.form.after)
-        return served.form.before, whole[len(served.form.before) : end], served.form.after
+        reply = render(template, value)
+        end = len(reply) - len(template.after)
+        return template.before, reply[len(template.before) : end], template.after
 
 
-def wanted_of(request: ChatRequest, served: Served) -> Wanted:
-    """What `response_format` or a forced tool say of the reply.
+def requested_format(request: ChatRequest, model: ServedModel) -> ResponseFormat:
+    """The format that `response_format` or a forced tool asks for.
 
     Raises:
-        WireError: none of the values that are allowed is a label of the model.
+        ApiError: none of the allowed values is a label of the model, or the tool cannot be called with a label.
     """
     function = None
-    given = request.response_format or {}
-    kind = given.get("type")
-    found: Any = None
-    where = "response_format"
-    if kind == "json_schema" and isinstance(given.get("json_schema"), dict):
-        found = given["json_schema"].get("schema")
+    requested = request.response_format or {}
+    kind = requested.get("type")
+    schema: Any = None
+    param = "response_format"
+    if kind == "json_schema" and isinstance(requested.get("json_schema"), dict):
+        schema = requested["json_schema"].get("schema")
     elif isinstance(request.tool_choice, dict) or request.tool_choice == "required":
-        function, found = _function(request)
-        where = "tools"
-    if isinstance(found, dict):
-        field, values = _enum(found)
-        if values is None and function is not None and field is None:
-            raise WireError(400, "a classifier calls a tool only with one parameter, its label", param="tools")
-        if values is not None:
-            answers: dict[str, str | int] = {}
-            for value in values:
-                name = resolve(served.task, value)
-                if name is not None:
-                    answers.setdefault(name, value)
-            if not answers:
-                some = ", ".join(str(served.answer(name)) for name in served.task.names[:5])
-                raise WireError(
-                    400, f"none of the values in the enum is a label of '{served.name}' ({some}, ...)", param=where
-                )
-            return Wanted(served, answers, field, function)
+        function, schema = _forced_tool(request)
+        param = "tools"
+    if isinstance(schema, dict):
+        field, enum = _field_and_enum(schema)
+        if enum is None and function is not None and field is None:
+            raise ApiError(
+                400, "a classifier can call only a tool with exactly one parameter, the label", param="tools"
+            )
+        if enum is not None:
+            return ResponseFormat(model, _values_by_label(enum, model, param), field, function)
         if field is not None:
-            return Wanted(served, None, field, function)
-    if kind == "json_object" and not (served.form.before.lstrip().startswith("{")):
-        return Wanted(served, None, served.task.answer_field)
-    return Wanted(served)
+            return ResponseFormat(model, None, field, function)
+    if kind == "json_object" and not model.reply_template.before.lstrip().startswith("{"):
+        return ResponseFormat(model, None, model.task.answer_field)
+    return ResponseFormat(model)
 
 
-def _function(request: ChatRequest) -> tuple[str | None, Any]:
-    """The tool that the request demands: its name and the schema of its parameters."""
+def _values_by_label(enum: list[Any], model: ServedModel, param: str) -> dict[str, str | int]:
+    """The first enum value that stands for each label."""
+    values: dict[str, str | int] = {}
+    for value in enum:
+        label = resolve(model.task, value)
+        if label is not None:
+            values.setdefault(label, value)
+    if not values:
+        examples = ", ".join(str(model.reply_value(name)) for name in model.task.names[:5])
+        raise ApiError(
+            400, f"the enum contains no label of '{model.name}'; use its labels ({examples}, ...)", param=param
+        )
+    return values
+
+
+def _forced_tool(request: ChatRequest) -> tuple[str | None, Any]:
+    """The tool that the reply must call: its name, and the JSON schema of its parameters."""
     extra = request.model_extra or {}
     given = extra.get("tools")
     tools = (
-        [t["function"] for t in given if isinstance(t, dict) and isinstance(t.get("function"), dict)]
+        [tool["function"] for tool in given if isinstance(tool, dict) and isinstance(tool.get("function"), dict)]
         if isinstance(given, list)
         else []
     )
@@ -93,20 +110,19 @@ def _function(request: ChatRequest) -> tuple[str | None, Any]:
     return None, None
 
 
-def _enum(given: Json) -> tuple[str | None, list[Any] | None]:
-    """The one field of an object's schema, and the values that it may take; None where it may take any."""
-    properties = given.get("properties")
+def _field_and_enum(schema: Json) -> tuple[str | None, list[Any] | None]:
+    """The only field of an object schema, and its allowed values; None where there is none, or any value is allowed."""
+    properties = schema.get("properties")
     if not isinstance(properties, dict) or len(properties) != 1:
         return None, None
     ((field, inner),) = properties.items()
-    for _ in range(4):  # a reference, or a choice with null
+    for _ in range(MAX_REFERENCES):
         if isinstance(inner, dict) and isinstance(inner.get("$ref"), str):
-            known = given.get("$defs") or given.get("definitions") or {}
-            inner = known.get(inner["$ref"].rsplit("/", 1)[-1]) if isinstance(known, dict) else None
+            definitions = schema.get("$defs") or schema.get("definitions") or {}
+            inner = definitions.get(inner["$ref"].rsplit("/", 1)[-1]) if isinstance(definitions, dict) else None
         elif isinstance(inner, dict) and isinstance(inner.get("anyOf"), list):
-            inner = next(
-                (each for each in inner["anyOf"] if isinstance(each, dict) and each.get("type") != "null"), None
-            )
+            choices = (choice for choice in inner["anyOf"] if isinstance(choice, dict))
+            inner = next((choice for choice in choices if choice.get("type") != "null"), None)
     if not isinstance(inner, dict):
         return field, None
     values = inner.get("enum")

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError
 from fingerpost.core.errors import TeacherError
 from fingerpost.core.types import Usage
 from fingerpost.llm import prices
-from fingerpost.llm.completion import api_key
+from fingerpost.llm.completion import Reply, RequestLost, api_key, parse_reply
 from fingerpost.llm.recording import LATENCY_HEADER, ReplayTransport
 from fingerpost.server.inference.breaker import Breaker
 from fingerpost.server.ops.logs import log
@@ -25,36 +25,24 @@ from fingerpost.store.ledger import Call, Ledger, Settlement
 from fingerpost.task.settings import TeacherSettings
 
 STEP = "serve"
-
-REFUSED = ("status-400", "status-422")  # the request, not the teacher
-
+REFUSED = ("status-400", "status-422")  # the fault of the request, not of the teacher
 UNBOUNDED = ("service_tier", "web_search_options", "audio", "modalities", "prediction")  # change what a token costs
-
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 
 class Unanswered(Exception):
-    """No answer by the teacher; `reason` is a word for headers and metrics."""
+    """The teacher gave no usable answer. `reason` is a code for headers and metrics."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The teacher's answer: its text, what it took, and the log-probability of the whole."""
-
-    text: str
-    usage: Usage
-    logprob: float | None
-
-
 class Teacher:
     """Forwards chat requests to the teacher, within a budget if there is one.
 
     Raises:
-        TeacherError: on construction: no key, or a budget without a known price.
+        TeacherError: on construction, without an API key, or with a budget but no known price.
     """
 
     def __init__(
@@ -78,17 +66,17 @@ class Teacher:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def ask(self, request: dict[str, Any]) -> Asked:
-        """The answer to a chat request, which goes out as it is, but for the model's name and streaming.
+    async def ask(self, request: dict[str, Any]) -> Reply:
+        """The reply to a chat request, which is forwarded unchanged except for the model's name and streaming.
 
         Raises:
-            Unanswered: after the time-out, when the teacher is down or the breaker open, when the budget is spent.
+            Unanswered: the teacher timed out, is down or left alone by the breaker, or the budget is spent.
         """
         attempt = self.breaker.admit()
         if attempt is None:
             raise Unanswered("breaker-open")
         try:
-            asked = await self._in_turn(request)
+            reply = await self._in_turn(request)
         except Unanswered as error:
             if error.reason.startswith(("timeout", "unreachable", "status-")) and error.reason not in REFUSED:
                 self.breaker.failed(attempt)
@@ -99,10 +87,10 @@ class Teacher:
             self.breaker.abandoned(attempt)
             raise
         self.breaker.succeeded(attempt)
-        return asked
+        return reply
 
-    async def _in_turn(self, request: dict[str, Any]) -> Asked:
-        """Wait for a place, no longer than the time-out; then ask, no longer than that."""
+    async def _in_turn(self, request: dict[str, Any]) -> Reply:
+        """Wait for a free slot, then for the reply; each no longer than the time-out."""
         body = {key: value for key, value in request.items() if key not in ("stream", "stream_options", "n")}
         body["model"] = self.model
         try:
@@ -120,10 +108,10 @@ class Teacher:
         finally:
             self._slots.release()
 
-    async def _paid(self, body: dict[str, Any]) -> Asked:
-        """Reserve the most that it can cost, ask, and settle; what is cut off counts in full.
+    async def _paid(self, body: dict[str, Any]) -> Reply:
+        """Reserve the most that the request can cost, ask, and settle; a call that is cut off counts in full.
 
-        With a budget, the reply's length is bounded, and nothing goes out whose price the bytes do not bound.
+        With a budget, the reply's length is bounded, and a request whose price its bytes do not bound is not sent.
         """
         if self._budget is None:
             return await self._post(_encoded(body))
@@ -138,31 +126,33 @@ class Teacher:
         bounded = self._settings.model_copy(update={"max_tokens": max(1, body[limit])})
         at_most = prices.at_most(bounded, len(content))
         try:
-            (number,) = await asyncio.to_thread(self._ledger.book, [], [Call(STEP, self.model, at_most)], self._budget)
-        except DatabaseError:  # what cannot be booked is not spent
+            (number,) = await asyncio.to_thread(
+                self._ledger.record, [], [Call(STEP, self.model, at_most)], self._budget
+            )
+        except DatabaseError:  # a call that cannot be booked is not made
             number = None
         if number is None:
             raise Unanswered("budget")
         ending = Settlement(number, "lost")
         try:
-            asked = await self._post(content)
-            cost = at_most if asked.usage.prompt is None else prices.cost(self._settings, asked.usage)
-            ending = Settlement(number, "paid", replace(asked.usage, cost_usd=cost))
+            reply = await self._post(content)
+            cost = at_most if reply.usage.prompt is None else prices.cost(self._settings, reply.usage)
+            ending = Settlement(number, "paid", replace(reply.usage, cost_usd=cost))
         except Unanswered as error:
             if error.reason.startswith("status-4"):
                 ending = Settlement(number, "unsent")
             raise
         finally:
             await asyncio.shield(asyncio.to_thread(self._settle, ending))
-        return asked
+        return reply
 
     def _settle(self, ending: Settlement) -> None:
         try:
-            self._ledger.book([ending], [], self._budget)
+            self._ledger.record([ending], [], self._budget)
         except DatabaseError as error:  # it stays reserved in full
             log("a teacher's call could not be settled", logging.ERROR, problem=str(error.orig))
 
-    async def _post(self, body: bytes) -> Asked:
+    async def _post(self, body: bytes) -> Reply:
         began = time.perf_counter()
         response = await self._client.post(
             "chat/completions", content=body, headers={"Content-Type": "application/json"}
@@ -171,20 +161,12 @@ class Teacher:
             raise Unanswered(f"status-{response.status_code}")
         seconds = float(response.headers.get(LATENCY_HEADER, time.perf_counter() - began))
         try:
-            answer = response.json()
-            choice, used = answer["choices"][0], answer.get("usage") or {}
-            message = choice["message"]
-            text = message.get("content") or message["tool_calls"][0]["function"]["arguments"]
-            tokens = (choice.get("logprobs") or {}).get("content") or []
-            logprob = sum(float(each["logprob"]) for each in tokens) if tokens else None
-            cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
-            counts = (used.get("prompt_tokens"), cached, used.get("completion_tokens"))
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            reply = parse_reply(response.content, seconds, "the teacher")
+        except RequestLost:
             raise Unanswered("nonsense") from None
-        if not isinstance(text, str):
+        if not reply.text:
             raise Unanswered("nonsense")
-        prompt, cached, replied = (each if isinstance(each, int) else None for each in counts)
-        return Asked(text, self._with_cost(Usage(prompt, cached, replied, None, seconds)), logprob)
+        return replace(reply, usage=self._with_cost(reply.usage))
 
     def _with_cost(self, usage: Usage) -> Usage:
         try:
@@ -199,7 +181,7 @@ def _encoded(body: dict[str, Any]) -> bytes:
 
 
 def _parts(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The parts of all messages that have parts."""
+    """The parts of all messages whose content is a list."""
     for turn in body["messages"]:
         if isinstance(turn.get("content"), list):
             yield from turn["content"]

@@ -1,1 +1,1 @@
-"""Work in the background: fine-tuning jobs, batches, files, webhooks."""
+"""Background work: fine-tuning jobs, batches, file storage, webhook."""

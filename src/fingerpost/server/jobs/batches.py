@@ -1,4 +1,4 @@
-"""Batches of chat completions: a file of requests in, a file of answers out, resumed after a restart."""
+"""Batches of chat completions: a file of requests in, files of answers and errors out. Resumed after a restart."""
 
 from __future__ import annotations
 
@@ -8,134 +8,118 @@ import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, Unpack
 
 from pydantic import ValidationError
 
-from fingerpost.server.jobs.files import Files
+from fingerpost.server.jobs.files import FileStorage
 from fingerpost.server.ops.logs import log
-from fingerpost.server.ops.supervise import forever
-from fingerpost.server.schemas import ChatRequest, Json, WireError, clean, error_body
-from fingerpost.store.server import BATCHES, Record, ServerStore, new_id, now
+from fingerpost.server.ops.supervise import run_forever
+from fingerpost.server.schemas import ApiError, ChatRequest, Json, error_body, require_storable_text
+from fingerpost.store.server import ServerStore, new_id, now
+from fingerpost.store.server_rows import BatchChanges, BatchCounts, BatchRow
 
 ENDPOINT = "/v1/chat/completions"
-
 WINDOW = "24h"
-
 WINDOW_S = 24 * 3600
+MAX_LINES = 50_000
+MAX_LINE_BYTES = 4_000_000
+MAX_ERRORS = 20  # errors of an input file that are reported
+CONCURRENCY = 16  # lines that are answered at the same time
+OVERLOADED_S = 1.0  # pause before a line is tried again
 
-MOST_LINES, MOST_BYTES, MOST_ERRORS = 50_000, 4_000_000, 20
-
-AT_ONCE = 16
-
-Answer = Callable[[ChatRequest, Json], Awaitable[Json]]
+AnswerLine = Callable[[ChatRequest, Json], Awaitable[Json]]
+"""The chat completion for a line: from the checked request, and from its body as it was sent."""
 
 
-class Batches:
-    """Works off the open batches, the oldest first, `AT_ONCE` lines at a time. Answered lines are never asked again."""
+class BatchRunner:
+    """Answers the open batches one after the other, oldest first.
 
-    def __init__(self, store: ServerStore, files: Files, folder: Path, answer: Answer) -> None:
+    Answers are appended to a file in `folder` as they come, so that no line is answered twice after a restart.
+    """
+
+    def __init__(self, store: ServerStore, files: FileStorage, folder: Path, answer: AnswerLine) -> None:
         self._store, self._files, self._answer = store, files, answer
         self._folder = folder
         self._folder.mkdir(parents=True, exist_ok=True)
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
+        """Look for new batches."""
         self._wake.set()
 
     async def run(self) -> None:
-        """For as long as the server does."""
-        await forever("batches", self._round)
+        """Answer batches until cancelled."""
+        await run_forever("batches", self._run_open_batches)
 
-    async def _round(self) -> None:
+    async def _run_open_batches(self) -> None:
         self._wake.clear()
-        open_ones = await asyncio.to_thread(self._store.open_batches)
+        batches = await asyncio.to_thread(self._store.open_batches)
         for path in self._folder.iterdir():
-            if path.stem not in {each["id"] for each in open_ones}:
-                path.unlink(missing_ok=True)  # of a server that was killed between the batch's end and this
-        for batch in open_ones:
-            await self._work(batch)
-        if not open_ones:
+            if path.stem not in {batch.id for batch in batches}:
+                path.unlink(missing_ok=True)  # the server was killed after the batch ended
+        for batch in batches:
+            await self._run(batch)
+        if not batches:
             await self._wake.wait()
 
-    async def _work(self, batch: Record) -> None:
-        key = batch["id"]
-        lines, errors = await asyncio.to_thread(self._read, batch)
-        if errors:
-            await self._ends(batch, "failed", errors={"object": "list", "data": errors})
+    async def _run(self, batch: BatchRow) -> None:
+        parsed = await asyncio.to_thread(self._read_input, batch)
+        if parsed.errors:
+            await self._end(batch, "failed", errors={"object": "list", "data": parsed.errors})
             return
-        parts = {kind: self._folder / f"{key}.{kind}" for kind in ("output", "error")}
+        parts = {kind: self._folder / f"{batch.id}.{kind}" for kind in ("output", "error")}
         done = {kind: _answered(path) for kind, path in parts.items()}
-        left = [line for line in lines if line["custom_id"] not in done["output"] | done["error"]]
-        counts = {"total": len(lines), "completed": len(done["output"]), "failed": len(done["error"])}
-        started = {"status": "in_progress", "counts": counts, "in_progress_at": now()}
-        batch = await self._change(batch, "validating", **started) or batch
-        for start in range(0, len(left), AT_ONCE):
-            current = await asyncio.to_thread(self._store.get, BATCHES, key)
-            if current is None or current["status"] == "cancelling":
+        remaining = [line for line in parsed.lines if line["custom_id"] not in done["output"] | done["error"]]
+        completed, failed = len(done["output"]), len(done["error"])
+        counts = BatchCounts(len(parsed.lines), completed, failed)
+        batch = await self._change(batch, "in_progress", "validating", counts=counts) or batch
+        for start in range(0, len(remaining), CONCURRENCY):
+            current = await asyncio.to_thread(self._store.get_batch, batch.id)
+            if current is None or current.status == "cancelling":
                 break
-            if now() > batch["created_at"] + WINDOW_S:
+            if now() > batch.created_at + WINDOW_S:
                 await self._finish(batch, "expired", parts)
                 return
-            found = await asyncio.gather(*(self._one(line) for line in left[start : start + AT_ONCE]))
-            for kind, path in parts.items():
-                mine = [each for each in found if (each["response"]["status_code"] == 200) == (kind == "output")]
-                await asyncio.to_thread(_append, path, mine)
-                counts["completed" if kind == "output" else "failed"] += len(mine)
-            await asyncio.to_thread(self._store.change, BATCHES, key, ("in_progress",), counts=dict(counts))
-        current = await asyncio.to_thread(self._store.get, BATCHES, key) or batch
-        await self._finish(current, "cancelled" if current["status"] == "cancelling" else "completed", parts)
+            answers = await asyncio.gather(
+                *(self._answer_line(line) for line in remaining[start : start + CONCURRENCY])
+            )
+            output = [answer for answer in answers if answer["response"]["status_code"] == 200]
+            errors = [answer for answer in answers if answer["response"]["status_code"] != 200]
+            await asyncio.to_thread(_append, parts["output"], output)
+            await asyncio.to_thread(_append, parts["error"], errors)
+            completed, failed = completed + len(output), failed + len(errors)
+            counts = BatchCounts(counts.total, completed, failed)
+            await asyncio.to_thread(self._store.change_batch, batch.id, ("in_progress",), counts=counts)
+        current = await asyncio.to_thread(self._store.get_batch, batch.id) or batch
+        await self._finish(current, "cancelled" if current.status == "cancelling" else "completed", parts)
 
-    def _read(self, batch: Record) -> tuple[list[Json], list[Json]]:
-        """The lines of the input, and what is wrong with them."""
-        path = self._files.path(batch["request"]["input_file_id"])
-        lines: list[Json] = []
-        errors: list[Json] = []
-        seen: set[str] = set()
-
-        def wrong(number: int, code: str, message: str) -> None:
-            errors.append({"code": code, "line": number, "message": message, "param": None})
-
+    def _read_input(self, batch: BatchRow) -> _InputFile:
+        """The lines of the input file, and what is wrong with them."""
+        path = self._files.path(batch.request["input_file_id"])
+        parsed = _InputFile()
         if not path.is_file():
-            wrong(0, "file_not_found", "the input file was deleted")
-            return lines, errors
+            parsed.add_error(0, "file_not_found", "the input file was deleted; upload it again")
+            return parsed
         with path.open("rb") as stream:
             number = 0
-            while (raw := stream.readline(MOST_BYTES)) and len(errors) < MOST_ERRORS:
+            while (raw := stream.readline(MAX_LINE_BYTES)) and len(parsed.errors) < MAX_ERRORS:
                 number += 1
-                if len(lines) == MOST_LINES:
-                    wrong(number, "too_many_requests", f"more than {MOST_LINES:,} requests; split the file")
+                if len(parsed.lines) == MAX_LINES:
+                    message = f"the file has more than {MAX_LINES:,} requests; split it"
+                    parsed.add_error(number, "too_many_requests", message)
                     break
                 if raw.strip():
-                    self._read_line(number, raw, seen, lines, wrong)
-        if not lines and not errors:
-            wrong(0, "empty_file", "the input file holds no requests")
-        return lines, errors
+                    parsed.add_line(number, raw)
+        if not parsed.lines and not parsed.errors:
+            parsed.add_error(0, "empty_file", "the input file has no requests; write one JSON object per line")
+        return parsed
 
-    @staticmethod
-    def _read_line(
-        number: int, raw: bytes, seen: set[str], lines: list[Json], wrong: Callable[[int, str, str], None]
-    ) -> None:
-        try:
-            line = clean(json.loads(raw))
-        except (ValueError, RecursionError):
-            wrong(number, "invalid_json_line", f"this line is not JSON, or longer than {MOST_BYTES:,} bytes")
-            return
-        name = line.get("custom_id") if isinstance(line, dict) else None
-        if not isinstance(name, str) or not isinstance(line.get("body"), dict):
-            wrong(number, "invalid_request", "a line is {custom_id, method, url, body}")
-        elif name in seen:
-            wrong(number, "duplicate_custom_id", f"custom_id '{name[:60]}' stands on an earlier line")
-        elif line.get("url", ENDPOINT) != ENDPOINT:
-            wrong(number, "mismatched_endpoint", f"url must be {ENDPOINT}")
-        else:
-            seen.add(name)
-            lines.append(line)
-
-    async def _one(self, line: Json) -> Json:
-        """The answer to a line; while the server is overloaded, it waits."""
+    async def _answer_line(self, line: Json) -> Json:
+        """The output line for an input line. Waits while the server is overloaded."""
         status, body = 503, {}
         while status == 503:
             try:
@@ -144,42 +128,76 @@ class Batches:
             except ValidationError as error:
                 first = error.errors()[0]
                 status, body = 400, error_body(400, first["msg"], None, ".".join(map(str, first["loc"])))
-            except WireError as error:
+            except ApiError as error:
                 status, body = error.status, error.body
-            except Exception as error:  # noqa: BLE001 - it is this line's error, and the batch goes on
-                log("a line of a batch failed", logging.ERROR, error, custom_id=line["custom_id"])
-                status, body = 500, error_body(500, "the server failed; its log has more", "server_error")
+            except Exception as error:  # noqa: BLE001 - only this line fails, and the batch goes on
+                log("batch line failed", logging.ERROR, error, custom_id=line["custom_id"])
+                status, body = 500, error_body(500, "internal server error; see the server's log", "server_error")
             if status == 503:
-                await asyncio.sleep(1)
+                await asyncio.sleep(OVERLOADED_S)
         response = {"status_code": status, "request_id": new_id("req_"), "body": body}
         return {"id": new_id("batch_req_"), "custom_id": line["custom_id"], "response": response, "error": None}
 
-    async def _finish(self, batch: Record, how: str, parts: dict[str, Path]) -> None:
-        """Make files of what was answered, and end the batch."""
-        await self._change(batch, "in_progress", status="finalizing", finalizing_at=now())
+    async def _finish(self, batch: BatchRow, status: str, parts: dict[str, Path]) -> None:
+        """Store the answers as files and end the batch."""
+        await self._change(batch, "finalizing", "in_progress")
         ids: dict[str, str | None] = {"output": None, "error": None}
         for kind, path in parts.items():
             if path.is_file() and path.stat().st_size:
-                name = f"{batch['id']}_{kind}.jsonl"
-                record = await asyncio.to_thread(self._files.add, name, "batch_output", partial(_copy, path))
-                ids[kind] = record["id"]
-        await self._ends(batch, how, output_file=ids["output"], error_file=ids["error"])
+                name = f"{batch.id}_{kind}.jsonl"
+                file = await asyncio.to_thread(self._files.add, name, "batch_output", partial(_copy, path))
+                ids[kind] = file.id
+        await self._end(batch, status, output_file=ids["output"], error_file=ids["error"])
         for path in parts.values():
             path.unlink(missing_ok=True)
 
-    async def _ends(self, batch: Record, how: str, **values: Any) -> None:
-        log("batch", batch=batch["id"], status=how)
-        await self._change(batch, None, status=how, **{f"{how}_at": now()}, **values)
+    async def _end(self, batch: BatchRow, new_status: str, **changes: Unpack[BatchChanges]) -> None:
+        log("batch ended", batch=batch.id, status=new_status)
+        await self._change(batch, new_status, **changes)
 
-    async def _change(self, batch: Record, only: str | None, **values: Any) -> Record | None:
-        """Update the batch, if its status is `only`; what ends in `_at` goes with its times."""
+    async def _change(
+        self, batch: BatchRow, new_status: str, only_from: str | None = None, **changes: Unpack[BatchChanges]
+    ) -> BatchRow | None:
+        """Set the status and its time; with `only_from`, only if the batch has that status. None: not changed."""
 
-        def change() -> Record | None:
-            current = self._store.get(BATCHES, batch["id"]) or batch
-            times = {**current["times"], **{key: values.pop(key) for key in list(values) if key.endswith("_at")}}
-            return self._store.change(BATCHES, batch["id"], None if only is None else (only,), times=times, **values)
+        def change() -> BatchRow | None:
+            current = self._store.get_batch(batch.id) or batch
+            changes["status"] = new_status
+            changes["times"] = {**current.times, f"{new_status}_at": now()}
+            return self._store.change_batch(batch.id, None if only_from is None else (only_from,), **changes)
 
         return await asyncio.to_thread(change)
+
+
+@dataclass(slots=True)
+class _InputFile:
+    """The requests of an input file, and its errors as the API lists them."""
+
+    lines: list[Json] = field(default_factory=list)
+    errors: list[Json] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+
+    def add_error(self, number: int, code: str, message: str) -> None:
+        self.errors.append({"code": code, "line": number, "message": message, "param": None})
+
+    def add_line(self, number: int, raw: bytes) -> None:
+        try:
+            line = require_storable_text(json.loads(raw))
+        except (ValueError, RecursionError):
+            message = f"the line is not valid JSON, or longer than {MAX_LINE_BYTES:,} bytes"
+            self.add_error(number, "invalid_json_line", message)
+            return
+        custom_id = line.get("custom_id") if isinstance(line, dict) else None
+        if not isinstance(custom_id, str) or not isinstance(line.get("body"), dict):
+            self.add_error(number, "invalid_request", "a line must be an object with custom_id, method, url and body")
+        elif custom_id in self.ids:
+            message = f"custom_id '{custom_id[:60]}' is used by an earlier line; make it unique"
+            self.add_error(number, "duplicate_custom_id", message)
+        elif line.get("url", ENDPOINT) != ENDPOINT:
+            self.add_error(number, "mismatched_endpoint", f"url must be {ENDPOINT}")
+        else:
+            self.ids.add(custom_id)
+            self.lines.append(line)
 
 
 def _copy(path: Path, stream: BinaryIO) -> None:
@@ -187,20 +205,20 @@ def _copy(path: Path, stream: BinaryIO) -> None:
         shutil.copyfileobj(source, stream)
 
 
-def _append(path: Path, found: list[Json]) -> None:
-    if found:
+def _append(path: Path, answers: list[Json]) -> None:
+    if answers:
         with path.open("ab") as stream:
-            stream.write("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in found).encode())
+            stream.write("".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers).encode())
             stream.flush()
             os.fsync(stream.fileno())
 
 
 def _answered(path: Path) -> set[str]:
-    """The lines that were answered before; half a line, of a server that was killed, is cut off."""
+    """The custom ids in an answer file. Cuts off an incomplete last line, which a killed server leaves behind."""
     if not path.is_file():
         return set()
     data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        path.write_bytes(whole)
-    return {json.loads(line)["custom_id"] for line in whole.splitlines()}
+    complete = data[: data.rfind(b"\n") + 1]
+    if len(complete) < len(data):
+        path.write_bytes(complete)
+    return {json.loads(line)["custom_id"] for line in complete.splitlines()}

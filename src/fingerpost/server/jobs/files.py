@@ -1,4 +1,4 @@
-"""Uploaded files: on disk and in the database before they are acknowledged."""
+"""File storage: a file is on disk and in the database before its upload is acknowledged."""
 
 from __future__ import annotations
 
@@ -10,79 +10,85 @@ from typing import Any, BinaryIO
 
 from sqlalchemy.exc import DatabaseError
 
-from fingerpost.server.schemas import WireError
+from fingerpost.server.schemas import ApiError
 from fingerpost.server.settings import Settings
-from fingerpost.store.server import FILES, Record, ServerStore, new_id, now
+from fingerpost.store.server import ServerStore, new_id, now
+from fingerpost.store.server_rows import FileRow
 
 UNFINISHED = ".new-"
+ABANDONED_S = 3600  # a file that is older and not in the database belongs to an upload that was cut off
 
-ABANDONED_S = 3600  # what is in the folder and not in the database for so long is of an upload that was cut off
 
-
-class Files:
-    """The files of a server: bytes in the folder, the rest in the database."""
+class FileStorage:
+    """The server's files: content in a folder, the rest in the database."""
 
     def __init__(self, settings: Settings, store: ServerStore) -> None:
-        self._settings, self._store = settings, store
+        self._store = store
         self._folder = settings.files
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def path(self, key: str) -> Path:
-        return self._folder / key
+    def path(self, file_id: str) -> Path:
+        """Where the file's content is stored."""
+        return self._folder / file_id
 
     def add(
         self, filename: str, purpose: str, write: Callable[[BinaryIO], Any], expires_at: int | None = None
-    ) -> Record:
-        """Keep a file. It is on disk, and in the database, when this returns; of one that fails nothing stays."""
-        key = new_id("file-")
-        fresh = self._folder / f"{UNFINISHED}{key}"
+    ) -> FileRow:
+        """Store a file whose content `write` writes. A failed upload leaves nothing behind.
+
+        Raises:
+            OSError, DatabaseError: the file cannot be stored.
+        """
+        file_id = new_id("file-")
+        unfinished = self._folder / f"{UNFINISHED}{file_id}"
         try:
-            with fresh.open("wb") as stream:
+            with unfinished.open("wb") as stream:
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            size = fresh.stat().st_size
-            fresh.replace(self.path(key))
+            size = unfinished.stat().st_size
+            unfinished.replace(self.path(file_id))
             sync_folder(self._folder)
-            return self._store.add(FILES, {
-                "id": key, "created_at": now(), "filename": filename, "purpose": purpose, "bytes": size,
-                "expires_at": expires_at,
-            })  # fmt: skip
+            return self._store.add_file(FileRow(file_id, now(), filename, purpose, size, expires_at))
         except (OSError, DatabaseError):
-            fresh.unlink(missing_ok=True)
-            self.path(key).unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
+            self.path(file_id).unlink(missing_ok=True)
             raise
 
-    def get(self, key: str, param: str | None = None) -> Record:
-        """The file's record.
+    def get(self, file_id: str, param: str | None = None) -> FileRow:
+        """The file's database row.
 
         Raises:
-            WireError: 404, or 400 where a parameter names it.
+            ApiError: there is no such file; 400 where the request field `param` names it, else 404.
         """
-        record = self._store.get(FILES, key)
-        if record is None or not self.path(key).is_file():
-            raise WireError(400 if param else 404, f"there is no file '{key}'", code="file_not_found", param=param)
-        return record
+        file = self._store.get_file(file_id)
+        if file is None or not self.path(file_id).is_file():
+            raise ApiError(
+                400 if param else 404, f"there is no file '{file_id}'; GET /v1/files lists the files",
+                code="file_not_found", param=param,
+            )  # fmt: skip
+        return file
 
-    def remove(self, key: str) -> None:
-        self._store.remove(FILES, key)
-        self.path(key).unlink(missing_ok=True)
+    def delete(self, file_id: str) -> None:
+        """Delete the file from the database and the disk."""
+        self._store.delete_file(file_id)
+        self.path(file_id).unlink(missing_ok=True)
 
-    def tidy(self) -> None:
-        """Delete what expired, and what a server that was killed left unfinished."""
+    def clean_up(self) -> None:
+        """Delete expired files, and leftovers of uploads that were cut off."""
         known = set()
-        for record in self._store.page(FILES, 1_000_000)[0]:
-            if record["expires_at"] is not None and record["expires_at"] <= now():
-                self.remove(record["id"])
+        for file in self._store.all_files():
+            if file.expires_at is not None and file.expires_at <= now():
+                self.delete(file.id)
             else:
-                known.add(record["id"])
+                known.add(file.id)
         for path in self._folder.iterdir():
             if path.name not in known and path.stat().st_mtime < time.time() - ABANDONED_S:
                 path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can."""
+    """Make a rename survive a power failure, on systems that support it."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

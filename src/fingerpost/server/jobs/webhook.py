@@ -1,4 +1,4 @@
-"""Tells a URL when a job or batch has ended, signed as the Standard Webhooks are, which official clients can check."""
+"""Webhook: reports ended jobs and batches to a URL, signed as Standard Webhooks, which OpenAI's clients can verify."""
 
 from __future__ import annotations
 
@@ -12,70 +12,77 @@ import logging
 import httpx2
 
 from fingerpost.server.ops.logs import log
-from fingerpost.server.ops.supervise import forever
+from fingerpost.server.ops.supervise import run_forever
 from fingerpost.server.schemas import Json
-from fingerpost.store.server import JOBS, ServerStore, now
+from fingerpost.store.server import ServerStore, now
+from fingerpost.store.server_rows import BatchRow, JobRow
 
-ATTEMPTS = 8
+MAX_ATTEMPTS = 8
 POLL_S = 1.0
+TIMEOUT_S = 10.0
 SECRET_PREFIX = "whsec_"
 
 
-def signature(secret: str, identity: str, at: int, body: bytes) -> str:
-    """`v1,` and the HMAC-SHA256 over id, time and body, in base64 (Standard Webhooks)."""
+def signature(secret: str, webhook_id: str, at: int, body: bytes) -> str:
+    """`v1,` and the base64 HMAC-SHA256 of id, time and body (Standard Webhooks)."""
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX)) if secret.startswith(SECRET_PREFIX) else secret.encode()
-    signed = f"{identity}.{at}.".encode() + body
+    signed = f"{webhook_id}.{at}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
 
 
-class Announcer:
-    """Posts the end of each job and batch, again and again with growing pauses until it is taken or hope is lost."""
+class WebhookSender:
+    """Posts an event for each ended job and batch.
+
+    A failed request is repeated after 1, 2, 4, ... seconds, at most MAX_ATTEMPTS times in all.
+
+    Args:
+        url: None sends nothing; the jobs and batches are marked as announced.
+        secret: signs the requests; None sends no signature.
+    """
 
     def __init__(self, store: ServerStore, url: str | None, secret: str | None) -> None:
         self._store, self._url, self._secret = store, url, secret
-        self._tries: dict[str, tuple[int, float]] = {}
+        self._attempts: dict[str, tuple[int, float]] = {}
 
     async def run(self) -> None:
-        """For as long as the server does."""
-        async with httpx2.AsyncClient(timeout=10) as client:
-            await forever("webhooks", lambda: self._round(client))
+        """Send events until cancelled."""
+        async with httpx2.AsyncClient(timeout=TIMEOUT_S) as client:
+            await run_forever("webhook", lambda: self._send_all(client))
 
-    async def _round(self, client: httpx2.AsyncClient) -> None:
-        for table, record in await asyncio.to_thread(self._store.unannounced):
-            kind = "fine_tuning.job" if table is JOBS else "batch"
-            if await self._told(client, kind, record["id"], record["status"]):
-                await asyncio.to_thread(self._store.change, table, record["id"], announced=True)
+    async def _send_all(self, client: httpx2.AsyncClient) -> None:
+        for row in await asyncio.to_thread(self._store.unannounced):
+            if self._url is None or await self._send(client, self._url, row):
+                await asyncio.to_thread(self._store.mark_announced, row)
         await asyncio.sleep(POLL_S)
 
-    async def _told(self, client: httpx2.AsyncClient, kind: str, key: str, status: str) -> bool:
-        """Whether nothing is left to be told."""
-        if self._url is None:
-            return True
-        tried, not_before = self._tries.get(key, (0, 0.0))
+    async def _send(self, client: httpx2.AsyncClient, url: str, row: JobRow | BatchRow) -> bool:
+        """Post the event if it is due; whether it was delivered or given up."""
+        attempts, not_before = self._attempts.get(row.id, (0, 0.0))
         clock = asyncio.get_running_loop().time()
         if clock < not_before:
             return False
-        identity = f"evt_{hashlib.sha256(f'{key}/{status}'.encode()).hexdigest()[:24]}"
+        webhook_id = f"evt_{hashlib.sha256(f'{row.id}/{row.status}'.encode()).hexdigest()[:24]}"
+        kind = "fine_tuning.job" if isinstance(row, JobRow) else "batch"
         at = now()
         event: Json = {
-            "id": identity,
+            "id": webhook_id,
             "object": "event",
             "created_at": at,
-            "type": f"{kind}.{status}",
-            "data": {"id": key},
+            "type": f"{kind}.{row.status}",
+            "data": {"id": row.id},
         }
         body = json.dumps(event).encode()
-        headers = {"content-type": "application/json", "webhook-id": identity, "webhook-timestamp": str(at)}
+        headers = {"content-type": "application/json", "webhook-id": webhook_id, "webhook-timestamp": str(at)}
         if self._secret:
-            headers["webhook-signature"] = signature(self._secret, identity, at, body)
+            headers["webhook-signature"] = signature(self._secret, webhook_id, at, body)
         try:
-            response = await client.post(self._url, content=body, headers=headers)
+            response = await client.post(url, content=body, headers=headers)
             if response.is_success:
-                log("webhook", type=event["type"], id=key)
+                log("webhook delivered", type=event["type"], id=row.id)
                 return True
             problem = f"status {response.status_code}"
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             problem = type(error).__name__
-        self._tries[key] = (tried + 1, clock + 2.0**tried)
-        log("webhook failed", logging.WARNING, type=event["type"], id=key, problem=problem, attempt=tried + 1)
-        return tried + 1 >= ATTEMPTS
+        self._attempts[row.id] = (attempts + 1, clock + 2.0**attempts)
+        log("webhook failed", logging.WARNING, type=event["type"], id=row.id, problem=problem, attempt=attempts + 1)
+        return attempts + 1 >= MAX_ATTEMPTS

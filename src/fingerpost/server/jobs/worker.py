@@ -1,6 +1,6 @@
-"""What a job's own process does: `python -m fingerpost.server.work validate|train FOLDER JOB`.
+"""The process of a job: `python -m fingerpost.server.jobs.worker validate|train FOLDER JOB OPTIONS`.
 
-It ends when its standard input closes: also when the server is killed. Whatever it comes to is in the database.
+It ends when its standard input closes, so also when the server is killed. Its result is in the database.
 """
 
 from __future__ import annotations
@@ -13,67 +13,70 @@ import re
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fingerpost.core.errors import FingerpostError, InputError
 from fingerpost.core.text import shorten
-from fingerpost.core.types import Example
-from fingerpost.data.chat import LEAST_ROWS, ChatData, Row, as_classification, examples_of, read_chat
-from fingerpost.server.jobs.files import Files
+from fingerpost.core.types import Example, Progress
+from fingerpost.data.chat import LEAST_ROWS, Row, read_chat
+from fingerpost.server.jobs.files import FileStorage
 from fingerpost.server.schemas import Json
 from fingerpost.server.settings import Settings
-from fingerpost.store.server import JOBS, Record, ServerStore, now
+from fingerpost.store.server import ServerStore, now
+from fingerpost.store.server_rows import JobRow
 from fingerpost.task.reply_format import NoClassification
-from fingerpost.training.dataset import held_out
+from fingerpost.training.dataset import TrainingSet, from_chat
+from fingerpost.training.train import train as train_student
 
-if TYPE_CHECKING:
-    from fingerpost.students.encoder.finetune import Measured
-
-SECONDS_A_ROW, SECONDS_MORE = 0.03, 25  # for the estimated finish, until it is known better
+SECONDS_PER_ROW, SECONDS_MORE = 0.03, 25  # of the estimated finish, until it is known better
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
-def validate(settings: Settings, store: ServerStore, job: Record) -> None:
-    """Read the job's files; it is queued then, or has failed with the reason."""
-    request = job["request"]
-    store.tell(job["id"], f"Validating training file: {request['training_file']}")
+def validate(settings: Settings, store: ServerStore, job: JobRow) -> None:
+    """Read the job's files; the job is then queued, or has failed with the reason."""
+    request = job.request
+    store.add_event(job.id, f"Validating training file: {request['training_file']}")
     try:
-        data, dev, notes = read(settings, store, request)
+        data = read(settings, store, request)
     except NoClassification as error:
-        store.fail(job["id"], "not_a_classification", str(error), "training_file")
+        store.fail_job(job.id, "not_a_classification", str(error), "training_file")
         return
-    except Unusable as error:
-        store.fail(job["id"], f"invalid_{error.param}", str(error), error.param)
+    except UnusableFile as error:
+        store.fail_job(job.id, f"invalid_{error.param}", str(error), error.param)
         return
-    sides = f"{len(data.examples):,} training" + (f" and {len(dev):,} validation" if dev else "")
-    store.tell(job["id"], f"Found a classification: {len(data.task.labels)} labels in {sides} examples; replies such as "
-               f"{data.form.before}...{data.form.after}")  # fmt: skip
-    if data.frame.before or data.frame.after:
-        store.tell(job["id"], f"All user messages have the same text around them, which is left out: "
-                   f"{shorten(data.frame.before, 60)!r} ... {shorten(data.frame.after, 60)!r}")  # fmt: skip
-    for note in notes:
-        store.tell(job["id"], note, "warn")
-    store.tell(job["id"], "Files validated, moving job to queued state")
-    store.change(JOBS, job["id"], ("validating_files",), status="queued", attempts=0)
+    template, user = data.reply_template, data.user_template
+    assert template is not None
+    store.add_event(
+        job.id,
+        f"Found a classification: {len(data.task.labels)} labels in {len(data.train):,} training and {len(data.dev):,} "
+        f"validation examples; replies such as {template.before}...{template.after}",
+    )
+    if user.before or user.after:
+        store.add_event(
+            job.id,
+            "All user messages have the same text around them, which is left out: "
+            f"{shorten(user.before, 60)!r} ... {shorten(user.after, 60)!r}",
+        )
+    if data.rejected:
+        message = f"{len(data.rejected)} validation examples have a label that no training example has: left out"
+        store.add_event(job.id, message, "warn")
+    store.add_event(job.id, "Files validated, moving job to queued state")
+    store.change_job(job.id, ("validating_files",), status="queued", attempts=0)
 
 
-def read(settings: Settings, store: ServerStore, request: Json) -> tuple[ChatData, list[Example], list[str]]:
-    """The job's examples for training and, if it has a validation file, for validation; and what is worth a warning.
+def read(settings: Settings, store: ServerStore, request: Json) -> TrainingSet:
+    """The job's training set; without a validation file, a part of the training file is held out.
 
     Raises:
-        NoClassification, Unusable: what is wrong with a file.
+        NoClassification: the replies are no labels.
+        UnusableFile: a file is missing, or no chat JSONL.
     """
-    files = Files(settings, store)
-    name = request.get("suffix") or "task"
-    data = as_classification(_rows(files, request, "training_file", LEAST_ROWS), name)
-    if not request.get("validation_file"):
-        return data, [], []
-    dev, missed = examples_of(_rows(files, request, "validation_file", 1), data)
-    notes = [f"{missed} validation examples have a label that no training example has: left out"] if missed else []
-    return data, dev, notes
+    files = FileStorage(settings, store)
+    rows = _rows(files, request, "training_file", LEAST_ROWS)
+    dev_rows = _rows(files, request, "validation_file", 1) if request.get("validation_file") else []
+    return from_chat(request.get("suffix") or "task", rows, dev_rows)
 
 
-class Unusable(InputError):
+class UnusableFile(InputError):
     """A file of a job cannot be used; `param` says which."""
 
     def __init__(self, param: str, why: str) -> None:
@@ -81,99 +84,93 @@ class Unusable(InputError):
         self.param = param
 
 
-def _rows(files: Files, request: Json, param: str, least: int) -> list[Row]:
+def _rows(files: FileStorage, request: Json, param: str, least: int) -> list[Row]:
     path = files.path(request[param])
     if not path.is_file():
-        raise Unusable(param, "it was deleted; upload it again, and create the job again")
+        raise UnusableFile(param, "it was deleted; upload it again, and create the job again")
     try:
         return read_chat(path, least)
     except InputError as error:
-        raise Unusable(param, str(error)) from None
+        raise UnusableFile(param, str(error)) from None
 
 
-def train(settings: Settings, store: ServerStore, job: Record) -> None:
-    """Train the job's model; it has succeeded then, or failed with the reason."""
-    from fingerpost.students import encoder
-    from fingerpost.training.dataset import data_fingerprint
-
-    request = job["request"]
+def train(settings: Settings, store: ServerStore, job: JobRow) -> None:
+    """Train the job's model; the job has then succeeded, or failed with the reason."""
+    request = job.request
     steps: list[Json] = []
 
-    def on_step(measured: Measured) -> None:
+    def on_progress(progress: Progress) -> None:
+        step = progress.data
+        if step is None:
+            store.add_event(job.id, progress.message)
+            return
         metrics = {
-            "step": measured.step,
-            "train_loss": round(measured.train_loss, 5),
-            "valid_loss": round(measured.dev_loss, 5),
-            "valid_mean_token_accuracy": round(measured.dev_accuracy, 5),
-            "total_steps": measured.of,
+            "step": step.step,
+            "train_loss": round(step.train_loss, 5),
+            "valid_loss": round(step.dev_loss, 5),
+            "valid_mean_token_accuracy": round(step.dev_accuracy, 5),
+            "total_steps": step.total,
         }
         steps.append(metrics)
-        text = f"Step {measured.step}/{measured.of}: training loss={measured.train_loss:.3f}, validation loss={measured.dev_loss:.3f}"
-        store.tell(job["id"], text, data=metrics)
+        losses = f"training loss={step.train_loss:.3f}, validation loss={step.dev_loss:.3f}"
+        store.add_event(job.id, f"Step {step.step}/{step.total}: {losses}", data=metrics)
 
     try:
-        data, dev, _ = read(settings, store, request)
-        training, dev = held_out(data.examples, dev)
+        data = read(settings, store, request)
         epochs = _epochs(request)
-        store.change(
-            JOBS,
-            job["id"],
-            ("running",),
-            estimated_finish=now() + SECONDS_MORE + int(SECONDS_A_ROW * len(training) * epochs),
-        )
-        manifest = encoder.fit(
-            training,
-            dev,
-            data.task,
-            settings.tuned / job["id"],
+        seconds = SECONDS_MORE + int(SECONDS_PER_ROW * len(data.train) * epochs)
+        store.change_job(job.id, ("running",), estimated_finish=now() + seconds)
+        manifest = train_student(
+            data,
+            settings.tuned / job.id,
             encoder=settings.encoder,
             seed=request.get("seed") or 0,
             epochs=epochs,
-            facts={
-                "labels_from": {"file": len(training) + len(dev)},
-                "data_fingerprint": data_fingerprint(training, dev),
-                "reply": data.form,
-                "frame": data.frame,
-                "system": data.system,
-            },
-            show=lambda text: store.tell(job["id"], text),
-            on_step=on_step,
+            on_progress=on_progress,
         )
         report = io.StringIO()
         writer = csv.DictWriter(report, COLUMNS, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(steps)
-        results = Files(settings, store).add(
+        results = FileStorage(settings, store).add(
             "step_metrics.csv", "fine-tune-results", lambda stream: stream.write(report.getvalue().encode())
         )
     except InputError as error:
-        store.fail(job["id"], "invalid_training_file", str(error), "training_file")
+        store.fail_job(job.id, "invalid_training_file", str(error), "training_file")
         return
     except (FingerpostError, OSError) as error:
-        store.fail(job["id"], "server_error", str(error))
+        store.fail_job(job.id, "server_error", str(error))
         return
-    kept = next(each for each in steps if each["step"] == manifest.training["epochs"])
-    accuracy = f"{kept['valid_mean_token_accuracy']:.3f} of {len(dev)} validation labels matched"
-    store.tell(job["id"], f"Checkpoint created at step {kept['step']}: {accuracy}", data=kept)
+    kept = next(step for step in steps if step["step"] == manifest.training["epochs"])
+    accuracy = f"{kept['valid_mean_token_accuracy']:.3f} of {len(data.dev)} validation labels matched"
+    store.add_event(job.id, f"Checkpoint created at step {kept['step']}: {accuracy}", data=kept)
     name = model_name(job)
-    store.tell(job["id"], f"New fine-tuned model created: {name}")
-    tokens = sum(count_words(each) for each in training) * max(1, epochs)
-    store.tell(job["id"], "The job has successfully completed")
-    store.change(JOBS, job["id"], ("running",), status="succeeded", finished_at=now(), model=name, estimated_finish=None,
-                 result_file=results["id"], trained_tokens=tokens)  # fmt: skip
+    store.add_event(job.id, f"New fine-tuned model created: {name}")
+    tokens = sum(count_words(example) for example in data.train) * max(1, epochs)
+    store.add_event(job.id, "The job has successfully completed")
+    store.change_job(
+        job.id,
+        ("running",),
+        status="succeeded",
+        finished_at=now(),
+        model=name,
+        estimated_finish=None,
+        result_file=results.id,
+        trained_tokens=tokens,
+    )
 
 
-def model_name(job: Record) -> str:
-    """ft:base:organization:suffix:id, as the hosted service names its models."""
-    given = job["request"]["model"]
+def model_name(job: JobRow) -> str:
+    """`ft:base:organization:suffix:id`, as the hosted service names its models."""
+    given = job.request["model"]
     base = given.split(":")[1] if given.startswith("ft:") and ":" in given[3:] else given
     base = re.sub(r"[^\w.\-/]+", "-", base)
-    suffix = re.sub(r"[^\w\-]+", "-", job["request"].get("suffix") or "")
-    return f"ft:{base}:local:{suffix}:{job['id'][-8:]}"
+    suffix = re.sub(r"[^\w\-]+", "-", job.request.get("suffix") or "")
+    return f"ft:{base}:local:{suffix}:{job.id[-8:]}"
 
 
 def count_words(example: Example) -> int:
-    """About the tokens of an example: its words and marks."""
+    """Approximate tokens of an example: its words and punctuation marks."""
     return sum(len(re.findall(r"\w+|[^\w\s]", turn.content)) for turn in example.messages)
 
 
@@ -204,7 +201,7 @@ def main(verb: str, folder: str, job_id: str, options: str) -> None:
         os.nice(given["nice"])
         os.environ["OMP_NUM_THREADS"] = str(given["threads"])
     store = ServerStore(settings.database)
-    job = store.get(JOBS, job_id)
+    job = store.get_job(job_id)
     if job is not None:
         {"validate": validate, "train": train}[verb](settings, store, job)
     store.close()

@@ -1,4 +1,4 @@
-"""At the door: who may come in, how much they may bring, how often; and a line of the log for each."""
+"""Access to the server: API keys, rate limits, size limits, and one log line for each request."""
 
 from __future__ import annotations
 
@@ -8,134 +8,147 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
+from cachetools import TTLCache
 from pyrate_limiter import Duration, InMemoryBucket, Limiter, Rate
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fingerpost.server.ops.logs import log
 from fingerpost.server.ops.metrics import Metrics
-from fingerpost.server.schemas import WireError
+from fingerpost.server.schemas import ApiError
 from fingerpost.server.settings import Settings
 from fingerpost.store.server import ServerStore, hash_key, new_id
 
-KEYS_FRESH_S = 2.0
+KEY_CACHE_S = 2.0
 OPEN_PATHS = ("/healthz", "/readyz")
-UPLOADS = "/v1/files"
+UPLOAD_PATH = "/v1/files"
+FORM_OVERHEAD = 100_000  # bytes that an upload's form may add to the file
 
 
-class Door:
-    """ASGI middleware: request id, bearer key, limits, metrics, log line."""
+class AccessMiddleware:
+    """ASGI middleware: request id, API key, limits, metrics, log line."""
 
     def __init__(self, app: ASGIApp, settings: Settings, store: ServerStore, metrics: Metrics) -> None:
         self._app, self._settings, self._store, self._metrics = app, settings, store, metrics
-        self._keys: dict[str, str] = {}
-        self._fresh_until = 0.0
-        self._limits: dict[str, Limiter] = {}
+        self._key_cache: TTLCache[str, dict[str, str]] = TTLCache(maxsize=1, ttl=KEY_CACHE_S)
+        self._limiters: dict[str, Limiter] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, identity = time.perf_counter(), new_id("req_")
+        began, request_id = time.perf_counter(), new_id("req_")
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-        scope["state"] = {**scope.get("state", {}), "request_id": identity, "key": None}
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "key": None}
         status, started = 500, False
 
-        async def answer(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
-                took = 1000 * (time.perf_counter() - began)
+                took_ms = 1000 * (time.perf_counter() - began)
                 message["headers"] = [
                     *message.get("headers", []),
-                    (b"x-request-id", identity.encode()),
-                    (b"openai-processing-ms", str(round(took)).encode()),
+                    (b"x-request-id", request_id.encode()),
+                    (b"openai-processing-ms", str(round(took_ms)).encode()),
                 ]
             await send(message)
 
         try:
-            scope["state"]["key"] = self._enter(scope, headers)
-            await self._app(scope, self._limited(scope, headers, receive), answer)
-        except WireError as error:
+            scope["state"]["key"] = self._authorise(scope, headers)
+            await self._app(scope, self._size_limited(scope, headers, receive), send_with_headers)
+        except ApiError as error:
             if started:
                 raise
-            await _refuse(error, answer)
+            await _send_error(error, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             took_s = time.perf_counter() - began
             self._metrics.requests.labels(route, status).inc()
-            self._metrics.seconds.labels(route).observe(took_s)
+            self._metrics.request_seconds.labels(route).observe(took_s)
             log(
-                "request", logging.WARNING if status >= 500 else logging.INFO, request_id=identity,
+                "request", logging.WARNING if status >= 500 else logging.INFO, request_id=request_id,
                 method=scope["method"], path=scope["path"], status=status, ms=round(1000 * took_s, 2),
                 key=scope["state"]["key"],
             )  # fmt: skip
 
-    def _enter(self, scope: Scope, headers: dict[str, str]) -> str | None:
-        """The name of the key, where keys are required.
+    def _authorise(self, scope: Scope, headers: dict[str, str]) -> str | None:
+        """The name of the API key, where keys are required.
 
         Raises:
-            WireError: no key or a wrong one, too many requests, or a page in a browser that has no business here.
+            ApiError: the key is missing or unknown, the rate limit is exceeded, or the request comes from a web page
+                of another host.
         """
         if scope["path"] in OPEN_PATHS:
             return None
         name = None
         if self._settings.keys_required:
-            name = self._name_of(headers.get("authorization", ""))
+            name = self._key_name(headers.get("authorization", ""))
         else:
-            self._keep_pages_out(headers)
-        self._slow_down(name or "")
+            self._require_allowed_host(headers)
+        self._apply_rate_limit(name or "")
         return name
 
-    def _name_of(self, authorization: str) -> str:
-        kind, _, key = authorization.partition(" ")
-        if kind.lower() != "bearer" or not key.strip():
-            raise WireError(401, "no API key was sent; set OPENAI_API_KEY to one made by 'fingerpost keys add'",
-                            code="missing_api_key")  # fmt: skip
-        if time.monotonic() >= self._fresh_until:
-            self._keys = {row["sha256"]: row["name"] for row in self._store.all_keys() if row["revoked_at"] is None}
-            self._fresh_until = time.monotonic() + KEYS_FRESH_S
-        name = self._keys.get(hash_key(key.strip()))
+    def _key_name(self, authorization: str) -> str:
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise ApiError(
+                401, "no API key was sent; create one with 'fingerpost keys add' and set OPENAI_API_KEY to it",
+                code="missing_api_key",
+            )  # fmt: skip
+        name = self._active_keys().get(hash_key(key.strip()))
         if name is None:
-            raise WireError(401, "this API key is not known here, or was revoked", code="invalid_api_key")
+            raise ApiError(
+                401, "the API key is unknown or revoked; create one with 'fingerpost keys add'", code="invalid_api_key"
+            )
         return name
 
-    def _keep_pages_out(self, headers: dict[str, str]) -> None:
-        """Without keys, only what this machine itself asks: no page of a stranger that a browser here has open."""
-        for each in (f"//{headers.get('host', '')}", headers.get("origin")):
-            if each is not None and _host(each) not in self._settings.allowed_hosts:
-                raise WireError(
-                    403, "without API keys only programs on this machine are served; make one with 'fingerpost keys add' "
-                    "and start the server with --require-keys", code="forbidden",
+    def _active_keys(self) -> dict[str, str]:
+        """Names of all keys that are not revoked, by hash; at most KEY_CACHE_S seconds old."""
+        names = self._key_cache.get("names")
+        if names is None:
+            names = {key.sha256: key.name for key in self._store.all_keys() if key.revoked_at is None}
+            self._key_cache["names"] = names
+        return names
+
+    def _require_allowed_host(self, headers: dict[str, str]) -> None:
+        """Without keys, accept only this machine's own programs: no web page of another host, no DNS rebinding."""
+        for address in (f"//{headers.get('host', '')}", headers.get("origin")):
+            if address is not None and _host(address) not in self._settings.allowed_hosts:
+                raise ApiError(
+                    403, "without API keys only programs on this machine are served; create a key with "
+                    "'fingerpost keys add' and start the server with --require-keys", code="forbidden",
                 )  # fmt: skip
 
-    def _slow_down(self, name: str) -> None:
-        most = self._settings.requests_per_minute
-        if most is None:
+    def _apply_rate_limit(self, name: str) -> None:
+        limit = self._settings.requests_per_minute
+        if limit is None:
             return
-        limiter = self._limits.get(name)
+        limiter = self._limiters.get(name)
         if limiter is None:
-            limiter = self._limits[name] = Limiter(InMemoryBucket([Rate(most, Duration.MINUTE)]))
+            limiter = self._limiters[name] = Limiter(InMemoryBucket([Rate(limit, Duration.MINUTE)]))
         if not limiter.try_acquire("requests", blocking=False):
-            raise WireError(
-                429, f"more than {most} requests a minute; wait, and try again", code="rate_limit_exceeded",
-                retry_after_s=max(1, 60 // most),
+            raise ApiError(
+                429, f"the limit of {limit} requests per minute is exceeded; wait and try again",
+                code="rate_limit_exceeded", retry_after_s=max(1, 60 // limit),
             )  # fmt: skip
 
-    def _limited(self, scope: Scope, headers: dict[str, str], receive: Receive) -> Receive:
-        """The request's body, cut off where it is too long."""
-        upload = scope["path"].rstrip("/") == UPLOADS
-        most = self._settings.most_upload + 100_000 if upload else self._settings.most_body
-        error = WireError(413, f"the body is larger than {most:,} bytes; send less at once", code="body_too_large")
+    def _size_limited(self, scope: Scope, headers: dict[str, str], receive: Receive) -> Receive:
+        """`receive`, raising ApiError 413 where the body is too large."""
+        is_upload = scope["path"].rstrip("/") == UPLOAD_PATH
+        limit = self._settings.max_upload + FORM_OVERHEAD if is_upload else self._settings.max_body
+        error = ApiError(
+            413, f"the request body is larger than {limit:,} bytes; split the request", code="body_too_large"
+        )
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > most:
+        if length.isdigit() and int(length) > limit:
             raise error
-        read = 0
+        received = 0
 
         async def counted() -> Message:
-            nonlocal read
+            nonlocal received
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > most:
+            received += len(message.get("body", b""))
+            if received > limit:
                 raise error
             return message
 
@@ -149,7 +162,7 @@ def _host(address: str) -> str | None:
         return None
 
 
-async def _refuse(error: WireError, send: Send) -> None:
+async def _send_error(error: ApiError, send: Send) -> None:
     body = json.dumps(error.body).encode()
     headers: list[tuple[bytes, Any]] = [
         (b"content-type", b"application/json"),

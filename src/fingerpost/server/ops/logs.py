@@ -1,4 +1,4 @@
-"""Structured logs: a JSON object a line on standard error."""
+"""Structured logs: one JSON object per line on standard error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOGGER = "fingerpost.server"
 
 
 class JsonLines(logging.Formatter):
-    """Time (UTC), level, event, and the fields that the record carries."""
+    """Formats a record as JSON: time (UTC), level, event, and the record's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -24,7 +24,7 @@ class JsonLines(logging.Formatter):
 
 
 def set_up(quiet: bool) -> None:
-    """Log to standard error; `quiet` leaves out what went well."""
+    """Log to standard error; with `quiet`, only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     for name in (LOGGER, "uvicorn"):
@@ -35,5 +35,5 @@ def set_up(quiet: bool) -> None:
 
 
 def log(event: str, level: int = logging.INFO, trace: BaseException | None = None, **fields: Any) -> None:
-    """One line of the log."""
+    """Write one log line. `trace` adds an exception's traceback; `fields` must be JSON values or have a `str`."""
     logging.getLogger(LOGGER).log(level, event, exc_info=trace, extra={"fields": fields})

@@ -1,4 +1,4 @@
-"""What Prometheus reads from /metrics."""
+"""The server's Prometheus metrics, served at /metrics."""
 
 from __future__ import annotations
 
@@ -9,41 +9,46 @@ CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0
 
 
 class Metrics:
-    """The server's counters, in a registry of their own."""
+    """The metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        kept = self.registry
-        self.requests = Counter("fingerpost_requests_total", "Requests.", ["route", "status"], registry=kept)
-        self.seconds = Histogram(
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter("fingerpost_requests_total", "HTTP requests.", ["route", "status"], registry=registry)
+        self.request_seconds = Histogram(
             "fingerpost_request_seconds",
-            "From a request's head to its answer's end.",
+            "Seconds from a request's head to the end of its response.",
             ["route"],
             buckets=SECONDS,
-            registry=kept,
+            registry=registry,
         )
         self.decisions = Counter(
-            "fingerpost_decisions_total", "Decisions, by who answered, and why the teacher did not.",
-            ["model", "by", "teacher"], registry=kept,
-        )  # fmt: skip
+            "fingerpost_decisions_total",
+            "Decisions, by who answered and why the teacher did not.",
+            ["model", "by", "teacher"],
+            registry=registry,
+        )
         self.confidence = Histogram(
             "fingerpost_confidence",
             "The student's calibrated confidence.",
             ["model"],
             buckets=CONFIDENCE,
-            registry=kept,
+            registry=registry,
         )
-        self.teacher_usd = Counter(
-            "fingerpost_teacher_usd_total", "Spent on the teacher, in US dollars.", registry=kept
+        self.teacher_usd = Counter("fingerpost_teacher_usd_total", "Teacher cost in US dollars.", registry=registry)
+        self.breaker_open = Gauge(
+            "fingerpost_breaker_open", "1 while the circuit breaker of the teacher is not closed.", registry=registry
         )
-        self.breaker = Gauge("fingerpost_breaker_open", "1 while the teacher is not asked.", registry=kept)
-        self.waiting = Gauge("fingerpost_waiting", "Conversations that no thread has taken yet.", registry=kept)
-        self.jobs = Gauge("fingerpost_jobs", "Fine-tuning jobs by status.", ["status"], registry=kept)
-        self.lost = Counter(
-            "fingerpost_log_lost_total", "Requests that were answered but could not be kept.", registry=kept
+        self.waiting = Gauge("fingerpost_waiting", "Conversations that wait for prediction.", registry=registry)
+        self.jobs = Gauge("fingerpost_jobs", "Fine-tuning jobs by status.", ["status"], registry=registry)
+        self.log_lost = Counter(
+            "fingerpost_log_lost_total",
+            "Requests that were answered but not written to the request log.",
+            registry=registry,
         )
-        self.swaps = Counter("fingerpost_model_swaps_total", "Models loaded anew.", ["result"], registry=kept)
+        self.model_swaps = Counter(
+            "fingerpost_model_swaps_total", "Reloads of changed models.", ["result"], registry=registry
+        )
 
     def render(self) -> bytes:
-        """The text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""Run by alembic, on the connection that the store opened and locked."""
+"""Run by alembic, on the connection that the engine module has opened and locked."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""The sentence-encoder student: an encoder and a linear head, trained with torch, served without it."""
+"""The sentence-encoder student: an encoder with a linear head, trained with torch and served without it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def load(folder: Path, manifest: Manifest, threads: int = 1) -> EncoderStudent:
-    """Open a checked model folder."""
+    """Load a model folder whose manifest and hashes were checked by `read_manifest`."""
     from fingerpost.students.encoder.predict import EncoderStudent
 
     return EncoderStudent(folder, manifest, threads)
 
 
 def fit(examples: Sequence[Example], dev: Sequence[Example], task: Task, folder: Path, **options: Any) -> Manifest:
-    """Train a student into `folder`; see `fingerpost.students.encoder.train.fit` for the options."""
+    """Train a student into `folder`; see `fingerpost.students.encoder.train.fit` for options and errors."""
     from fingerpost.students.encoder import train
 
     return train.fit(examples, dev, task, folder, **options)

@@ -1,8 +1,8 @@
-"""The learning curve: what a linear head on the frozen encoder reaches with fewer examples."""
+"""The learning curve: predictions of a linear head on the frozen encoder, trained on fewer examples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +14,35 @@ from fingerpost.students.encoder.network import Encoder, repeatable
 from fingerpost.students.encoder.train import MAX_TOKENS, rows_of
 from fingerpost.task.settings import Task
 
-SMALLEST = 25
+FIRST_SIZE = 25
 
 
 def learning_curve(
-    examples: Sequence[Example], test: Sequence[Conversation], task: Task
+    examples: Sequence[Example],
+    test: Sequence[Conversation],
+    task: Task,
+    vectors: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> list[tuple[int, NDArray[np.int64]]]:
-    """For 25, 50, 100, ... and all examples, drawn at random: their number, and the label indices for `test`."""
+    """Train linear heads on 25, 50, 100, ... and all examples, drawn at random.
+
+    Args:
+        test: conversations to predict.
+        vectors: known embeddings of the examples by id, each of shape (width,).
+
+    Returns:
+        For each head the number of its examples and its predicted label indices, shape (test,).
+
+    Raises:
+        ModelError: the encoder cannot be loaded.
+    """
     history, seed = task.student.history, task.student.seed
     with repeatable(seed):
         base = Encoder(task.student.encoder, MAX_TOKENS)
-        rows = rows_of(base, examples, task, history)
-        vectors = base.embed([encoder_input(each, history) for each in test])
+        rows = rows_of(base, examples, task, history, vectors)
+        embedded = base.embed([encoder_input(messages, history) for messages in test])
         order = np.random.default_rng(seed).permutation(len(examples))
         sizes = []
-        size = SMALLEST
+        size = FIRST_SIZE
         while size < len(examples):
             sizes.append(size)
             size *= 2
@@ -36,5 +50,5 @@ def learning_curve(
         for size in [*sizes, len(examples)]:
             part = rows.take(order[:size])
             head = fit_cleaned(clean(part, seed))
-            points.append((size, head.logits(vectors).argmax(1)))
+            points.append((size, head.logits(embedded).argmax(1)))
     return points

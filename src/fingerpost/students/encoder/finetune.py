@@ -1,7 +1,8 @@
-"""Fine-tuning: encoder and head together, starting from the fitted head."""
+"""Fine-tunes encoder and head together, starting from the fitted linear head."""
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,32 +12,39 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fingerpost.core.types import Progress, ProgressCallback
 from fingerpost.students.denoise import Rows
-from fingerpost.students.encoder.calibrate import SMALL, cross_entropy
+from fingerpost.students.encoder.calibrate import MIN_DEV_ROWS, cross_entropy
 from fingerpost.students.encoder.network import EMBED_BATCH, Encoder, Network
 from fingerpost.students.linear import Array, Head
 from fingerpost.task.settings import Task
 
+STEP = "train"
 BATCH = 32
-
 ENCODER_RATE = 1e-4
-
 HEAD_RATE = 1e-2
-
 WARM_UP = 0.1
-
-LENGTH_NOISE = 8.0  # characters: batches hold texts of similar length, but not always the same ones
+LABEL_SMOOTHING = 0.1
+LENGTH_NOISE = 8.0  # characters; batches contain texts of similar length, but differ between epochs
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
-    """How training went in one epoch: mean loss, accuracy on dev (share of dev labels matched), seconds."""
+class TrainingStep:
+    """Metrics of the linear head (step 0), or of the network after an epoch.
 
-    number: int
-    of: int
-    loss: float
+    Attributes:
+        step, total: number of the epoch, and of all epochs.
+        train_loss, dev_loss: mean cross-entropy in nats.
+        dev_accuracy: fraction of dev labels that the model matches.
+        seconds: duration of the epoch in seconds.
+    """
+
+    step: int
+    total: int
+    train_loss: float
+    dev_loss: float
     dev_accuracy: float
-    seconds: float
+    seconds: float = 0.0
 
 
 def tune(
@@ -45,19 +53,27 @@ def tune(
     texts: Sequence[str],
     targets: NDArray[np.float32],
     weights: NDArray[np.float32],
-    dev_accuracy: Callable[[], float],
     *,
     epochs: int,
     seed: int,
-    on_epoch: Callable[[Epoch], None],
+    on_epoch: Callable[[int, float, float], None],
 ) -> None:
-    """Train all weights in place with AdamW, linear warm-up and decay, on soft targets (rows, labels).
+    """Train all weights in place with AdamW (Loshchilov and Hutter 2019), linear warm-up and linear decay.
 
-    Uses a GPU where torch sees one, and bfloat16 where the processor computes in it.
+    Uses a GPU if torch finds one, and bfloat16 if the processor supports it.
+
+    Args:
+        texts: rendered by `encoder_input`.
+        targets: soft labels, shape (rows, labels).
+        weights: shape (rows,).
+        seed: seed of the order of the batches.
+        on_epoch: called with the epoch's number (from 1), its mean training loss and its duration in seconds.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
-    half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or _has_bfloat16())
+    mixed_precision = torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or _has_bfloat16()
+    )
     y, w = torch.from_numpy(targets).to(device), torch.from_numpy(weights).to(device)
     optimiser = torch.optim.AdamW(
         [
@@ -67,21 +83,21 @@ def tune(
         weight_decay=0.01,
     )
     steps = epochs * math.ceil(len(texts) / BATCH)
-    warm = max(1, round(WARM_UP * steps))
+    warm_up_steps = max(1, round(WARM_UP * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+        optimiser, lambda step: min((step + 1) / warm_up_steps, (steps - step) / max(1, steps - warm_up_steps))
     )
-    draw = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)
     lengths = np.array([len(text) for text in texts])
     for number in range(1, epochs + 1):
         began, losses = time.perf_counter(), []
         network.train()
-        order = np.argsort(lengths + draw.normal(0, LENGTH_NOISE, len(lengths)))
+        order = np.argsort(lengths + random.normal(0, LENGTH_NOISE, len(lengths)))
         batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-        draw.shuffle(batches)
+        random.shuffle(batches)
         for batch in batches:
             tokens = {key: value.to(device) for key, value in encoder.tokens([texts[i] for i in batch]).items()}
-            with half:
+            with mixed_precision:
                 logits = network(**tokens)
             chosen = torch.from_numpy(batch).to(device)
             entropy = -(y[chosen] * torch.log_softmax(logits.float(), dim=1)).sum(1)
@@ -92,12 +108,12 @@ def tune(
             schedule.step()
             losses.append(float(loss.detach()))
         network.eval()
-        on_epoch(Epoch(number, epochs, float(np.mean(losses)), dev_accuracy(), time.perf_counter() - began))
+        on_epoch(number, float(np.mean(losses)), time.perf_counter() - began)
     network.to("cpu").eval()
 
 
 def predict_logits(encoder: Encoder, network: Network, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Logits of the texts, shape (texts, labels), wherever the network is."""
+    """Logits of the texts, shape (texts, labels), computed on the network's device."""
     device = next(network.parameters()).device
     logits = np.zeros((len(texts), network.head.out_features), dtype=np.float32)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -110,30 +126,13 @@ def predict_logits(encoder: Encoder, network: Network, texts: Sequence[str]) -> 
 
 
 def _has_bfloat16() -> bool:
+    """Whether the processor has native bfloat16 arithmetic."""
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(check and check())
 
 
-LABEL_SMOOTHING = 0.1
-
-Show = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The head (step 0), or the network after an epoch: mean cross-entropy, and the share of dev labels matched."""
-
-    step: int
-    of: int
-    train_loss: float
-    dev_loss: float
-    dev_accuracy: float
-
-
 def network_of(base: Encoder, task: Task, head: Head) -> Network:
-    """The encoder with this head on it."""
-    import torch
-
+    """A network with the encoder and this head, in evaluation mode."""
     network = Network(base.model, base.width, len(task.labels))
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(head.weights.T.copy()))
@@ -141,60 +140,46 @@ def network_of(base: Encoder, task: Task, head: Head) -> Network:
     return network.eval()
 
 
-def fine_tuned(
+def fine_tune(
     base: Encoder,
     frozen: Network,
     head: Head,
     train: Rows,
     dev: Rows,
-    plausible: Array,
+    plausibility: Array,
     epochs: int,
     seed: int,
-    show: Show,
-    on_step: Callable[[Measured], None] | None,
-) -> tuple[Network, list[Epoch]]:
-    """The fine-tuned network and its epochs; or the frozen one and none, where dev does not gain.
+    on_progress: ProgressCallback,
+) -> tuple[Network, list[TrainingStep]]:
+    """Fine-tune a copy of the network, and keep it if it gains more than two standard errors on dev.
 
-    A gain on dev counts as much as the dev label is plausible: matching doubtful labels is copying mistakes.
+    A gain or loss on a dev row is weighted by the plausibility of its label, because matching implausible labels means
+    copying mistakes.
+
+    Args:
+        frozen: the network with the frozen encoder and the fitted head.
+        plausibility: plausibility of the dev labels (0 to 1), shape (dev rows,).
+
+    Returns:
+        The fine-tuned network with one step per epoch, or the frozen network and no steps.
     """
-    import copy
-
     network = copy.deepcopy(frozen)
-    done: list[Epoch] = []
-    dev_loss = 0.0
+    steps: list[TrainingStep] = []
 
-    def on_epoch(epoch: Epoch) -> None:
-        done.append(epoch)
-        if on_step is not None:
-            on_step(Measured(epoch.number, epoch.of, epoch.loss, dev_loss, epoch.dev_accuracy))
-            return
-        show(
-            f"epoch {epoch.number} of {epoch.of}: loss {epoch.loss:.3f}, {epoch.dev_accuracy:.3f} on dev, "
-            f"{epoch.seconds:.0f} s"
-        )
-
-    def dev_accuracy() -> float:
-        nonlocal dev_loss
+    def on_epoch(number: int, train_loss: float, seconds: float) -> None:
         logits = predict_logits(base, network, dev.texts)
-        dev_loss = cross_entropy(logits, dev)
-        return float((logits.argmax(1) == dev.labels).mean())
+        accuracy = float((logits.argmax(1) == dev.labels).mean())
+        step = TrainingStep(number, epochs, train_loss, cross_entropy(logits, dev), accuracy, seconds)
+        steps.append(step)
+        message = f"epoch {number} of {epochs}: loss {train_loss:.3f}, {accuracy:.3f} on dev, {seconds:.0f} s"
+        on_progress(Progress(STEP, message, number, epochs, data=step))
 
     targets = (1 - LABEL_SMOOTHING) * train.targets + LABEL_SMOOTHING / train.targets.shape[1]
-    tune(
-        base,
-        network,
-        train.texts,
-        targets,
-        train.weights,
-        dev_accuracy,
-        epochs=epochs,
-        seed=seed,
-        on_epoch=on_epoch,
-    )
+    tune(base, network, train.texts, targets, train.weights, epochs=epochs, seed=seed, on_epoch=on_epoch)
     before = head.logits(dev.vectors).argmax(1) == dev.labels
     after = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
-    change = plausible * (after.astype(float) - before)
-    if len(dev.texts) < SMALL or change.sum() <= 2 * np.sqrt((change**2).sum()):
-        show("fine-tuning does not help on dev: the linear head is kept")
+    change = plausibility * (after.astype(float) - before)
+    if len(dev.texts) < MIN_DEV_ROWS or change.sum() <= 2 * np.sqrt((change**2).sum()):
+        on_progress(Progress(STEP, "fine-tuning does not help on dev; keeping the linear head"))
         return frozen, []
-    return network, done
+    return network, steps

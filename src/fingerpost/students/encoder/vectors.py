@@ -1,4 +1,4 @@
-"""Frozen embeddings of a project's questions, kept beside the database so that each text is embedded once."""
+"""Embeddings of a project's questions by the frozen encoder, cached so that each text is embedded only once."""
 
 from __future__ import annotations
 
@@ -18,35 +18,39 @@ from fingerpost.task.settings import StudentSettings
 
 
 def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: Path | None = None) -> Array:
-    """Unit vectors of the questions, shape (questions, width), in float32.
+    """Embed questions with the pretrained encoder.
 
-    With `cache`, a folder, what was embedded before is read from it and what is new is added.
+    Args:
+        cache: a folder to read known embeddings from and add new ones to.
+
+    Returns:
+        Unit vectors, shape (questions, width), float32.
 
     Raises:
-        ModelError: the encoder cannot be had.
+        ModelError: the encoder cannot be found or loaded.
     """
     origin = find_encoder(settings.encoder)[1]
     key = fingerprint([str(sorted(origin.items())), str(settings.history), str(MAX_TOKENS)])
     file = None if cache is None else cache / f"vectors-{key}.npz"
     known: dict[str, int] = {}
-    kept: Array | None = None
+    stored: Array | None = None
     if file is not None and file.is_file():
-        with np.load(file, allow_pickle=False) as found:
-            known, kept = {name: i for i, name in enumerate(found["ids"].tolist())}, found["vectors"]
-    missing = list({each.id: each for each in questions if each.id not in known}.values())
+        with np.load(file, allow_pickle=False) as archive:
+            known, stored = {name: i for i, name in enumerate(archive["ids"].tolist())}, archive["vectors"]
+    missing = list({question.id: question for question in questions if question.id not in known}.values())
     if missing:
         with repeatable(0):
-            fresh = Encoder(settings.encoder, MAX_TOKENS).embed(
-                [encoder_input(each.messages, settings.history) for each in missing]
+            embedded = Encoder(settings.encoder, MAX_TOKENS).embed(
+                [encoder_input(question.messages, settings.history) for question in missing]
             )
-        kept = fresh if kept is None else np.concatenate([kept, fresh])
-        known |= {each.id: len(known) + i for i, each in enumerate(missing)}
+        stored = embedded if stored is None else np.concatenate([stored, embedded])
+        known |= {question.id: len(known) + i for i, question in enumerate(missing)}
         if file is not None:
             file.parent.mkdir(exist_ok=True)
-            part = file.with_name(f".{os.getpid()}-{file.name}")
-            with part.open("wb") as stream:
-                np.savez(stream, ids=np.array(list(known)), vectors=kept)
-            part.replace(file)
-    assert kept is not None
-    vectors: Array = kept[[known[each.id] for each in questions]]
+            temporary = file.with_name(f".{os.getpid()}-{file.name}")
+            with temporary.open("wb") as stream:
+                np.savez(stream, ids=np.array(list(known)), vectors=stored)
+            temporary.replace(file)
+    assert stored is not None
+    vectors: Array = stored[[known[question.id] for question in questions]]
     return vectors

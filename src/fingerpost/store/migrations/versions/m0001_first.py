@@ -57,7 +57,7 @@ def upgrade() -> None:
         sa.Column("committed_usd", sa.Float, nullable=False),
     )
     op.execute("INSERT INTO ledger (id, committed_usd) VALUES (1, 0)")
-    if op.get_bind().dialect.name == "sqlite":  # the rules that no code may break, kept by the database itself
+    if op.get_bind().dialect.name == "sqlite":  # the database itself enforces that verdicts and questions never change
         op.execute(
             "CREATE TRIGGER verdicts_are_never_edited BEFORE UPDATE ON verdicts "
             "BEGIN SELECT RAISE(ABORT, 'a verdict is never edited: append another'); END"

@@ -1,4 +1,4 @@
-"""Marks, by which verdicts can be taken back together, and notes."""
+"""Marks, by which verdicts can be withdrawn together, and notes."""
 
 import sqlalchemy as sa
 from alembic import op

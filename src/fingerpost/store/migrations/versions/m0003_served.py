@@ -1,4 +1,4 @@
-"""What the server keeps: files, jobs and their events, batches, keys, requests."""
+"""Tables of the server: files, jobs and their events, batches, keys, requests."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Questions that models write, and requests handed in as batches."""
+"""Generated questions, and batches of requests at a provider."""
 
 import sqlalchemy as sa
 from alembic import op

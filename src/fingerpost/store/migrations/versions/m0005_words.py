@@ -1,4 +1,4 @@
-"""Clearer values and columns: human for person, excluded for aside, outcomes for fates; a writer's draft and item; sketches."""
+"""Clearer values and columns (human, excluded, outcomes); the draft and item of a writer's verdict; sketches of questions."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,0 +1,67 @@
+"""The base class of all predictors, which derives probabilities and class names from `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fingerpost.core.types import Message, Prediction
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class BasePredictor:
+    """Base class of all predictors. A subclass sets the attributes and overrides `predict`.
+
+    A predictor is a context manager that closes itself.
+
+    Attributes:
+        name: the model's name in reports.
+        labels: names of the labels that the model predicts.
+        manifest: the model's description, a `fingerpost.students.folder.Manifest`.
+    """
+
+    name: str
+    labels: list[str]
+    manifest: Any
+
+    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
+        """One prediction for each conversation, in order. A plain string is one user message."""
+        raise NotImplementedError
+
+    def predict_proba(self, conversations: Sequence[str | Sequence[Message]]) -> NDArray[np.float64]:
+        """Probabilities, shape (conversations, labels), columns in the order of `labels`; rows sum to 1.
+
+        If a model does not score all labels, its predicted label gets its confidence, and the other labels share the rest
+        equally. Without a predicted label or a confidence, all labels have the same probability.
+        """
+        import numpy as np
+
+        predictions = self.predict(conversations)
+        rows = np.full((len(predictions), len(self.labels)), 1 / len(self.labels))
+        for row, prediction in zip(rows, predictions, strict=True):
+            if len(prediction.scores) == len(self.labels):
+                row[:] = [prediction.scores[label] for label in self.labels]
+            elif prediction.label in self.labels and prediction.confidence == prediction.confidence:
+                row[:] = (1 - prediction.confidence) / max(1, len(self.labels) - 1)
+                row[self.labels.index(prediction.label)] = prediction.confidence
+        result: NDArray[np.float64] = rows / rows.sum(axis=1, keepdims=True)
+        return result
+
+    @property
+    def classes_(self) -> NDArray[np.str_]:
+        """The labels as an array of shape (labels,), under the name that scikit-learn uses."""
+        import numpy as np
+
+        return np.array(self.labels)
+
+    def close(self) -> None:
+        """Release resources such as connections. Repeated calls have no effect."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

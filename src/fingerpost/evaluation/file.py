@@ -1,0 +1,128 @@
+"""Evaluates models on the labelled rows of a file, or on texts and labels in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fingerpost.core.errors import InputError
+from fingerpost.core.predictor import BasePredictor
+from fingerpost.core.text import question_id
+from fingerpost.core.types import Message, Predictor, Progress, ProgressCallback, no_progress
+from fingerpost.core.utils import require_training
+from fingerpost.data.rows import Columns, column_labels, column_texts
+from fingerpost.evaluation.estimators import EstimatorPredictor
+from fingerpost.evaluation.evaluate import Candidate, evaluate
+from fingerpost.evaluation.project import student_candidate
+from fingerpost.evaluation.results import Report
+from fingerpost.evaluation.rows import TestRow, rows_from_file
+from fingerpost.evaluation.teachers import RecordedTeacher, teacher_from_file
+from fingerpost.llm.predictor import ChatPredictor
+from fingerpost.students import load
+from fingerpost.students.cascade import Cascade
+from fingerpost.students.folder import Manifest, read_manifest, trained_on
+from fingerpost.task.settings import StudentSettings, Task
+
+
+def evaluate_file(
+    file: Path,
+    folders: Sequence[Path],
+    columns: Columns,
+    *,
+    teacher: str | None = None,
+    on_progress: ProgressCallback = no_progress,
+) -> tuple[Report, Task, list[TestRow]]:
+    """Evaluate model folders and the untuned base on the labelled rows of a file.
+
+    Args:
+        columns: the columns of texts and labels.
+        teacher: a column with a teacher's answers, to evaluate it as well.
+
+    Returns:
+        The report, the task of the models, and the test rows.
+
+    Raises:
+        MissingExtra: the extra `train` is not installed.
+        InputError: there is no model, the file cannot be used, or the models were trained on all of its rows.
+    """
+    require_training("measuring")
+    from fingerpost.students.encoder.train import fit_base
+
+    if not folders:
+        raise InputError("there is no model to evaluate; give its folder before the file")
+    notes: list[str] = []
+    manifest = read_manifest(folders[0])
+    seen = set().union(*(trained_on(folder) for folder in folders))
+    rows, rejected = rows_from_file(file, columns, seen, notes, manifest)
+    task = _task_of_model(file.stem, manifest)
+    with tempfile.TemporaryDirectory() as scratch:
+        base = Path(scratch) / "base"
+        on_progress(Progress("evaluate", "exporting the untuned base"))
+        fit_base(task, base)
+        candidates = [Candidate("base", load(base))]
+        if teacher is not None:
+            candidates.append(Candidate("teacher", teacher_from_file(file, columns, teacher, task), timed=False))
+        candidates += [student_candidate(folder) for folder in folders]
+        report = evaluate(file.stem, task.names, rows, candidates, notes=notes, on_progress=on_progress)
+    if rejected:
+        first = rejected[0]
+        report.notes.append(f"{len(rejected)} rows were left out, the first in line {first.line}: {first.reason}")
+    return report, task, rows
+
+
+def evaluate_texts(
+    models: Sequence[Any],
+    texts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    name: str = "evaluation",
+    on_progress: ProgressCallback = no_progress,
+) -> Report:
+    """Evaluate models on texts with human labels, with 95 % confidence intervals and paired tests.
+
+    Args:
+        models: predictors (students, teachers, cascades), model folders, or fitted scikit-learn classifiers of texts.
+        texts, labels: sequences, arrays, or columns of a pandas or polars frame, of the same length.
+        name: the report's title.
+
+    Raises:
+        MissingExtra: the extra `train` is not installed.
+        InputError: the lengths differ, there is no model, a label is unknown to all models, or an estimator is not fitted.
+    """
+    require_training("measuring")
+    given_texts, gold = column_texts(texts), column_labels(labels)
+    if len(given_texts) != len(gold):
+        raise InputError(f"there are {len(given_texts):,} texts and {len(gold):,} labels; give one label for each text")
+    if not models:
+        raise InputError("there is no model to evaluate; give at least one")
+    candidates = [_as_candidate(model) for model in models]
+    rows = []
+    for text, label in zip(given_texts, gold, strict=True):
+        messages = (Message("user", text),)
+        rows.append(TestRow(question_id(messages), messages, "user", label))
+    known = list(dict.fromkeys(label for candidate in candidates for label in candidate.predictor.labels))
+    return evaluate(name, known, rows, candidates, on_progress=on_progress)
+
+
+def _as_candidate(model: Any) -> Candidate:
+    """A model folder, predictor or scikit-learn classifier as a candidate."""
+    if isinstance(model, str | Path):
+        return student_candidate(Path(model))
+    if isinstance(model, Cascade):
+        return Candidate("cascade", model, teacher=model.teacher.name)
+    if not isinstance(model, BasePredictor):
+        return Candidate("student", EstimatorPredictor(model))
+    predictor: Predictor = model
+    if isinstance(model, RecordedTeacher) or model.manifest.kind == "teacher":
+        return Candidate("teacher", predictor, timed=False)
+    return Candidate("student", predictor, timed=not isinstance(model, ChatPredictor))
+
+
+def _task_of_model(name: str, manifest: Manifest) -> Task:
+    """A task with a model's labels, and the encoder that the model was trained from."""
+    settings = StudentSettings(
+        encoder=manifest.encoder.get("name", StudentSettings().encoder), history=manifest.history, seed=manifest.seed
+    )
+    return Task(name=name, answer_field=manifest.answer_field, labels=tuple(manifest.labels), student=settings)

@@ -1,0 +1,54 @@
+"""The report's findings as sentences, and its figures as table cells."""
+
+from __future__ import annotations
+
+from fingerpost.evaluation.formatting import p_value, percent_with_interval, ratio, with_interval
+from fingerpost.evaluation.results import Interval, LabelQuality, ModelReport, Pair
+
+
+def interval(estimate: Interval | None) -> str:
+    """An estimate and its confidence interval."""
+    return ratio(None) if estimate is None else with_interval(estimate.value, estimate.low, estimate.high)
+
+
+def percent(estimate: Interval | None) -> str:
+    """An estimate and its confidence interval, in per cent."""
+    return ratio(None) if estimate is None else percent_with_interval(estimate.value, estimate.low, estimate.high)
+
+
+def accuracy(model: ModelReport) -> str:
+    """A model's accuracy with its interval."""
+    return with_interval(model.accuracy, model.accuracy_low, model.accuracy_high)
+
+
+def macro_f1(model: ModelReport) -> str:
+    """A model's macro F1 with its interval."""
+    return with_interval(model.macro_f1, model.macro_f1_low, model.macro_f1_high)
+
+
+def label_quality(quality: LabelQuality) -> str:
+    """How accurate the training labels are."""
+    return (
+        f"training labels, measured on {quality.n:,} test rows that nothing was learnt from: the teacher's are right on "
+        f"{interval(quality.teacher)}, the consensus on {interval(quality.consensus)}; only the consensus is right on "
+        f"{quality.only_consensus_right} rows, only the teacher on {quality.only_teacher_right}, {p_value(quality.p)}"
+    )
+
+
+def comparison(pair: Pair) -> str:
+    """A paired test of two models."""
+    better = pair.a if pair.only_a_right > pair.only_b_right else pair.b
+    worse = pair.b if better == pair.a else pair.a
+    more, fewer = max(pair.only_a_right, pair.only_b_right), min(pair.only_a_right, pair.only_b_right)
+    if more == fewer:
+        return f"{pair.a} and {pair.b} are equally accurate: each alone is right on {more} of {pair.n:,} rows; {p_value(pair.p)}"
+    significant = "is better than" if pair.p_holm < 0.05 else "is not significantly better than"
+    return (
+        f"{better} {significant} {worse}: only {better} is right on {more} rows, only {worse} on {fewer}, of {pair.n:,}; "
+        f"{p_value(pair.p)}, corrected {p_value(pair.p_holm).removeprefix('p ').removeprefix('= ')}"
+    )
+
+
+def break_even(name: str, requests: int, spent_usd: float) -> str:
+    """When a student has paid for its labels."""
+    return f"{name} has saved what labelling cost (${spent_usd:.2f}) after {requests:,} requests"

@@ -1,0 +1,50 @@
+"""Endpoints /v1/chat/completions and /v1/route."""
+
+from __future__ import annotations
+
+import json
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from fingerpost.server.inference.chat import ChatService, Decision
+from fingerpost.server.schemas import ChatRequest, Json, RouteRequest, stream_events
+
+
+def router(service: ChatService) -> APIRouter:
+    """The chat and route endpoints."""
+    routes = APIRouter(tags=["chat"])
+
+    @routes.post("/v1/chat/completions")
+    async def chat(request: ChatRequest, http: Request) -> Response:
+        answer = await service.chat(request, await http.json(), http.state.key)
+        headers = answer.decision.headers
+        if not request.stream:
+            return _json(answer.completion, headers)
+        with_usage = bool(request.stream_options and request.stream_options.include_usage)
+        events = stream_events(answer.completion, answer.pieces, with_usage)
+        return Response("".join(events), media_type="text/event-stream", headers=headers)
+
+    @routes.post("/v1/route")
+    async def route(request: RouteRequest, http: Request) -> Response:
+        model, decisions = await service.route(request, http.state.key)
+        data = [_route_object(decision, request.scores) for decision in decisions]
+        return _json({"object": "list", "model": model.name, "data": data})
+
+    return routes
+
+
+def _json(body: Json, headers: dict[str, str] | None = None) -> Response:
+    return Response(json.dumps(body, ensure_ascii=False), media_type="application/json", headers=headers)
+
+
+def _route_object(decision: Decision, with_scores: bool) -> Json:
+    found: Json = {
+        "label": decision.label,
+        "code": decision.model.label(decision.label).code,
+        "confidence": decision.confidence,
+        "by": decision.by,
+        "teacher": decision.teacher_failure,
+        "latency_ms": round(1000 * decision.latency_s, 3),
+    }
+    return {**found, "scores": decision.scores} if with_scores else found

@@ -1,0 +1,267 @@
+"""Rows of the server's database as frozen dataclasses. Times are seconds since 1970, as in OpenAI's API."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from sqlalchemy import RowMapping
+
+from fingerpost.core.types import Conversation, Message, Usage
+
+Json: TypeAlias = dict[str, Any]
+EventLevel: TypeAlias = Literal["info", "warn", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """An uploaded file or a result. `bytes` is its size."""
+
+    id: str
+    created_at: int
+    filename: str
+    purpose: str
+    bytes: int
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed. `param` is the request field at fault, if any."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A fine-tuning job.
+
+    Attributes:
+        request: the request's fields as the client sent them.
+        attempts: how many times a process has started on the current phase (validation or training).
+        model: name of the trained model; None before the job succeeds and after the model is deleted.
+        announced: whether the webhook was told that the job ended.
+    """
+
+    id: str
+    created_at: int
+    status: str
+    request: Json
+    paused: bool = False
+    attempts: int = 0
+    estimated_finish: int | None = None
+    finished_at: int | None = None
+    error: JobError | None = None
+    model: str | None = None
+    result_file: str | None = None
+    trained_tokens: int | None = None
+    announced: bool = False
+
+
+class JobChanges(TypedDict, total=False):
+    """The fields of a job that can change."""
+
+    status: str
+    paused: bool
+    attempts: int
+    estimated_finish: int | None
+    finished_at: int | None
+    error: JobError | None
+    model: str | None
+    result_file: str | None
+    trained_tokens: int | None
+    announced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event of a job. `kind` is `metrics` where it has `data`, else `message`. `seq` grows with time."""
+
+    seq: int
+    job_id: str
+    created_at: int
+    level: str
+    kind: str
+    message: str
+    data: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCounts:
+    """How many lines of a batch there are, were answered and failed."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """A batch of chat completions.
+
+    Attributes:
+        request: the request's fields as the client sent them.
+        times: when the batch reached a state, by the API's field name, such as `in_progress_at`.
+        output_file, error_file: file ids of the answers and of the failed lines.
+        errors: what was wrong with the input file, as the API's list object.
+        announced: whether the webhook was told that the batch ended.
+    """
+
+    id: str
+    created_at: int
+    status: str
+    request: Json
+    counts: BatchCounts = BatchCounts()
+    times: dict[str, int] = field(default_factory=dict)
+    output_file: str | None = None
+    error_file: str | None = None
+    errors: Json | None = None
+    announced: bool = False
+
+
+class BatchChanges(TypedDict, total=False):
+    """The fields of a batch that can change."""
+
+    status: str
+    counts: BatchCounts
+    times: dict[str, int]
+    output_file: str | None
+    error_file: str | None
+    errors: Json | None
+    announced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """An API key: its hash, and a `hint` of its first and last characters."""
+
+    name: str
+    sha256: str
+    hint: str
+    created_at: int
+    revoked_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedTeacherReply:
+    """The teacher's reply to a logged request. `label` is None where the reply was unusable."""
+
+    model: str
+    label: str | None
+    raw: str
+    logprob: float | None
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLogEntry:
+    """A request and the decision on it.
+
+    Attributes:
+        key: name of the API key, if one was sent.
+        label: the label that was returned.
+        confidence: the student's calibrated probability of its own best label.
+        by: `student` or `teacher`.
+        teacher: the teacher's reply, where there was one.
+    """
+
+    request_id: str
+    at: int
+    key: str | None
+    model: str
+    messages: Conversation
+    label: str | None
+    confidence: float
+    by: str
+    latency_s: float
+    teacher: LoggedTeacherReply | None = None
+
+
+# --- dataclasses from and to database rows
+
+
+def to_file(row: RowMapping) -> FileRow:
+    return FileRow(row["id"], row["created_at"], row["filename"], row["purpose"], row["bytes"], row["expires_at"])
+
+
+def to_job(row: RowMapping) -> JobRow:
+    return JobRow(
+        id=row["id"],
+        created_at=row["created_at"],
+        status=row["status"],
+        request=row["request"],
+        paused=row["paused"],
+        attempts=row["attempts"],
+        estimated_finish=row["estimated_finish"],
+        finished_at=row["finished_at"],
+        error=JobError(**row["error"]) if row["error"] else None,
+        model=row["model"],
+        result_file=row["result_file"],
+        trained_tokens=row["trained_tokens"],
+        announced=row["announced"],
+    )
+
+
+def to_event(row: RowMapping) -> EventRow:
+    return EventRow(
+        row["seq"], row["job_id"], row["created_at"], row["level"], row["kind"], row["message"], row["data"]
+    )
+
+
+def to_batch(row: RowMapping) -> BatchRow:
+    return BatchRow(
+        id=row["id"],
+        created_at=row["created_at"],
+        status=row["status"],
+        request=row["request"],
+        counts=BatchCounts(**row["counts"]),
+        times=row["times"],
+        output_file=row["output_file"],
+        error_file=row["error_file"],
+        errors=row["errors"],
+        announced=row["announced"],
+    )
+
+
+def to_key(row: RowMapping) -> KeyRow:
+    return KeyRow(row["name"], row["sha256"], row["hint"], row["created_at"], row["revoked_at"])
+
+
+def to_log_entry(row: RowMapping) -> RequestLogEntry:
+    return RequestLogEntry(
+        request_id=row["request_id"],
+        at=row["at"],
+        key=row["key"],
+        model=row["model"],
+        messages=tuple(Message(role, content) for role, content in row["messages"]),
+        label=row["label"],
+        confidence=row["confidence"],
+        by=row["by"],
+        latency_s=row["latency_s"],
+        teacher=None if row["teacher"] is None else _teacher_reply(row["teacher"]),
+    )
+
+
+def _teacher_reply(stored: Json) -> LoggedTeacherReply:
+    usage = stored["usage"]
+    # version 0.1.0 stored the list [prompt, cached, completion, cost_usd, latency_s]
+    parsed = Usage(*usage) if isinstance(usage, list) else Usage(**usage)
+    return LoggedTeacherReply(stored["model"], stored["label"], stored["raw"], stored["logprob"], parsed)
+
+
+def log_entry_values(entry: RequestLogEntry) -> Json:
+    """The row to insert for a log entry."""
+    return {
+        "request_id": entry.request_id,
+        "at": entry.at,
+        "key": entry.key,
+        "model": entry.model,
+        "messages": [[turn.role, turn.content] for turn in entry.messages],
+        "label": entry.label,
+        "confidence": entry.confidence,
+        "by": entry.by,
+        "latency_s": entry.latency_s,
+        "teacher": None if entry.teacher is None else asdict(entry.teacher),
+    }
