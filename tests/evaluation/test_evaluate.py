@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from conftest import TEXTS, write_labelled
 
@@ -223,3 +224,23 @@ def test_the_report_is_json(report: Report) -> None:
     data = json.loads(report.model_dump_json())
     for key in ("name", "n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "latency_p50_ms"):
         assert data["models"][2][key] is not None
+
+
+def test_the_report_in_python(report: Report) -> None:
+    assert {name: found.value for name, found in report.accuracy.items()} == {
+        "base": 0.52,
+        "big": 0.70,
+        "student": 0.78,
+    }
+    assert report.student is report.best is report["student"] and report.teacher is report["big"]
+    assert report.significant("student", "base") and not report.significant("base", "student")
+    frame = pl.DataFrame(report.table())
+    assert frame["accuracy"].to_list() == [0.52, 0.70, 0.78] and frame["error_reduction_low"][2] > 0
+    with pytest.raises(KeyError):
+        report["nothing"]
+
+
+def test_the_report_in_a_notebook_is_an_escaped_table(report: Report) -> None:
+    report.models[2].name = "<b>student"
+    html = report._repr_html_()
+    assert html.count("<tr>") == 4 and "<b>" not in html and "&lt;b&gt;student" in html and "54% [" in html

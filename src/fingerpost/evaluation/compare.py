@@ -1,4 +1,4 @@
-"""Several models' answers to the same rows: what each gets right, and which is better."""
+"""Compares the answers of several models to the same rows."""
 
 from __future__ import annotations
 
@@ -22,8 +22,14 @@ Role: TypeAlias = Literal["base", "teacher", "student", "cascade"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What one model said to each row, and how long its answers took, in seconds (as many as were timed)."""
+class ModelAnswers:
+    """One model's answers.
+
+    Attributes:
+        predictions: one for each row, in order.
+        seconds: latencies of the timed predictions; there may be fewer than rows.
+        teacher: of a cascade, the name that predictions of its teacher carry in `by`.
+    """
 
     name: str
     role: Role
@@ -31,34 +37,45 @@ class Answers:
     seconds: Sequence[float]
     teacher: str = ""
 
-    def take(self, chosen: Sequence[int]) -> Answers:
-        """The answers to the rows at these positions; the times stay, they are of the model."""
-        return Answers(self.name, self.role, [self.predictions[i] for i in chosen], self.seconds, self.teacher)
+    def take(self, chosen: Sequence[int]) -> ModelAnswers:
+        """The answers to the rows at these positions, with all latencies."""
+        return ModelAnswers(self.name, self.role, [self.predictions[i] for i in chosen], self.seconds, self.teacher)
 
 
 def compare(
-    labels: Sequence[str], rows: Sequence[TestRow], answers: Sequence[Answers]
+    labels: Sequence[str], rows: Sequence[TestRow], answers: Sequence[ModelAnswers]
 ) -> tuple[list[ModelReport], list[Pair]]:
-    """Measure every model on the rows and test every pair. Either all rows have a human label, or none has."""
+    """Measure every model on the rows and test every pair of models.
+
+    Args:
+        labels: the label names; a prediction of any other label counts as no label.
+        rows: at least one; either all have a human label, or none has.
+        answers: each model's answers to these rows.
+
+    Returns:
+        A report for each model in order, and the paired tests; no tests where the rows have no human labels.
+    """
     index = {label: i for i, label in enumerate(labels)}
     predicted = {
-        each.name: np.array([index.get(str(prediction.label), -1) for prediction in each.predictions])
-        for each in answers
+        model.name: np.array([index.get(str(prediction.label), -1) for prediction in model.predictions])
+        for model in answers
     }
-    teacher = next((predicted[each.name] for each in answers if each.role == "teacher"), None)
-    models = [_model(each, predicted[each.name], teacher) for each in answers]
+    teacher = next((predicted[model.name] for model in answers if model.role == "teacher"), None)
+    reports = [_without_labels(model, predicted[model.name], teacher) for model in answers]
     if rows[0].gold is None:
-        return models, []
+        return reports, []
     gold = np.array([index[str(row.gold)] for row in rows])
-    right = {name: answer == gold for name, answer in predicted.items()}
-    base = next((right[each.name] for each in answers if each.role == "base"), None)
-    for model, each in zip(models, answers, strict=True):
-        _against_gold(model, each, labels, rows, gold, predicted[each.name], base)
-    return models, _pairs(right)
+    right = {name: labels_of_model == gold for name, labels_of_model in predicted.items()}
+    base = next((right[model.name] for model in answers if model.role == "base"), None)
+    for report, model in zip(reports, answers, strict=True):
+        _against_gold(report, model, labels, rows, gold, predicted[model.name], base)
+    return reports, _pairs(right)
 
 
-def _model(answers: Answers, predicted: NDArray[np.int64], teacher: NDArray[np.int64] | None) -> ModelReport:
-    """What needs no human label."""
+def _without_labels(
+    answers: ModelAnswers, predicted: NDArray[np.int64], teacher: NDArray[np.int64] | None
+) -> ModelReport:
+    """Agreement, latency and cost, which need no human labels."""
     model = ModelReport(name=answers.name, role=answers.role, n=len(predicted), no_answer=int((predicted < 0).sum()))
     if teacher is not None and answers.role != "teacher" and (asked := teacher >= 0).any():
         model.agreement = metrics.proportion((predicted == teacher)[asked])
@@ -69,9 +86,9 @@ def _model(answers: Answers, predicted: NDArray[np.int64], teacher: NDArray[np.i
         model.latency_p50_ms, model.latency_p95_ms = float(1000 * p50), float(1000 * p95)
     if answers.role == "cascade":
         model.teacher_share = metrics.proportion(
-            np.array([found.by == answers.teacher for found in answers.predictions])
+            np.array([prediction.by == answers.teacher for prediction in answers.predictions])
         )
-    costs = [each.usage.cost_usd for each in answers.predictions]
+    costs = [prediction.usage.cost_usd for prediction in answers.predictions]
     if known := [cost for cost in costs if cost is not None]:
         model.cost_n, model.cost_per_1000_usd = len(known), float(1000 * np.mean(known))
     return model
@@ -79,13 +96,14 @@ def _model(answers: Answers, predicted: NDArray[np.int64], teacher: NDArray[np.i
 
 def _against_gold(
     model: ModelReport,
-    answers: Answers,
+    answers: ModelAnswers,
     labels: Sequence[str],
     rows: Sequence[TestRow],
     gold: NDArray[np.int64],
     predicted: NDArray[np.int64],
     base: NDArray[np.bool_] | None,
 ) -> None:
+    """Add to the report what is measured against human labels."""
     right = predicted == gold
     accuracy = metrics.proportion(right)
     model.accuracy, model.accuracy_low, model.accuracy_high = accuracy.value, accuracy.low, accuracy.high
@@ -96,7 +114,7 @@ def _against_gold(
     model.labels = metrics.by_label(gold, predicted, labels)
     if base is not None and answers.role != "base":
         model.error_reduction = metrics.error_reduction(base, right)
-    confidence = np.array([each.confidence for each in answers.predictions])
+    confidence = np.array([prediction.confidence for prediction in answers.predictions])
     if not np.isnan(confidence).any():
         model.calibration_error = metrics.calibration_error(confidence, right)
         model.reliability = metrics.reliability(confidence, right)

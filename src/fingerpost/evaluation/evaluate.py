@@ -25,7 +25,7 @@ from fingerpost.core.types import (
 )
 from fingerpost.core.version import __version__
 from fingerpost.evaluation import metrics
-from fingerpost.evaluation.compare import Answers, Role, compare
+from fingerpost.evaluation.compare import ModelAnswers, Role, compare
 from fingerpost.evaluation.results import CurvePoint, DataReport, LabelQuality, ModelReport, Report
 from fingerpost.evaluation.rows import TestRow
 from fingerpost.store.project import Store
@@ -89,14 +89,14 @@ def evaluate(
             f"the test rows have labels that the models do not know: {', '.join(unknown[:5])}; "
             "give another column with --label, or train on these labels too"
         )
-    answers: list[Answers] = []
+    answers: list[ModelAnswers] = []
     for number, candidate in enumerate(candidates):
         predictor = candidate.predictor
         on_progress(Progress("evaluate", f"evaluating {predictor.name}", number, len(candidates)))
         unique = _unique_name(predictor.name, {other.name for other in answers})
         predictions = predictor.predict([row.messages for row in measured])
         seconds = _latencies(candidate, measured, predictions)
-        answers.append(Answers(unique, candidate.role, predictions, seconds, candidate.teacher))
+        answers.append(ModelAnswers(unique, candidate.role, predictions, seconds, candidate.teacher))
     models, pairs = compare(list(labels), measured, answers)
     sources = sorted({row.source for row in measured})
     by_source = []

@@ -1,6 +1,6 @@
-"""What is measured, and how sure it is. Arrays in, numbers with 95 % intervals out; needs the extra `train`.
+"""Metrics with 95 % confidence intervals, from arrays. Needs the extra `train`.
 
-Labels are integers from 0 on; -1 stands for a model that named no label, which is never right.
+Labels are integers, shape (rows,). In a model's answers, -1 means that it named no label; it is always wrong.
 """
 
 from __future__ import annotations
@@ -19,29 +19,33 @@ from fingerpost.evaluation.results import CoveragePoint, Interval, LabelScore, R
 
 Labels = NDArray[np.int64]
 Right = NDArray[np.bool_]
+"""Whether a model is right, by row."""
 LEVEL = 0.95
 RESAMPLES = 1_000
 BINS = 10
 
 
 def proportion(right: Right) -> Interval:
-    """Share of True, with Wilson's score interval (Wilson 1927). Not defined for no rows."""
+    """Fraction of True, with Wilson's score interval (Wilson 1927). Needs at least one row."""
     low, high = proportion_confint(int(right.sum()), len(right), alpha=1 - LEVEL, method="wilson")
     return Interval(value=float(right.mean()), low=float(low), high=float(high))
 
 
 def confusion(gold: Labels, answers: Labels, labels: int) -> NDArray[np.int64]:
-    """Counts, shape (labels, labels + 1): rows are gold labels, columns answers, the last one "no label"."""
+    """Confusion matrix, shape (labels, labels + 1): rows are gold labels, columns are answers, the last for "no label"."""
     columns = np.where(answers < 0, labels, answers)
     matrix: NDArray[np.int64] = confusion_matrix(gold, columns, labels=np.arange(labels + 1))[:labels]
     return matrix
 
 
 def macro_f1(matrix: NDArray[np.int64], seed: int = 0) -> Interval:
-    """Mean F1 over the labels that occur in the gold column, with a bootstrap percentile interval.
+    """Mean F1 over the labels with at least one gold row, with a bootstrap percentile interval.
 
-    Resampling rows is resampling the counts of the confusion matrix from a multinomial distribution, which is
-    how it is done here (Efron & Tibshirani 1993, chapter 13).
+    Resampling rows is the same as drawing the confusion matrix from a multinomial distribution, which is faster
+    (Efron & Tibshirani 1993, chapter 13).
+
+    Args:
+        matrix: from `confusion`.
     """
     total = int(matrix.sum())
     drawn = np.random.default_rng(seed).multinomial(total, (matrix / total).ravel(), size=RESAMPLES)
@@ -60,7 +64,7 @@ def _f1(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def by_label(gold: Labels, answers: Labels, names: Sequence[str]) -> list[LabelScore]:
-    """Precision, recall and F1 of every label, in the order of `names`."""
+    """Precision, recall and F1 of each label, in the order of `names`; 0 where undefined."""
     scores = precision_recall_fscore_support(gold, answers, labels=np.arange(len(names)), zero_division=0.0)
     return [
         LabelScore(label=name, n=int(n), precision=float(p), recall=float(r), f1=float(f))
@@ -69,9 +73,9 @@ def by_label(gold: Labels, answers: Labels, names: Sequence[str]) -> list[LabelS
 
 
 def error_reduction(base: Right, model: Right, seed: int = 0) -> Interval | None:
-    """The share of the base's errors that is gone, (errors of base - errors of model) / errors of base.
+    """Relative error reduction, (errors of base - errors of model) / errors of base.
 
-    Paired bootstrap percentile interval over rows; None where the base makes no error.
+    With a paired bootstrap percentile interval over rows. None where the base makes no error.
     """
     if base.all():
         return None
@@ -88,19 +92,19 @@ def error_reduction(base: Right, model: Right, seed: int = 0) -> Interval | None
 
 
 def exact_mcnemar(a: Right, b: Right) -> tuple[int, int, float]:
-    """Rows that only a, and only b, has right, and the two-sided exact p-value that this is chance (McNemar 1947)."""
+    """McNemar's exact test (McNemar 1947): rows where only a is right, rows where only b is, two-sided p-value."""
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
     table = [[int((a & b).sum()), only_a], [only_b, int((~a & ~b).sum())]]
     return only_a, only_b, float(mcnemar(table, exact=True).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979)."""
+    """p-values corrected for multiple comparisons (Holm 1979)."""
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
 
 
 def calibration_error(confidence: NDArray[np.float64], right: Right, seed: int = 0) -> Interval:
-    """Expected calibration error in ten equal bins (Naeini et al. 2015), with a bootstrap percentile interval."""
+    """Expected calibration error in ten equal-width bins (Naeini et al. 2015), with a bootstrap percentile interval."""
 
     def error(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> float:
         bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
@@ -124,7 +128,7 @@ def calibration_error(confidence: NDArray[np.float64], right: Right, seed: int =
 
 
 def reliability(confidence: NDArray[np.float64], right: Right) -> list[Reliability]:
-    """Mean confidence and accuracy in ten equal bins of confidence; empty bins are left out."""
+    """Mean confidence and accuracy in ten equal-width bins of confidence. Empty bins are left out."""
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     return [
         Reliability(
@@ -140,7 +144,10 @@ def reliability(confidence: NDArray[np.float64], right: Right) -> list[Reliabili
 
 
 def coverage(confidence: NDArray[np.float64], right: Right, steps: int = 20) -> list[CoveragePoint]:
-    """Accuracy on the rows at or above each of some cut-offs, from the surest few to all rows."""
+    """Accuracy on the rows whose confidence is at or above a cut-off, for up to `steps` falling cut-offs.
+
+    The last point has all rows.
+    """
     order = np.argsort(-confidence, kind="stable")
     points = []
     for step in range(1, steps + 1):

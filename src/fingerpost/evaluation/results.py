@@ -1,13 +1,13 @@
-"""The results of an evaluation: one report, with a part for each model and each source of questions."""
+"""The results of an evaluation, as pydantic models that are stored as JSON."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from fingerpost.evaluation.formatting import dollars, milliseconds, ratio, with_interval
+from fingerpost.evaluation.formatting import dollars, milliseconds, percent_with_interval, ratio, with_interval
 
 
 class Interval(BaseModel):
@@ -19,7 +19,7 @@ class Interval(BaseModel):
 
 
 class LabelScore(BaseModel):
-    """How a model does on one label; `n` is the number of test rows that have it."""
+    """A model's scores on one label; `n` is the number of test rows with this human label."""
 
     label: str
     n: int
@@ -29,7 +29,7 @@ class LabelScore(BaseModel):
 
 
 class Reliability(BaseModel):
-    """One bin of the reliability diagram."""
+    """One bin of the reliability diagram: rows with a confidence from `low` to `high`, their mean confidence and accuracy."""
 
     low: float
     high: float
@@ -39,7 +39,7 @@ class Reliability(BaseModel):
 
 
 class CoveragePoint(BaseModel):
-    """With this cut-off, the share of rows that the model answers itself, and its accuracy on them."""
+    """The share of rows whose confidence is at or above a cut-off, and the accuracy on them."""
 
     cutoff: float
     coverage: float
@@ -48,7 +48,7 @@ class CoveragePoint(BaseModel):
 
 
 class Mistake(BaseModel):
-    """A misclassified test row."""
+    """A misclassified test row. `answer` is None where the model named no label."""
 
     text: str
     source: str
@@ -58,7 +58,18 @@ class Mistake(BaseModel):
 
 
 class ModelReport(BaseModel):
-    """One model on one set of rows. Without human labels there is agreement with the teacher only."""
+    """One model's metrics on one set of rows. Metrics that were not measured are None or empty.
+
+    Attributes:
+        n: number of rows.
+        no_answer: number of rows where the model named no label; they count as wrong.
+        error_reduction: relative to the base.
+        agreement: with the first teacher, on the `agreement_n` rows that it answered.
+        confusion: (labels, labels + 1) counts; rows are human labels, columns are answers, the last for "no label".
+        teacher_share: of a cascade, the share of rows that the teacher answered.
+        latency_n: number of predictions that were timed.
+        cost_n: number of predictions whose cost is known.
+    """
 
     name: str
     role: Literal["base", "teacher", "student", "cascade"]
@@ -88,7 +99,7 @@ class ModelReport(BaseModel):
 
 
 class Pair(BaseModel):
-    """McNemar's exact test of two models on the same rows; `p_holm` is corrected for all pairs of the set."""
+    """McNemar's exact test of two models on the same rows; `p_holm` is corrected for the number of pairs (Holm 1979)."""
 
     a: str
     b: str
@@ -100,7 +111,7 @@ class Pair(BaseModel):
 
 
 class DataReport(BaseModel):
-    """All models on the rows of one source (`all`: of every source)."""
+    """All models on the rows of one source."""
 
     source: str
     n: int
@@ -109,7 +120,7 @@ class DataReport(BaseModel):
 
 
 class CurvePoint(BaseModel):
-    """Accuracy on the test rows after training on `n` examples; the interval is over rows."""
+    """Accuracy on `measured_on` test rows after training on `n` examples; the interval is over the test rows."""
 
     n: int
     accuracy: Interval
@@ -117,7 +128,7 @@ class CurvePoint(BaseModel):
 
 
 class LabelQuality(BaseModel):
-    """The accuracy of training labels, on test rows with a human label that nothing was learnt from."""
+    """Accuracy of the teacher's and the consensus' labels, on test rows with human labels that are kept from both."""
 
     n: int
     teacher: Interval
@@ -128,9 +139,18 @@ class LabelQuality(BaseModel):
 
 
 class Report(BaseModel):
-    """The result of an evaluation. `models` and `pairs` are over all test rows.
+    """The result of an evaluation. A notebook displays it as a table.
 
-    In a notebook it shows itself as a table.
+    Attributes:
+        created: ISO 8601 time.
+        fingerpost: the version that made the report.
+        against: what accuracy and agreement are measured against.
+        n: number of test rows.
+        models, pairs: on all test rows.
+        by_source: the same by source of the rows, where there are several.
+        spent_usd: cost of labelling, in US dollars.
+        break_even: by student, the number of requests after which it has saved `spent_usd`.
+        inputs: fingerprint of what was measured.
     """
 
     task: str
@@ -161,6 +181,15 @@ class Report(BaseModel):
         return found
 
     @property
+    def accuracy(self) -> dict[str, Interval]:
+        """The accuracy of each model by name; empty without human labels."""
+        return {
+            model.name: Interval(value=model.accuracy, low=model.accuracy_low, high=model.accuracy_high)
+            for model in self.models
+            if model.accuracy is not None and model.accuracy_low is not None and model.accuracy_high is not None
+        }
+
+    @property
     def teacher(self) -> ModelReport | None:
         """The first teacher."""
         return next((model for model in self.models if model.role == "teacher"), None)
@@ -171,10 +200,29 @@ class Report(BaseModel):
         return [model for model in self.models if model.role == "student"]
 
     @property
+    def student(self) -> ModelReport | None:
+        """The first student."""
+        return next(iter(self.students), None)
+
+    @property
     def best(self) -> ModelReport | None:
         """The most accurate model; None without human labels."""
         measured = [model for model in self.models if model.accuracy is not None]
         return max(measured, key=lambda model: model.accuracy or 0.0, default=None)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row for each model, with all single figures: for `pandas.DataFrame` or `polars.DataFrame`."""
+        rows = []
+        for model in self.models:
+            row: dict[str, Any] = {}
+            for name, value in model:
+                if isinstance(value, Interval):
+                    row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+                elif not isinstance(value, list):
+                    row[name] = value
+            rows.append(row)
+        columns = dict.fromkeys(name for row in rows for name in row)
+        return [{name: row.get(name) for name in columns} for row in rows]
 
     def significant(self, better: str, worse: str) -> bool:
         """Whether one model is more accurate than the other, by McNemar's exact test at 5 %, corrected by Holm."""
@@ -186,18 +234,29 @@ class Report(BaseModel):
 
     def _repr_html_(self) -> str:
         """The models as a table, for notebooks."""
-        head = ("model", "n", "accuracy", "macro F1", "agreement", "latency p50", "per 1,000")
+        head = (
+            "model",
+            "accuracy",
+            "macro F1",
+            "error reduction",
+            "agreement",
+            "calibration error",
+            "p50",
+            "per 1,000",
+        )
         rows = [
             (
                 model.name,
-                f"{model.n:,}",
                 with_interval(model.accuracy, model.accuracy_low, model.accuracy_high),
                 with_interval(model.macro_f1, model.macro_f1_low, model.macro_f1_high),
+                percent_with_interval(reduction.value, reduction.low, reduction.high) if reduction else ratio(None),
                 ratio(model.agreement.value if model.agreement else None),
+                ratio(model.calibration_error.value if model.calibration_error else None),
                 milliseconds(model.latency_p50_ms),
                 dollars(model.cost_per_1000_usd),
             )
             for model in self.models
+            for reduction in [model.error_reduction]
         ]
         table = "".join(_row("td", row) for row in rows)
         title = f"{self.task}: n = {self.n:,}, against {self.against}, 95 % intervals"

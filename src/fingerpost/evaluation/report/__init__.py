@@ -1,1 +1,1 @@
-"""A report as people see it: tables in the terminal, and one page that works offline."""
+"""Displays a report: tables in the terminal, and one HTML file that works offline."""

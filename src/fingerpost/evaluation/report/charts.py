@@ -1,4 +1,4 @@
-"""The report's charts, as SVG drawn here: the page needs no script and no network."""
+"""The report's charts as SVG, so that the page needs no script and no network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MANY_LABELS = 25
 
 
 def draw(report: Report) -> dict[str, str]:
-    """Chart name to SVG; a chart for which nothing was measured is left out."""
+    """SVG by chart name. Charts without data are left out."""
     students = [model for model in report.models if model.role == "student"]
     charts = {
         "accuracy": _accuracy(report),
@@ -58,7 +58,7 @@ def _colour(models: list[ModelReport], legend: bool = False) -> Any:
 
 
 def _range(models: list[ModelReport]) -> list[str]:
-    """Blue for the first student, and other blues and greens for further ones."""
+    """One colour for each model; the first student is blue."""
     further = iter(["#1f6feb", "#2da44e", "#8250df", "#0a7ea4", "#bf3989"])
     return [next(further, "#1f6feb") if model.role == "student" else COLOURS[model.role] for model in models]
 
@@ -169,7 +169,7 @@ def _reliability(models: list[ModelReport]) -> Any:
         .encode(x="x:Q", y="y:Q")
     )
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("confidence:Q", scale=alt.Scale(domain=[0, 1]), title="mean confidence of a bin"),
+        x=alt.X("confidence:Q", scale=alt.Scale(domain=[0, 1]), title="mean confidence in the bin"),
         y=alt.Y("accuracy:Q", scale=alt.Scale(domain=[0, 1]), title="accuracy in the bin"),
         color=_colour(models, legend=True),
     )
@@ -197,12 +197,12 @@ def _coverage(report: Report) -> Any:
             "coverage:Q",
             scale=alt.Scale(domain=[0, 1]),
             axis=alt.Axis(format="%"),
-            title="share of rows it answers itself, surest first",
+            title="share of rows at or above the cut-off",
         ),
         color=_colour([model for model in report.models if model.role != "base"], legend=True),
     )
     band = base.mark_area(opacity=0.15).encode(
-        y=alt.Y("low:Q", title="accuracy on them", scale=alt.Scale(zero=False)), y2="high:Q"
+        y=alt.Y("low:Q", title="accuracy on these rows", scale=alt.Scale(zero=False)), y2="high:Q"
     )
     return (band + base.mark_line(strokeWidth=2).encode(y="accuracy:Q")).properties(width=380, height=300)
 

@@ -17,16 +17,14 @@ def render(report: Report) -> str:
     environment = Environment(
         loader=PackageLoader("fingerpost.evaluation", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    student = next((model for model in report.models if model.role == "student"), None)
-    teacher = next((model for model in report.models if model.role == "teacher"), None)
     return environment.get_template("page.html.jinja").render(
         report=report,
         parts=[
-            DataReport(source="all", n=report.n, models=report.models, pairs=report.pairs),
+            DataReport(source="all test rows", n=report.n, models=report.models, pairs=report.pairs),
             *report.by_source,
         ],
-        student=student,
-        teacher=teacher,
+        student=report.student,
+        teacher=report.teacher,
         headline=_headline(report),
         charts={name: Markup(svg) for name, svg in charts.draw(report).items()},
         sentences=sentences,
@@ -37,11 +35,11 @@ def render(report: Report) -> str:
 
 def _headline(report: Report) -> str:
     """The result in one sentence."""
-    students = [model for model in report.models if model.role == "student" and model.accuracy is not None]
+    students = [model for model in report.students if model.accuracy is not None]
     if not students:
         return f"There are no human labels: only the agreement with the teacher is measured, on {report.n:,} rows."
     best = max(students, key=lambda model: model.accuracy or 0.0)
-    teacher = next((model for model in report.models if model.role == "teacher"), None)
+    teacher = report.teacher
     text = f"{best.name} is right on {best.accuracy:.1%} of {best.n:,} test rows"
     if teacher is None:
         return text + "."
