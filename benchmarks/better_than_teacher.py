@@ -1,20 +1,20 @@
-"""What reviews bring: random ones, chosen ones, and the consensus of chosen ones, on data with a recorded teacher.
+"""Student accuracy over the number of human reviews, by method, on data with recorded teacher labels.
 
 Usage: better_than_teacher.py --draw JSON... --plot OUT.svg
        better_than_teacher.py --data CSV [--reviews 0,50,100,200,400,800] [--seeds 5] [--methods ...] [--json OUT]
        [--plot OUT.svg] [--tune EPOCHS] [--noise perfect|uniform|silent]
 
-The file has the columns split (train, dev or test; dev counts as train), text, gold and teacher. The gold label of a
-training row is read when the row is reviewed, and never else. Accuracy is on test rows against gold, of the linear
-head that `fingerpost train` fits (fp32); with --tune, of the encoder fine-tuned from there. --noise replaces the
-teacher's answers by gold labels, gold labels of which a fifth is drawn at random, or gold labels of which one is never
-used (the label of its first row stands instead), and prints how right teacher and consensus are on training rows.
+The CSV file has the columns split (train, dev or test; dev counts as train), text, gold and teacher. The gold label of a
+training row is used only when the row is reviewed. Reported is the accuracy on test rows against gold, of the linear head
+that `fingerpost train` fits (fp32), or with --tune of the encoder fine-tuned from there. --noise replaces the teacher's
+answers by synthetic ones: gold labels (perfect), gold labels with 20 % drawn uniformly (uniform), or gold labels with one
+label replaced by another (silent).
 
 Methods:
-  random     reviews at random, labels simply replaced
-  queue      our queue, labels simply replaced
-  cleanlab   reviews by cleanlab's ranking of label issues, labels replaced, the other issues left out
-  consensus  our queue, and our consensus: what `fingerpost review` and `fingerpost train` do
+  random     random rows are reviewed; human labels replace the teacher's
+  queue      rows from the review queue; human labels replace the teacher's
+  cleanlab   rows by cleanlab's ranking of label issues; human labels replace the teacher's, other issues are dropped
+  consensus  rows from the review queue; labels by consensus, as `fingerpost review` and `fingerpost train` do
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from typing import Any
 
 import numpy as np
 
-from fingerpost.consensus.evidence import Evidence, agree, ground
+from fingerpost.consensus.evidence import Evidence, compute_features, consensus_of
 from fingerpost.consensus.model import Array, Rows
-from fingerpost.consensus.selection import choose
+from fingerpost.consensus.selection import select_rows
 from fingerpost.core.types import Label
 from fingerpost.students.denoise import Cleaned, clean, fit_cleaned
 from fingerpost.students.denoise import Rows as Examples
@@ -61,7 +61,7 @@ class Data:
     test_teacher: Rows
 
     def evidence(self, reviewed: Rows) -> Evidence:
-        """All answers of the teacher, and the gold labels of the reviewed rows."""
+        """The teacher's answers, and the gold labels of the reviewed rows."""
         eye = np.eye(len(self.names), dtype=np.float32)
         votes = np.where((self.teacher >= 0)[:, None], eye[self.teacher], 0)
         return Evidence(self.vectors, self.texts, [votes], reviewed, eye[self.gold[reviewed]], np.array([], dtype=int))
@@ -93,13 +93,13 @@ def read(path: Path, noise: str | None) -> tuple[Data, Encoder]:
 
 
 def reviews_of(method: str, data: Data, sizes: list[int], seed: int) -> Iterator[tuple[Rows, Evidence, Array, float]]:
-    """At each size: the reviewed rows, the evidence, the training targets, seconds of the slowest round."""
+    """For each size: reviewed rows, evidence, training targets (rows, labels), seconds of the slowest round."""
     rng = np.random.default_rng(seed)
     reviewed = np.array([], dtype=np.int64)
     slowest = 0.0
     ranking: Rows | None = None
-    start = ground(data.evidence(reviewed)) if method in ("queue", "consensus", "cleanlab") else None
-    doubt = agree(data.evidence(reviewed), start).doubt if start else None
+    features = compute_features(data.evidence(reviewed)) if method in ("queue", "consensus", "cleanlab") else None
+    error = consensus_of(data.evidence(reviewed), features).error_probability if features else None
     for size in sizes:
         while len(reviewed) < size:
             began = time.perf_counter()
@@ -108,37 +108,37 @@ def reviews_of(method: str, data: Data, sizes: list[int], seed: int) -> Iterator
             if method == "random":
                 picked = rng.permutation(unseen)[:count]
             elif method == "cleanlab":
-                ranking = label_issues(data, start.student) if ranking is None else ranking
+                ranking = label_issues(data, features.student) if ranking is None else ranking
                 picked = np.concatenate([ranking, rng.permutation(np.setdiff1d(unseen, ranking))])
                 picked = picked[len(reviewed) :][:count]
             else:
-                picks = choose(start.space, doubt, unseen, reviewed, count, seed=1_000 * seed + len(reviewed))
-                picked = np.array([pick.row for pick in picks])
+                sample_seed = 1_000 * seed + len(reviewed)
+                selected = select_rows(features.embeddings, error, unseen, reviewed, count, seed=sample_seed)
+                picked = np.array([selection.row for selection in selected])
             reviewed = np.concatenate([reviewed, picked])
             if method in ("queue", "consensus"):
-                doubt = agree(data.evidence(reviewed), start).doubt
+                error = consensus_of(data.evidence(reviewed), features).error_probability
             slowest = max(slowest, time.perf_counter() - began)
         evidence = data.evidence(reviewed)
         if method == "consensus":
-            targets = agree(evidence, ground(evidence)).probabilities
-            targets[np.setdiff1d(np.flatnonzero(data.teacher < 0), reviewed)] = (
-                0  # `train` leaves out what nobody labelled
-            )
+            targets = consensus_of(evidence, compute_features(evidence)).probabilities
+            # `train` leaves out rows without a label.
+            targets[np.setdiff1d(np.flatnonzero(data.teacher < 0), reviewed)] = 0
         else:
-            targets = evidence.teachers[0].copy()
-            targets[reviewed] = evidence.answers
+            targets = evidence.teacher_votes[0].copy()
+            targets[reviewed] = evidence.human_votes
             if method == "cleanlab":
-                ranking = label_issues(data, start.student) if ranking is None else ranking
+                ranking = label_issues(data, features.student) if ranking is None else ranking
                 targets[np.setdiff1d(ranking, reviewed)] = 0
         yield reviewed, evidence, targets, slowest
 
 
 def label_issues(data: Data, beliefs: Array) -> Rows:
-    """Rows whose label cleanlab doubts, the worst first (Northcutt et al. 2021)."""
+    """Rows with a label issue by cleanlab, the most likely first (Northcutt et al. 2021)."""
     from cleanlab.filter import find_label_issues
 
     known = np.flatnonzero(data.teacher >= 0)
-    used = np.unique(data.teacher[known])  # cleanlab wants labels without gaps
+    used = np.unique(data.teacher[known])  # cleanlab needs consecutive label numbers
     place = {label: i for i, label in enumerate(used)}
     labels = np.array([place[label] for label in data.teacher[known]])
     parts = beliefs[known][:, used]
@@ -157,22 +157,22 @@ def student(data: Data, targets: Array, reviewed: Rows, seed: int) -> tuple[Head
 
 
 def tuned(base: Encoder, data: Data, head: Head, cleaned: Cleaned, epochs: int, seed: int) -> Array:
-    """Test logits after fine-tuning all weights from the head."""
+    """Test logits after fine-tuning all weights, starting from the head; shape (test rows, labels)."""
     task = Task(name="t", labels=tuple(Label(name=name) for name in data.names))
     import copy
 
     network = network_of(base, task, head)
     network.encoder = copy.deepcopy(network.encoder)
     smooth = (1 - LABEL_SMOOTHING) * cleaned.rows.targets + LABEL_SMOOTHING / len(data.names)
-    tune(base, network, cleaned.rows.texts, smooth.astype(np.float32), cleaned.rows.weights, lambda: 0.0,
-         epochs=epochs, seed=seed, on_epoch=lambda _: None)  # fmt: skip
+    tune(base, network, cleaned.rows.texts, smooth.astype(np.float32), cleaned.rows.weights,
+         epochs=epochs, seed=seed, on_epoch=lambda *_: None)  # fmt: skip
     return predict_logits(base, network, data.test_texts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--draw", type=Path, nargs="+", help="only plot what earlier runs wrote")
+    parser.add_argument("--draw", type=Path, nargs="+", help="only plot the --json files of earlier runs")
     parser.add_argument("--reviews", default="0,50,100,200,400,800")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", default=",".join(METHODS))
@@ -182,10 +182,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     if arguments.draw:
-        whole = [json.loads(file.read_text()) for file in arguments.draw]
-        plot(arguments.plot, [line for each in whole for line in each["results"]], whole[0]["teacher"])
+        runs = [json.loads(file.read_text()) for file in arguments.draw]
+        plot(arguments.plot, [line for run in runs for line in run["results"]], runs[0]["teacher"])
         return
-    sizes = sorted({int(each) for each in arguments.reviews.split(",")})
+    sizes = sorted({int(size) for size in arguments.reviews.split(",")})
     with repeatable(0):
         data, base = read(arguments.data, arguments.noise)
         teacher = float((data.test_teacher == data.test_gold).mean())
@@ -214,33 +214,33 @@ def main() -> None:
                 })  # fmt: skip
                 line = results[-1]
                 print(f"{method:10} {size:5} reviews   accuracy {line['accuracy_mean']:.4f} ± {line['accuracy_sd']:.4f}   "
-                      f"training labels right {line['training_labels_right']:.4f}   slowest round "
+                      f"training label accuracy {line['training_labels_right']:.4f}   slowest round "
                       f"{line['slowest_round_s']:.2f} s, training {line['training_s']:.1f} s", flush=True)  # fmt: skip
     if arguments.json:
-        whole = {"data": arguments.data.name, "noise": arguments.noise, "teacher": teacher, "test_rows": len(data.test_gold),
+        run = {"data": arguments.data.name, "noise": arguments.noise, "teacher": teacher, "test_rows": len(data.test_gold),
                  "tune": arguments.tune, "results": results}  # fmt: skip
-        arguments.json.write_text(json.dumps(whole, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(run, indent=1) + "\n")
     if arguments.plot:
         plot(arguments.plot, results, teacher)
 
 
 def plot(file: Path, results: list[dict[str, Any]], teacher: float) -> None:
-    """Accuracy over reviews, a line a method, the teacher dashed."""
+    """Plot accuracy over reviews, one line per method; the dashed line is the teacher."""
     import altair as alt
     import vl_convert
 
     values = [
         {
-            **each,
-            "low": each["accuracy_mean"] - each["accuracy_sd"],
-            "high": each["accuracy_mean"] + each["accuracy_sd"],
+            **line,
+            "low": line["accuracy_mean"] - line["accuracy_sd"],
+            "high": line["accuracy_mean"] + line["accuracy_sd"],
         }
-        for each in results
+        for line in results
     ]
     x = alt.X(
         "reviews:Q",
         title="reviews",
-        axis=alt.Axis(values=sorted({each["reviews"] for each in results})),
+        axis=alt.Axis(values=sorted({line["reviews"] for line in results})),
         scale=alt.Scale(type="symlog", constant=50),
     )
     y = alt.Y("accuracy_mean:Q", title="accuracy on test rows", scale=alt.Scale(zero=False))

@@ -1,4 +1,4 @@
-"""A million rows through `fingerpost predict`: rows a second and peak memory, against a tenth of the rows.
+"""Throughput and peak memory of `fingerpost predict` on a million rows, compared with a tenth of the rows.
 
 Usage: bulk.py MODEL [--rows 1000000] [--kind csv|jsonl|parquet] [--json OUT]
 """
@@ -58,9 +58,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results = [measure(arguments.model, rows, arguments.kind) for rows in (arguments.rows // 10, arguments.rows)]
-    for each in results:
-        print(f"{each['rows']:>10,} rows   {each['rows_a_second']:8,.0f} rows/s   peak {each['peak_mb']:6.0f} MB")
-    print(f"peak memory, ratio: {results[1]['peak_mb'] / results[0]['peak_mb']:.2f}")
+    for run in results:
+        print(f"{run['rows']:>10,} rows   {run['rows_a_second']:8,.0f} rows/s   peak {run['peak_mb']:6.0f} MB")
+    print(f"ratio of peak memory: {results[1]['peak_mb'] / results[0]['peak_mb']:.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -1,8 +1,8 @@
-"""How near labelling comes to the ideal rate: a server that answers after 300 ms, 32 requests at a time.
+"""Labelling rate compared with the ideal, on a server that answers after 300 ms, with 32 concurrent requests.
 
 Usage: labelling.py [--questions 3200] [--json OUT]
 
-The ideal is concurrency / delay. The same server is also asked by the bare `openai` client, 32 at a time.
+The ideal rate is concurrency / delay. The bare `openai` client is measured on the same server with the same concurrency.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import openai
 
 from fingerpost.core.types import Label
 from fingerpost.data.importer import import_file
-from fingerpost.labelling.label import label, plan
+from fingerpost.labelling.label import label, plan_labels
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task, TeacherSettings
 
@@ -30,10 +30,10 @@ SERVER = Path(__file__).parent.parent / "tests" / "teacher.py"
 
 async def bare_client(base_url: str, count: int) -> None:
     client = openai.AsyncOpenAI(base_url=base_url, api_key="none")
-    gate = asyncio.Semaphore(CONCURRENCY)
+    semaphore = asyncio.Semaphore(CONCURRENCY)
 
     async def one(i: int) -> None:
-        async with gate:
+        async with semaphore:
             await client.chat.completions.create(model="m", messages=[{"role": "user", "content": f"billing {i}"}])
 
     await asyncio.gather(*(one(i) for i in range(count)))
@@ -58,18 +58,18 @@ def main() -> None:
             "".join(f"billing {i * 7919 % 99991} {i * 104729 % 1299709}\n" for i in range(arguments.questions))
         )
         import_file(store, task, file)
-        planned = plan(task, store)
+        plan = plan_labels(task, store)
         began = time.perf_counter()
-        done = label(task, store, planned, Path(scratch))
-        ours = done.useful / (time.perf_counter() - began)
+        done = label(task, store, plan, Path(scratch))
+        ours = done.usable / (time.perf_counter() - began)
     began = time.perf_counter()
-    asyncio.run(bare_client(base_url, done.useful))
-    bare = done.useful / (time.perf_counter() - began)
+    asyncio.run(bare_client(base_url, done.usable))
+    bare = done.usable / (time.perf_counter() - began)
     server.stdin.close()
     server.wait()
     ideal = CONCURRENCY / DELAY_S
     results = {
-        "questions": done.useful,
+        "questions": done.usable,
         "ideal": ideal,
         "fingerpost": ours,
         "share": ours / ideal,

@@ -1,8 +1,8 @@
-"""How long one prediction takes in this process, one thread, messages of about 15 tokens.
+"""Latency of single predictions in this process, on one thread, for messages of about 15 tokens.
 
 Usage: latency.py MODEL [--json OUT]
 
-Compares the model folder with the same encoder in PyTorch (fp32), in the same run.
+Compares the model with its encoder in PyTorch (fp32) in the same run.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What copying a noisy teacher costs, and what denoising its labels brings: measured on training rows only.
+"""Accuracy of students of a noisy teacher, with and without denoised labels, on training rows only.
 
 Usage: noise.py DATA.csv [--labels teacher] [--tune EPOCHS] [--json OUT]
 
-The file has the columns split, text, gold, teacher. Every figure is out of fold over the rows that are not test:
-agreement with the labels learnt from, and accuracy against `gold`, which nothing here learns from or chooses by
-(except with `--labels gold`). With `--tune`, a fifth of the rows is held out and all weights are fine-tuned.
+The CSV file has the columns split, text, gold and teacher. All figures are out of fold, on the rows that are not test:
+agreement with the labels trained on, and accuracy against `gold`. Gold labels are used for neither training nor model
+selection, except with `--labels gold`. With `--tune`, 20 % of the rows are held out and all weights are fine-tuned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Label
 from fingerpost.students.denoise import Rows, clean, fit_cleaned
-from fingerpost.students.encoder.finetune import LABEL_SMOOTHING, Epoch, network_of, predict_logits, tune
+from fingerpost.students.encoder.finetune import LABEL_SMOOTHING, network_of, predict_logits, tune
 from fingerpost.students.encoder.network import Encoder, repeatable
 from fingerpost.students.encoder.source import DEFAULT
 from fingerpost.students.encoder.train import MAX_TOKENS
@@ -47,45 +47,45 @@ def main() -> None:
     texts = [row["text"] for row in rows]
     results: list[dict[str, object]] = []
 
-    def tell(method: str, answers: NDArray[np.int64], part: NDArray[np.bool_] | slice = slice(None)) -> None:
-        agree, right = (answers == labels[part]).mean(), (answers == gold[part]).mean()
-        results.append({"method": method, "n": len(answers), "agreement": agree, "accuracy": right})
-        print(f"{method:34} n {len(answers):6,}   agreement {agree:.4f}   accuracy {right:.4f}", flush=True)
+    def report(method: str, answers: NDArray[np.int64], part: NDArray[np.bool_] | slice = slice(None)) -> None:
+        agreement, accuracy = (answers == labels[part]).mean(), (answers == gold[part]).mean()
+        results.append({"method": method, "n": len(answers), "agreement": agreement, "accuracy": accuracy})
+        print(f"{method:34} n {len(answers):6,}   agreement {agreement:.4f}   accuracy {accuracy:.4f}", flush=True)
 
     with repeatable(0):
         base = Encoder(DEFAULT, MAX_TOKENS)
         targets = np.eye(len(names), dtype=np.float32)[labels]
         whole = Rows(texts, base.embed(texts), targets, np.ones(len(rows), dtype=np.float32), texts)
-        tell(f"the labels themselves ({arguments.labels})", labels)
-        tell("neighbours' vote", neighbour_votes(whole.vectors, targets, 0).argmax(1))
+        report(f"labels ({arguments.labels})", labels)
+        report("vote of the nearest neighbours", neighbour_votes(whole.vectors, targets, 0).argmax(1))
         for strength in STRENGTHS:
             held_out = out_of_fold(whole.vectors, targets, whole.weights, texts, strength)
-            tell(f"linear head, C = {strength:g}", held_out.argmax(1))
+            report(f"linear head, C = {strength:g}", held_out.argmax(1))
         cleaned = clean(whole, 0)
-        for doubtful in (0.1, 0.2, 0.5):
-            chosen = cleaned.plausibility < doubtful
+        for threshold in (0.1, 0.2, 0.5):
+            chosen = cleaned.plausibility < threshold
             if chosen.any():
-                tell(f"labels less plausible than {doubtful}", labels[chosen], chosen)
-        rows_ = cleaned.rows
+                report(f"labels with plausibility below {threshold}", labels[chosen], chosen)
+        denoised = cleaned.rows
         for strength in STRENGTHS:
-            held_out = out_of_fold(rows_.vectors, rows_.targets, rows_.weights, texts, strength)
-            tell(f"the same, cleaned, C = {strength:g}", held_out.argmax(1))
+            held_out = out_of_fold(denoised.vectors, denoised.targets, denoised.weights, texts, strength)
+            report(f"linear head, denoised labels, C = {strength:g}", held_out.argmax(1))
         if arguments.tune:
             dev = np.array([hash_fraction(text) < 0.2 for text in texts])
             part = whole.take(np.flatnonzero(~dev))
             held = [text for text, chosen in zip(texts, dev, strict=True) if chosen]
             cleaned = clean(part, 0)
             head = fit_cleaned(cleaned)
-            tell("held out: linear head, cleaned", head.logits(whole.vectors[dev]).argmax(1), dev)
+            report("held out: linear head, denoised", head.logits(whole.vectors[dev]).argmax(1), dev)
             task = Task(name="t", labels=tuple(Label(name=name) for name in names))
             network = network_of(base, task, head)
 
-            def on_epoch(epoch: Epoch) -> None:
+            def on_epoch(number: int, _loss: float, seconds: float) -> None:
                 answers = predict_logits(base, network, held).argmax(1)
-                tell(f"held out: epoch {epoch.number} of {epoch.of} ({epoch.seconds:.0f} s)", answers, dev)
+                report(f"held out: epoch {number} of {arguments.tune} ({seconds:.0f} s)", answers, dev)
 
             smooth = (1 - LABEL_SMOOTHING) * cleaned.rows.targets + LABEL_SMOOTHING / len(names)
-            tune(base, network, part.texts, smooth.astype(np.float32), cleaned.rows.weights, lambda: 0.0,
+            tune(base, network, part.texts, smooth.astype(np.float32), cleaned.rows.weights,
                  epochs=arguments.tune, seed=0, on_epoch=on_epoch)  # fmt: skip
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1, default=float) + "\n")

@@ -1,11 +1,11 @@
-"""What int8 costs, and whether a text's result depends on its batch: activations quantised by batch and by token.
+"""Latency and accuracy of int8 models, and whether a prediction depends on its batch.
 
 Usage: precision.py QUESTIONS.csv TASK.toml
 
-The untuned base of the task (its descriptions as head) in 32-bit floats; in int8 as onnxruntime's dynamic quantiser
-writes it, with one scale for all activations of a batch; and in int8 with a scale for each token, as `train` writes
-it. Prints latency of one text and in batches of 8, how many labels differ from those in floats, and how many labels,
-and by how much the most probable label's probability, change when a text is predicted in a batch instead of alone.
+Compares three forms of the task's base model (label descriptions as head): fp32; int8 by onnxruntime's dynamic
+quantiser, with one scale for all activations of a batch; int8 with one scale per token, as `train` writes it. Prints the
+latency alone and in batches of 8, the number of labels that differ from fp32, and the changes when a text is predicted in a
+batch instead of alone: number of labels, and the largest change of the most probable label's probability.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxruntime import InferenceSession
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from tokenizers import Tokenizer
 
-from fingerpost.students.encoder.export import export_graph, quantise
+from fingerpost.students.encoder.export import encoder_graphs, write_graph
 from fingerpost.students.encoder.finetune import network_of
 from fingerpost.students.encoder.network import SCALE, Encoder, repeatable
 from fingerpost.students.encoder.predict import limited, open_session, softmax
@@ -35,8 +35,8 @@ BATCH = 8
 
 def predict(session: InferenceSession, tokenizer: Tokenizer, texts: list[str]) -> NDArray[np.float64]:
     encoded = tokenizer.encode_batch_fast(texts)
-    feed = {"input_ids": np.array([each.ids for each in encoded], dtype=np.int64),
-            "attention_mask": np.array([each.attention_mask for each in encoded], dtype=np.int64)}  # fmt: skip
+    feed = {"input_ids": np.array([encoding.ids for encoding in encoded], dtype=np.int64),
+            "attention_mask": np.array([encoding.attention_mask for encoding in encoded], dtype=np.int64)}  # fmt: skip
     return softmax(session.run(["logits"], feed)[0])
 
 
@@ -58,9 +58,10 @@ def main() -> None:
             "int8 by batch": folder / "batch.onnx",
             "int8 by token": folder / "token.onnx",
         }
-        export_graph(base, network, files["fp32"])
+        graphs = encoder_graphs(base, network)
+        write_graph(graphs.fp32, network, files["fp32"])
+        write_graph(graphs.int8, network, files["int8 by token"])
         quantize_dynamic(files["fp32"], files["int8 by batch"], weight_type=QuantType.QInt8, per_channel=True)
-        quantise(files["fp32"], files["int8 by token"])
         base.save_tokenizer(folder / "tokenizer.json")
         tokenizer = limited(Tokenizer.from_file(str(folder / "tokenizer.json")), MAX_TOKENS)
         exact: NDArray[np.float64] | None = None
@@ -80,8 +81,8 @@ def main() -> None:
             together = np.concatenate(parts)[np.argsort(order)]
             exact = alone if exact is None else exact
             print(
-                f"{name:14} {file.stat().st_size / 1e6:5.1f} MB   alone {1000 * one:.2f} ms, by {BATCH} {1000 * many:.2f} ms a text"
-                f"   labels unlike fp32: {(alone.argmax(1) != exact.argmax(1)).sum()} of {len(texts)}"
+                f"{name:14} {file.stat().st_size / 1e6:5.1f} MB   alone {1000 * one:.2f} ms, in batches of {BATCH} {1000 * many:.2f} ms per text"
+                f"   labels other than fp32: {(alone.argmax(1) != exact.argmax(1)).sum()} of {len(texts)}"
                 f"   in a batch: {(alone.argmax(1) != together.argmax(1)).sum()} labels change, probabilities by up to "
                 f"{np.abs(alone.max(1) - together.max(1)).max():.4f}"
             )
