@@ -24,7 +24,7 @@ def define(
     yes: bool = Yes,
     write: Annotated[bool, typer.Option("--write", help="Write all proposals to task.toml without asking.")] = False,
 ) -> None:
-    """Have the teacher rewrite the descriptions of labels that it confuses, by human labels."""
+    """Have the teacher rewrite the descriptions of labels that it often gets wrong by human labels."""
     from fingerpost.labelling import descriptions as step
     from fingerpost.task.loader import TASK_FILE
     from fingerpost.task.template import redescribe
