@@ -25,12 +25,17 @@ def test_the_public_names() -> None:
     import fingerpost
 
     assert fingerpost.__all__ == [
+        "Cascade",
         "FingerpostError",
         "Message",
         "Prediction",
         "Predictor",
+        "Progress",
+        "Project",
         "__version__",
+        "evaluate",
         "load",
+        "train",
     ]
     for name in fingerpost.__all__:
         assert getattr(fingerpost, name) is not None

@@ -19,8 +19,9 @@ ROWS = [(text, label) for label, texts in TEXTS.items() for text in texts]
 
 
 @pytest.fixture(scope="module")
-def student() -> Any:
-    return fingerpost.train([text for text, _ in ROWS], [label for _, label in ROWS], epochs=0)
+def student(tiny_encoder: Path) -> Any:
+    texts, labels = [text for text, _ in ROWS], [label for _, label in ROWS]
+    return fingerpost.train(texts, labels, encoder=str(tiny_encoder), epochs=0)
 
 
 def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: Teacher) -> None:

@@ -44,8 +44,8 @@ class Forked:
         return self._process.exitcode
 
 
-def test_killed_twice(tmp_path: Path) -> None:
-    kill_at_random_moments(tmp_path, lambda: Forked(tmp_path, 40), 40, kills=2)
+def test_killed_once(tmp_path: Path) -> None:
+    kill_at_random_moments(tmp_path, lambda: Forked(tmp_path, 40), 40, kills=1)
 
 
 @pytest.mark.slow

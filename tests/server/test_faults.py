@@ -36,6 +36,7 @@ def worker_of(server: Serving, job_id: str) -> psutil.Process | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_job_survives_its_process_and_its_server(tmp_path: Path) -> None:
     server = Serving(tmp_path, "--training-threads", "2").start()
     client = server.client()

@@ -116,10 +116,10 @@ def test_a_job_created_just_before_a_crash_is_found_by_its_training_file(provide
     task = task_of_labels("t", ["billing", "delivery", "other"])
     examples = [Example(str(i), (Message("user", f"question {i}"),), {task.names[i % 3]: 1.0}) for i in range(30)]
     model = tmp_path / "model"
-    file = upload(client, "".join(hosted.lines_of(task, examples)))
+    file = upload(client, "".join(hosted.training_lines(task, examples)))
     job = client.fine_tuning.jobs.create(model="m", training_file=file, hyperparameters={"n_epochs": 1})
     client.fine_tuning.jobs.cancel(job.id)
-    key = hosted.fingerprint([*hosted.lines_of(task, examples), "m", "", provider.base_url, "None"])
+    key = hosted.fingerprint([*hosted.training_lines(task, examples), "m", "", provider.base_url, "None"])
     state = tmp_path / f".model-{key}.json"
     state.write_text(json.dumps({"training_file": file, "creating": "1"}))
     count = len(list(client.fine_tuning.jobs.list()))
@@ -149,7 +149,7 @@ def test_nothing_is_sent_before_the_price_is_agreed_to(cli: Cli, folder: Path) -
     assert "give --price" in cli(*command, OPENAI_API_KEY="x").stderr
     asked = cli(*command, "--price", "3", OPENAI_API_KEY="x")
     assert "about $0.0" in asked.stdout
-    assert "give --yes to agree to the price" in asked.stderr
+    assert "--yes" in asked.stderr
     unreachable = cli(*command, "--price", "3", "--yes", OPENAI_API_KEY="x")
     assert "cannot be reached; run the command again" in unreachable.stderr
     assert unreachable.returncode == 2
@@ -203,7 +203,7 @@ def test_a_training_line_is_a_chat_with_the_label_as_its_reply(tmp_path: Path) -
     from fingerpost.data.rows import Columns
 
     data = from_file(write_labelled(tmp_path / "data.csv"), Columns())
-    line = json.loads(hosted.lines_of(data.task, data.train)[0])
+    line = json.loads(hosted.training_lines(data.task, data.train)[0])
     assert [message["role"] for message in line["messages"]] == ["system", "user", "assistant"]
     assert json.loads(line["messages"][2]["content"]) == {"action": data.train[0].label}
 
@@ -228,7 +228,7 @@ def test_the_key_is_not_sent_to_a_host_that_only_the_model_folder_names(
     hosted.load(tmp_path / "model", read_manifest(tmp_path / "model")).close()
     monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: pytest.fail("it is served"))
     refused = cli("serve", "model", "--data", "served", "--port", "0")
-    assert refused.returncode == 2 and "is a model at a provider" in refused.stderr
+    assert refused.returncode == 2 and "provider" in refused.stderr
 
 
 def test_nothing_is_trained_where_the_model_cannot_be_written(tmp_path: Path, provider: Teacher) -> None:
