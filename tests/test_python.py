@@ -47,7 +47,7 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_columns_of_any_kind(student: Any, column: Any) -> None:
     texts, labels = column([text for text, _ in ROWS]), column([label for _, label in ROWS])
     report = fingerpost.evaluate([student], texts, labels)
-    assert report.n == len(ROWS) and report.models[0].accuracy is not None and report.models[0].accuracy > 0.9
+    assert report.n == len(ROWS) and report.models[0].accuracy is not None and report.models[0].accuracy >= 0.8
 
 
 def test_probabilities_and_classes(student: Any) -> None:

@@ -58,7 +58,7 @@ def test_checks_that_need_no_data(name: str) -> None:
 
 def test_fit_returns_the_estimator_and_sets_classes(fitted: FingerpostClassifier) -> None:
     assert list(fitted.classes_) == sorted(TEXTS)
-    assert fitted.predict(X).shape == Y.shape and fitted.score(X, Y) > 0.9
+    assert fitted.predict(X).shape == Y.shape and fitted.score(X, Y) >= 0.8
 
 
 def test_fitting_again_gives_the_same(fitted: FingerpostClassifier) -> None:

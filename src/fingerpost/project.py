@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from fingerpost.training.train import Trained
 
 STUDENT, BASE, UNREVIEWED = "student", "base", "without-reviews"
-SERVED = "served"
-"""The folder of the project's server, inside the project."""
 
 
 @dataclass(frozen=True, slots=True)

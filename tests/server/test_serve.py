@@ -216,7 +216,6 @@ def resumed(server: Serving) -> str:
     return first
 
 
-@pytest.mark.slow
 def test_jobs_can_be_paused_resumed_and_cancelled(server: Serving, resumed: str) -> None:
     client = server.client()
     assert finished(client, resumed).status == "succeeded", messages_of(client, resumed)

@@ -125,7 +125,14 @@ def test_fine_tuning_is_repeatable_and_reported(tmp_path: Path, tiny_encoder: Pa
     shown: list[str] = []
     answers = []
     for name in ("one", "two"):
-        train(data, tmp_path / name, epochs=1, seed=3, encoder=str(tiny_encoder), on_progress=lambda progress: shown.append(progress.message))
+        train(
+            data,
+            tmp_path / name,
+            epochs=1,
+            seed=3,
+            encoder=str(tiny_encoder),
+            on_progress=lambda progress: shown.append(progress.message),
+        )
         answers.append(fingerpost.load(tmp_path / name).predict(["my bill", "a box", "hello"]))
     assert [a.scores for a in answers[0]] == [b.scores for b in answers[1]]
     assert any("epoch 1 of 1: loss" in line and "on dev" in line for line in shown)

@@ -12,7 +12,8 @@ from fingerpost.cli.options import Folder, splits_of
 from fingerpost.core.errors import InputError
 from fingerpost.data.importer import ImportResult
 from fingerpost.data.rows import Columns
-from fingerpost.project import SERVED, Project
+from fingerpost.project import Project
+from fingerpost.store.server import SERVED
 
 
 def import_(

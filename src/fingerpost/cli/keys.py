@@ -10,8 +10,7 @@ import typer
 
 from fingerpost.cli.options import Folder
 from fingerpost.cli.serve import Data
-from fingerpost.project import SERVED
-from fingerpost.store.server import DATABASE, ServerStore
+from fingerpost.store.server import DATABASE, SERVED, ServerStore
 
 keys = typer.Typer(
     help="Add, list and revoke the server's API keys.",

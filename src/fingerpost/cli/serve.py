@@ -18,8 +18,8 @@ from fingerpost.cli.options import Folder
 from fingerpost.core.errors import InputError, MissingExtra
 from fingerpost.core.utils import locked
 from fingerpost.llm import gguf
-from fingerpost.project import SERVED
 from fingerpost.server.settings import Settings
+from fingerpost.store.server import SERVED
 from fingerpost.task.loader import TASK_FILE, load_task
 from fingerpost.task.settings import Task, TeacherSettings
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from fingerpost.core.types import ProgressCallback, Usage, no_progress
 from fingerpost.labelling.requests import EVERYTHING, LabelJob, LabelRequests, LabelSelection, open_jobs
 from fingerpost.llm import prices
-from fingerpost.llm.batch import run_requests_or_batch
 from fingerpost.llm.completion import request_bytes
 from fingerpost.llm.requests import BYTES_PER_TOKEN, RunProgress, teacher_endpoint, teacher_of
 from fingerpost.store.project import Store
@@ -80,6 +79,8 @@ def label(
         TeacherError: the teacher cannot be used, or none of its replies names a label.
         BudgetError: the budget has no room for a single request.
     """
+    from fingerpost.llm.batch import run_requests_or_batch  # imports the client library, which takes half a second
+
     with teacher_endpoint(teacher_of(task), folder) as teacher:
         return run_requests_or_batch(
             LabelRequests(task),

@@ -6,15 +6,16 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
-
-import openai
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fingerpost.core.errors import TeacherError
 from fingerpost.core.text import replace_surrogates
 from fingerpost.core.types import Usage
 from fingerpost.llm import prices
 from fingerpost.task.settings import TeacherSettings
+
+if TYPE_CHECKING:
+    import openai
 
 Chat: TypeAlias = list[dict[str, str]]
 """Chat messages, dicts with `role` and `content`."""
@@ -154,6 +155,8 @@ def teacher_error(error: openai.OpenAIError, where: object, key_env: str, then: 
         where: the endpoint's name or address.
         then: advice in case the endpoint cannot be reached.
     """
+    import openai  # half a second that most commands do not need
+
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
         return TeacherError(f"{where} refuses the API key; check the environment variable {key_env}")
     if isinstance(error, openai.APIStatusError):

@@ -38,6 +38,8 @@ from fingerpost.store.server_rows import (
 )
 
 DATABASE = "fingerpost.db"
+SERVED = "served"
+"""The folder of a project's server, inside the project."""
 KEY_PREFIX = "sk-fp-"
 DELETE_CHUNK = 2_000  # log entries deleted in one transaction
 JOB_WAITING = ("validating_files", "queued")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 LEVEL = 0.95
 """Confidence level of the bound."""
@@ -84,4 +84,4 @@ def choose_cutoff(confidence: Sequence[float], right: Sequence[bool], target: fl
 
 def at_least(right: int, n: int) -> float:
     """Lower end of the exact one-sided 95 % confidence interval of the proportion right / n (Clopper, Pearson 1934)."""
-    return 0.0 if right <= 0 else float(beta.ppf(1 - LEVEL, right, n - right + 1))
+    return 0.0 if right <= 0 else float(betaincinv(right, n - right + 1, 1 - LEVEL))
