@@ -17,7 +17,7 @@ $(VENV)/.fingerpost-ready: pyproject.toml
 	touch $@
 
 demo: setup
-	$(BIN)/fingerpost run examples/hr-router --yes --learning-curve
+	$(BIN)/fingerpost run examples/hr-router --yes --epochs 0 --learning-curve
 	$(BIN)/fingerpost predict examples/hr-router/models/student "payslip oct pls, havent got it"
 
 check: setup

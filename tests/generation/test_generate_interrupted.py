@@ -44,6 +44,7 @@ class Forked:
         return self._process.exitcode
 
 
+@pytest.mark.slow
 def test_killed_once(tmp_path: Path) -> None:
     kill_at_random_moments(tmp_path, lambda: Forked(tmp_path, 40), 40, kills=1)
 

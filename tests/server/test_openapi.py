@@ -147,13 +147,13 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, student: Path) -> Iterator[
         yield Fuzzed(running, f"[parameters]\n{ids}")
 
 
-@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("known", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_no_input_makes_the_server_fail(tmp_path: Path, fuzzed: Fuzzed, known: bool) -> None:
     """With `known`, the paths contain ids that exist."""
     server = fuzzed.server
     (tmp_path / "schemathesis.toml").write_text(fuzzed.parameters if known else "")
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url.removesuffix('/v1')}/openapi.json",
-               "--checks", "not_a_server_error", "--max-examples", "15", "--seed", "1", "--no-color"]  # fmt: skip
+               "--checks", "not_a_server_error", "--max-examples", "10", "--seed", "1", "--no-color"]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stdout[-3000:]
     assert "Tested: 25" in run.stdout

@@ -216,6 +216,7 @@ def resumed(server: Serving) -> str:
     return first
 
 
+@pytest.mark.slow
 def test_jobs_can_be_paused_resumed_and_cancelled(server: Serving, resumed: str) -> None:
     client = server.client()
     assert finished(client, resumed).status == "succeeded", messages_of(client, resumed)
@@ -224,6 +225,7 @@ def test_jobs_can_be_paused_resumed_and_cancelled(server: Serving, resumed: str)
     assert error.value.code == "job_ended"
 
 
+@pytest.mark.slow
 def test_a_model_trained_on_integer_codes_replies_with_codes(server: Serving, resumed: str) -> None:
     client = server.client()
     model = finished(client, resumed).fine_tuned_model
