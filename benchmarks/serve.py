@@ -87,7 +87,9 @@ async def while_training(port: int, texts: Sequence[str], file: Path, clients: i
     began, took = time.perf_counter(), []
     while job.status in ("validating_files", "queued", "running"):
         for child in psutil.process_iter(["cmdline"]):
-            if "fingerpost.server.work" in (child.info["cmdline"] or []) and child.cpu_affinity() != [OTHER_CORE]:
+            if "fingerpost.server.jobs.worker" in (child.info["cmdline"] or []) and child.cpu_affinity() != [
+                OTHER_CORE
+            ]:
                 for thread in Path(f"/proc/{child.pid}/task").iterdir():
                     os.sched_setaffinity(int(thread.name), {OTHER_CORE})
         took += (await load(port, texts, clients, 1.0))[0]

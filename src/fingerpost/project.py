@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,7 @@ class Status:
     unanswered: int
     student: Path | None
     report: Path | None
-    next_step: str = field(default="")
+    next_step: str
 
 
 class Project:
@@ -92,8 +92,6 @@ class Project:
         from fingerpost.students.encoder.vectors import vectors_of
 
         return vectors_of(questions, settings or self.task.student, self.folder / "cache")
-
-    # Questions in
 
     def import_file(self, path: str | Path, columns: Columns = Columns()) -> ImportResult:
         """Import a file of questions; what was imported before stays as it is.
@@ -127,8 +125,6 @@ class Project:
 
         with self.store() as store:
             return generate(self.task, store, self.folder, self.embed, **options)
-
-    # Labels
 
     def plan_labels(self, selection: LabelSelection = EVERYTHING, *, batch: bool = False) -> LabelPlan:
         """The requests that the teacher is still to be asked, with their estimated and their maximal cost.
@@ -184,8 +180,6 @@ class Project:
         from fingerpost.consensus.session import TestSample
 
         return TestSample(self.task, store, by, size)
-
-    # Students
 
     def export(self, train_file: str | Path, validation_file: str | Path, **options: Any) -> Exported:
         """Write chat JSONL for fine-tuning; options as of `fingerpost.training.export.export`."""
@@ -299,8 +293,6 @@ class Project:
     def predictor(self, name: str = STUDENT) -> Predictor:
         """A model of the project, loaded."""
         return load(self.models / name)
-
-    # What there is
 
     def report_is_current(self) -> bool:
         """Whether `reports/report.json` measures the present questions, labels and models."""

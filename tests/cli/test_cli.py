@@ -13,6 +13,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+import typer
 from command_line import Cli
 from conftest import ROOT, write_labelled, write_questions
 from serving import Serving
@@ -181,3 +182,14 @@ def test_the_docs_name_only_options_that_exist(cli: Cli, page: Path) -> None:
         assert text, f"{page.name}: there is no command {command}"
         for option in re.findall(r"--[\w-]+", rest.split("#")[0]):
             assert option in text, f"{page.name}: fingerpost {command} has no {option}"
+
+
+def test_every_command_of_the_overview_can_be_loaded() -> None:
+    from fingerpost.cli import COMMANDS, app
+
+    group = typer.main.get_command(app)
+    names = [name for commands in COMMANDS.values() for name in commands]
+    assert len(names) == len(set(names)) == 15
+    for name in names:
+        command = group.get_command(None, name)
+        assert command is not None and command.name == name and command.help

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from fingerpost.core.text import check_characters
+
 Json: TypeAlias = dict[str, Any]
 
 ERROR_TYPES = {
@@ -62,8 +64,8 @@ def require_storable_text(value: Any) -> Any:
     while pending:
         item = pending.pop()
         if isinstance(item, str):
-            if "\x00" in item or any("\ud800" <= character <= "\udfff" for character in item):
-                raise ValueError("a text contains a null character or a lone surrogate; remove it")
+            if reason := check_characters(item):
+                raise ValueError(reason)
         elif isinstance(item, dict):
             pending += [*item.keys(), *item.values()]
         elif isinstance(item, list):
