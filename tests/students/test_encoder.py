@@ -21,7 +21,7 @@ from fingerpost.students.denoise import Rows, clean
 from fingerpost.students.encoder import calibrate as fitting
 from fingerpost.students.encoder.train import fit, fit_base
 from fingerpost.students.folder import dev_answers, read_manifest
-from fingerpost.students.linear import Head, fit_head, neighbour_votes
+from fingerpost.students.linear import Head, neighbour_votes
 from fingerpost.task.settings import Task
 from fingerpost.training.dataset import from_file
 from fingerpost.training.train import train
@@ -136,26 +136,6 @@ def test_fine_tuning_is_repeatable_and_reported(tmp_path: Path, tiny_encoder: Pa
         answers.append(fingerpost.load(tmp_path / name).predict(["my bill", "a box", "hello"]))
     assert [a.scores for a in answers[0]] == [b.scores for b in answers[1]]
     assert any("epoch 1 of 1: loss" in line and "on dev" in line for line in shown)
-
-
-def test_soft_labels_and_weights_are_learnt_from() -> None:
-    vectors = np.eye(4, dtype=np.float32)[[0, 0, 1, 1]]
-    targets = np.array([[1, 0], [0, 1], [0.2, 0.8], [0.2, 0.8]], dtype=np.float32)
-    even = fit_head(vectors, targets, np.ones(4, dtype=np.float32), 1e4).probabilities(vectors)
-    assert even[0, 0] == pytest.approx(0.5, abs=0.02) and even[2, 1] == pytest.approx(0.8, abs=0.02)
-    heavy = fit_head(vectors, targets, np.array([9, 1, 1, 1], dtype=np.float32), 1e4).probabilities(vectors)
-    assert heavy[0, 0] == pytest.approx(0.9, abs=0.02)
-
-
-def test_the_head_is_scikit_learns_on_hard_labels() -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    draw = np.random.default_rng(0)
-    vectors = draw.normal(size=(200, 8)).astype(np.float32)
-    labels = (vectors @ draw.normal(size=(8, 3))).argmax(1)
-    reference = LogisticRegression(C=3.0, max_iter=1000).fit(vectors, labels)
-    mine = fit_head(vectors, np.eye(3, dtype=np.float32)[labels], np.ones(200, dtype=np.float32), 3.0)
-    assert np.allclose(mine.probabilities(vectors), reference.predict_proba(vectors), atol=2e-3)
 
 
 def test_neighbours_do_not_vote_for_themselves() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fingerpost.cli.console import require_folders, show_message
-from fingerpost.cli.options import Folder, Yes
+from fingerpost.cli.options import Folder, LabelColumn, TextColumn, Yes
 from fingerpost.core.errors import InputError
 from fingerpost.core.utils import require_training
 from fingerpost.data.rows import Columns
@@ -42,12 +42,8 @@ def evaluate(
     cutoff: Annotated[
         float | None, typer.Option(min=0, max=1, help="With --cascade: the confidence below which the teacher answers.")
     ] = None,
-    text: Annotated[
-        str | None, typer.Option(help="The file's column of texts. Default: 'text' or a similar name.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="The file's column of labels. Default: 'label' or a similar name.")
-    ] = None,
+    text: str | None = TextColumn,
+    label: str | None = LabelColumn,
     teacher: Annotated[str | None, typer.Option(help="The file's column of a teacher's answers.")] = None,
     yes: bool = Yes,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fingerpost.cli.console import show_rejected
-from fingerpost.cli.options import Folder, splits_of
+from fingerpost.cli.options import Folder, LabelColumn, TextColumn, splits_of
 from fingerpost.core.errors import InputError
 from fingerpost.data.importer import ImportResult
 from fingerpost.data.rows import Columns
@@ -21,8 +21,8 @@ def import_(
         list[Path] | None, typer.Argument(help="CSV, JSONL, Parquet, OpenAI chat JSONL, or plain text.")
     ] = None,
     folder: Path = Folder,
-    text: Annotated[str | None, typer.Option(help="The column of texts. Default: 'text' or a similar name.")] = None,
-    label: Annotated[str | None, typer.Option(help="The column of labels. Default: 'label' or a similar name.")] = None,
+    text: str | None = TextColumn,
+    label: str | None = LabelColumn,
     teacher: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The labels are answers of this model, not of humans.")
     ] = None,

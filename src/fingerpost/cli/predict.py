@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fingerpost.cli.console import show_rejected
+from fingerpost.cli.options import TextColumn
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import check_text
 from fingerpost.core.types import Predictor
@@ -25,9 +26,7 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write a file's predictions: .csv, .jsonl, .parquet.")
     ] = None,
-    text: Annotated[
-        str | None, typer.Option(help="The file's column of texts. Default: 'text' or a similar name.")
-    ] = None,
+    text: str | None = TextColumn,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the computation.")] = 2,
 ) -> None:
     """Predict the labels of texts, or of a whole file."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fingerpost.cli.console import show_message, show_rejected
-from fingerpost.cli.options import Folder, Yes, labels_from
+from fingerpost.cli.options import Folder, LabelColumn, TextColumn, Yes, labels_from
 from fingerpost.core.errors import InputError
 from fingerpost.core.utils import require_training
 from fingerpost.core.verdicts import LabelsFrom
@@ -31,12 +31,8 @@ def train(
         str,
         typer.Option(help="Whose labels: consensus, best (human, else the teacher's), teacher, or human."),
     ] = "consensus",
-    text: Annotated[
-        str | None, typer.Option(help="The file's column of texts. Default: 'text' or a similar name.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="The file's column of labels. Default: 'label' or a similar name.")
-    ] = None,
+    text: str | None = TextColumn,
+    label: str | None = LabelColumn,
     encoder: Annotated[str | None, typer.Option(help="The sentence encoder: a folder or a hub name.")] = None,
     history: Annotated[
         int | None, typer.Option(min=0, help="Earlier turns of a conversation that the student sees.")
