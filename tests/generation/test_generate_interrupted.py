@@ -73,7 +73,7 @@ def kill_at_random_moments(
             running.wait()
             with Store(folder / "fingerpost.db") as store:
                 assert store.ledger.account().committed_usd <= 1
-        assert start().wait(200) == 0
+        assert start().wait(3600) == 0
     answered = Counter(json.loads(line) for line in log.read_text().splitlines())
     with Store(folder / "fingerpost.db") as store:
         drafts = store.drafts()

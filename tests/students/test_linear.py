@@ -82,4 +82,4 @@ def test_vectors_do_not_vote_on_themselves() -> None:
 
 def test_torch_is_not_loaded() -> None:
     code = "import sys, fingerpost.students.linear, fingerpost.students.denoise; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=3600).returncode == 0
