@@ -5,8 +5,8 @@ Usage: better_than_teacher.py --draw JSON... --plot OUT.svg
        [--plot OUT.svg] [--tune EPOCHS] [--noise perfect|uniform|silent]
 
 The CSV file has the columns split (train, dev or test; dev counts as train), text, gold and teacher. The gold label of a
-training row is used only when the row is reviewed. Reported is the accuracy on test rows against gold, of the linear head
-that `fingerpost train` fits (fp32), or with --tune of the encoder fine-tuned from there. --noise replaces the teacher's
+training row is used only when the row is reviewed. Reported is the accuracy on test rows against gold, of both views
+as `fingerpost train` fits them (fp32), or with --tune of the encoder fine-tuned from there. --noise replaces the teacher's
 answers by synthetic ones: gold labels (perfect), gold labels with 20 % drawn uniformly (uniform), or gold labels with one
 label replaced by another (silent).
 
@@ -34,12 +34,13 @@ from fingerpost.consensus.evidence import Evidence, compute_features, consensus_
 from fingerpost.consensus.model import Array, Rows
 from fingerpost.consensus.selection import select_rows
 from fingerpost.core.types import Label
-from fingerpost.students.denoise import Cleaned, clean, fit_cleaned
+from fingerpost.students.denoise import Cleaned, Views, clean, fit_views
 from fingerpost.students.denoise import Rows as Examples
 from fingerpost.students.encoder.finetune import LABEL_SMOOTHING, network_of, predict_logits, tune
 from fingerpost.students.encoder.network import Encoder, repeatable
 from fingerpost.students.encoder.source import DEFAULT
 from fingerpost.students.encoder.train import MAX_TOKENS
+from fingerpost.students.lexical import Ngrams
 from fingerpost.students.linear import Head
 from fingerpost.task.settings import Task
 from fingerpost.training.dataset import REVIEWED_WEIGHT
@@ -59,6 +60,8 @@ class Data:
     test_vectors: Array
     test_gold: Rows
     test_teacher: Rows
+    ngrams: Any
+    test_ngrams: Any
 
     def evidence(self, reviewed: Rows) -> Evidence:
         """The teacher's answers, and the gold labels of the reviewed rows."""
@@ -87,8 +90,9 @@ def read(path: Path, noise: str | None) -> tuple[Data, Encoder]:
         if noise == "silent":
             teacher[gold == gold[-1]] = gold[0]
     texts, test_texts = ([row["text"] for row in part] for part in (train, test))
+    ngrams = Ngrams.fit(texts)
     data = Data(names, texts, base.embed(texts), teacher, gold, test_texts, base.embed(test_texts),
-                column(test, "gold"), column(test, "teacher"))  # fmt: skip
+                column(test, "gold"), column(test, "teacher"), ngrams.matrix(texts), ngrams.matrix(test_texts))  # fmt: skip
     return data, base
 
 
@@ -146,14 +150,14 @@ def label_issues(data: Data, beliefs: Array) -> Rows:
     return np.concatenate([np.flatnonzero(data.teacher < 0), known[issues]])
 
 
-def student(data: Data, targets: Array, reviewed: Rows, seed: int) -> tuple[Head, Cleaned]:
-    """The linear head as `fingerpost train` fits it."""
+def student(data: Data, targets: Array, reviewed: Rows, seed: int) -> tuple[Views, Cleaned]:
+    """Both views as `fingerpost train` fits them."""
     weights = (targets.sum(1) > 0).astype(np.float32)
     weights[reviewed] = REVIEWED_WEIGHT
     rows = np.flatnonzero(weights)
-    examples = Examples(data.texts, data.vectors, targets, weights, data.texts).take(rows)
+    examples = Examples(data.texts, data.vectors, targets, weights, data.texts, data.ngrams).take(rows)
     cleaned = clean(examples, seed)
-    return fit_cleaned(cleaned), cleaned
+    return fit_views(cleaned.rows, cleaned.stack), cleaned
 
 
 def tuned(base: Encoder, data: Data, head: Head, cleaned: Cleaned, epochs: int, seed: int) -> Array:
@@ -197,10 +201,11 @@ def main() -> None:
             for seed in range(arguments.seeds):
                 for reviewed, _, targets, slowest in reviews_of(method, data, sizes, seed):
                     began = time.perf_counter()
-                    head, cleaned = student(data, targets, reviewed, seed)
-                    logits = head.logits(data.test_vectors)
+                    views, cleaned = student(data, targets, reviewed, seed)
+                    encoder = views.head.logits(data.test_vectors)
                     if arguments.tune:
-                        logits = tuned(base, data, head, cleaned, arguments.tune, seed)
+                        encoder = tuned(base, data, views.head, cleaned, arguments.tune, seed)
+                    logits = views.stack.combine(encoder, views.lexical.scores(data.test_ngrams))
                     accuracy = float((logits.argmax(1) == data.test_gold).mean())
                     right = float((targets.argmax(1) == data.gold)[targets.sum(1) > 0].mean())
                     found[len(reviewed)].append((accuracy, right, slowest, time.perf_counter() - began))

@@ -38,7 +38,7 @@ from fingerpost.core.text import normalise
 from fingerpost.evaluation.metrics import exact_mcnemar, proportion
 from fingerpost.llm import gguf
 from fingerpost.project import Project
-from fingerpost.students.denoise import clean, fit_cleaned
+from fingerpost.students.denoise import clean, fit_views
 from fingerpost.students.encoder.network import Encoder, repeatable
 from fingerpost.students.encoder.train import MAX_TOKENS, rows_of
 from fingerpost.training.dataset import from_store
@@ -123,7 +123,8 @@ def at_counts(where: Path, counts: list[int], test: list[dict[str, str]]) -> dic
             accuracies = []
             for draw in range(CURVE_DRAWS):
                 part = rows.take(np.random.default_rng(draw).permutation(len(examples))[:count])
-                answers = fit_cleaned(clean(part, 0)).logits(vectors).argmax(1)
+                cleaned = clean(part, 0)
+                answers = fit_views(cleaned.rows, cleaned.stack).head.logits(vectors).argmax(1)
                 accuracies.append(float((answers == gold).mean()))
             found[count] = accuracies
     return found

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Label
-from fingerpost.students.denoise import Rows, clean, fit_cleaned
+from fingerpost.students.denoise import Rows, clean, fit_views
 from fingerpost.students.encoder.finetune import LABEL_SMOOTHING, network_of, predict_logits, tune
 from fingerpost.students.encoder.network import Encoder, repeatable
 from fingerpost.students.encoder.source import DEFAULT
@@ -75,7 +75,7 @@ def main() -> None:
             part = whole.take(np.flatnonzero(~dev))
             held = [text for text, chosen in zip(texts, dev, strict=True) if chosen]
             cleaned = clean(part, 0)
-            head = fit_cleaned(cleaned)
+            head = fit_views(cleaned.rows, cleaned.stack).head
             report("held out: linear head, denoised", head.logits(whole.vectors[dev]).argmax(1), dev)
             task = Task(name="t", labels=tuple(Label(name=name) for name in names))
             network = network_of(base, task, head)

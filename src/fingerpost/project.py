@@ -280,11 +280,11 @@ class Project:
         from fingerpost.training.dataset import from_store
 
         with self.store() as store:
-            curve = from_store(self.task, store, "consensus", self.embed) if learning_curve else None
+            data = from_store(self.task, store, "consensus", self.embed)
             report = evaluate_project(
                 self.task, store, folders, self.models / BASE, self.embed,
                 inputs=self._state(store), cascade=cascade, on_progress=on_progress,
-                curve_examples=curve.train if curve else (), vectors=curve.vectors if curve else None,
+                training=data.train, curve=learning_curve, vectors=data.vectors,
             )  # fmt: skip
         self.reports.mkdir(exist_ok=True)
         (self.reports / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -76,7 +76,7 @@ def test_the_manifest_says_what_was_done(student: Path) -> None:
     manifest = read_manifest(student)
     assert manifest.precision == "int8" and manifest.encoder["from"] == "folder"
     assert manifest.training["train_rows"] == 21 and manifest.training["dev_rows"] == 3
-    assert set(manifest.files) == {"dev.jsonl", "model.onnx", "tokenizer.json", "trained_on.txt"}
+    assert set(manifest.files) == {"dev.jsonl", "lexical.npz", "model.onnx", "tokenizer.json", "trained_on.txt"}
 
 
 def test_a_texts_result_does_not_depend_on_its_batch(minilm_student: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_answers_to_dev_rows_are_kept(student: Path) -> None:
     assert all(0 < answer.confidence <= 1 for answer in answers)
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "tokenizer.json", "manifest.json"])
+@pytest.mark.parametrize("file", ["lexical.npz", "model.onnx", "tokenizer.json", "manifest.json"])
 def test_an_altered_folder_is_not_loaded(student: Path, tmp_path: Path, file: str) -> None:
     copy = shutil.copytree(student, tmp_path / "copy")
     (copy / file).write_bytes((copy / file).read_bytes()[:-2] + b"xx")

@@ -101,10 +101,14 @@ def _evaluate_file(
     from fingerpost.cli.hosted import confirm_requests
     from fingerpost.evaluation import evaluate as step
     from fingerpost.evaluation.file import evaluate_file
-    from fingerpost.training.dataset import from_file
+    from fingerpost.students.folder import read_manifest
+    from fingerpost.training.dataset import from_file, training_examples
 
     confirm_requests(models, f"the test rows of {file}", yes)
-    report, task, rows = evaluate_file(file, models, columns, teacher=teacher, on_progress=show_message)
+    training = training_examples(read_manifest(models[0])) if models else []
+    report, task, rows = evaluate_file(
+        file, models, columns, teacher=teacher, training=training, on_progress=show_message
+    )
     if learning_curve:
         examples = [example for example in from_file(file, columns).train if example.label in task.names]
         report = report.model_copy(update={"learning_curve": step.learning_curve(task, examples, rows)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,6 +17,9 @@ from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
 from fingerpost.data.writers import writing
 from fingerpost.students import load
 
+if TYPE_CHECKING:
+    from fingerpost.students.encoder.predict import Tiers
+
 BATCH = 1_024  # rows predicted together
 
 
@@ -27,10 +30,16 @@ def predict(
         Path | None, typer.Option("-o", "--output", help="Where to write a file's predictions: .csv, .jsonl, .parquet.")
     ] = None,
     text: str | None = TextColumn,
+    tiers: Annotated[
+        str,
+        typer.Option(
+            help="auto: the fast tier answers where it is sure; all: all views answer; fast: the fast tier alone."
+        ),
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the computation.")] = 2,
 ) -> None:
     """Predict the labels of texts, or of a whole file."""
-    student = load(model, threads)
+    student = load(model, threads, cast("Tiers", tiers))
     file = Path(inputs[0])
     if len(inputs) == 1 and (output is not None or _is_file(file)):
         _predict_file(student, file, output, text)

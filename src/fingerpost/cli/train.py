@@ -38,7 +38,7 @@ def train(
         int | None, typer.Option(min=0, help="Earlier turns of a conversation that the student sees.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=0, help="Epochs of fine-tuning; 0 for the linear head alone.")
+        int | None, typer.Option(min=0, help="Epochs of fine-tuning; 0 for none. Default: 3 with a GPU, else 0.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
     compare: Annotated[

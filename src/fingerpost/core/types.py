@@ -20,6 +20,10 @@ Split: TypeAlias = Literal["train", "dev", "test", "excluded"]
 """`excluded`: a near-duplicate of questions in another split; stored, and used in none."""
 
 
+FAST, WHOLE = "fast", "whole"
+"""The tiers of a student: its lexical view alone, or all of its views."""
+
+
 class Strict(BaseModel):
     """Settings that people write: an unknown key is a mistake, not an extra."""
 
@@ -121,13 +125,17 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A model's answer: label (None where it gave none), its probability, and the score of every label."""
+    """A model's answer: label (None where it gave none), its probability, and the score of every label.
+
+    `tier` is FAST if a student's lexical view answered alone, WHOLE if all of its views did, and empty for other models.
+    """
 
     label: str | None
     confidence: float
     scores: dict[str, float] = field(default_factory=dict)
     by: str = ""
     usage: Usage = Usage()
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerpost.core.text import shorten
-from fingerpost.core.types import Prediction
+from fingerpost.core.types import FAST, Prediction
 from fingerpost.evaluation import metrics
 from fingerpost.evaluation.results import Mistake, ModelReport, Pair
 from fingerpost.evaluation.rows import TestRow
 
 MISTAKES = 200
 
-Role: TypeAlias = Literal["base", "teacher", "student", "cascade"]
+Role: TypeAlias = Literal["base", "baseline", "teacher", "student", "cascade"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def compare(
     base = next((right[model.name] for model in answers if model.role == "base"), None)
     for report, model in zip(reports, answers, strict=True):
         _against_gold(report, model, labels, rows, gold, predicted[model.name], base)
-    return reports, _pairs(right)
+    return reports, _pairs(right, {model.name: model.role for model in answers})
 
 
 def _without_labels(
@@ -114,6 +114,12 @@ def _against_gold(
     model.labels = metrics.by_label(gold, predicted, labels)
     if base is not None and answers.role != "base":
         model.error_reduction = metrics.error_reduction(base, right)
+    by_fast_tier = np.array([prediction.tier == FAST for prediction in answers.predictions])
+    if by_fast_tier.any():
+        model.fast_share = metrics.proportion(by_fast_tier)
+        model.fast_accuracy = metrics.proportion(right[by_fast_tier])
+        if not by_fast_tier.all():
+            model.whole_accuracy = metrics.proportion(right[~by_fast_tier])
     confidence = np.array([prediction.confidence for prediction in answers.predictions])
     if not np.isnan(confidence).any():
         model.calibration_error = metrics.calibration_error(confidence, right)
@@ -132,8 +138,14 @@ def _against_gold(
     ]
 
 
-def _pairs(right: dict[str, NDArray[np.bool_]]) -> list[Pair]:
-    tests = [(a, b, *metrics.exact_mcnemar(right[a], right[b])) for a, b in combinations(right, 2)]
+def _pairs(right: dict[str, NDArray[np.bool_]], roles: dict[str, Role]) -> list[Pair]:
+    """McNemar's tests of all pairs; the baseline is compared with students and cascades only."""
+    compared = [
+        pair
+        for pair in combinations(right, 2)
+        if "baseline" not in (found := {roles[name] for name in pair}) or found & {"student", "cascade"}
+    ]
+    tests = [(a, b, *metrics.exact_mcnemar(right[a], right[b])) for a, b in compared]
     corrected = metrics.holm([test[4] for test in tests])
     return [
         Pair(a=a, b=b, n=len(right[a]), only_a_right=only_a, only_b_right=only_b, p=p, p_holm=p_holm)

@@ -10,9 +10,10 @@ from typing import Any
 from fingerpost.core.errors import InputError
 from fingerpost.core.predictor import BasePredictor
 from fingerpost.core.text import question_id
-from fingerpost.core.types import Message, Predictor, Progress, ProgressCallback, no_progress
+from fingerpost.core.types import Example, Message, Predictor, Progress, ProgressCallback, no_progress
 from fingerpost.core.utils import require_training
 from fingerpost.data.rows import Columns, column_labels, column_texts
+from fingerpost.evaluation.baseline import baseline_candidate
 from fingerpost.evaluation.estimators import EstimatorPredictor
 from fingerpost.evaluation.evaluate import Candidate, evaluate
 from fingerpost.evaluation.project import student_candidate
@@ -32,6 +33,7 @@ def evaluate_file(
     columns: Columns,
     *,
     teacher: str | None = None,
+    training: Sequence[Example] = (),
     on_progress: ProgressCallback = no_progress,
 ) -> tuple[Report, Task, list[TestRow]]:
     """Evaluate model folders and the untuned base on the labelled rows of a file.
@@ -39,6 +41,7 @@ def evaluate_file(
     Args:
         columns: the columns of texts and labels.
         teacher: a column with a teacher's answers, to evaluate it as well.
+        training: the first model's training examples, for the baseline.
 
     Returns:
         The report, the task of the models, and the test rows.
@@ -65,6 +68,11 @@ def evaluate_file(
         if teacher is not None:
             candidates.append(Candidate("teacher", teacher_from_file(file, columns, teacher, task), timed=False))
         candidates += [student_candidate(folder) for folder in folders]
+        baseline = baseline_candidate(training)
+        if baseline is None:
+            notes.append(f"there is no baseline, because the training data of {folders[0]} is not at hand")
+        else:
+            candidates.insert(1, baseline)
         report = evaluate(file.stem, task.names, rows, candidates, notes=notes, on_progress=on_progress)
     if rejected:
         first = rejected[0]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Example, Progress, ProgressCallback, no_progress
+from fingerpost.evaluation.baseline import baseline_candidate
 from fingerpost.evaluation.evaluate import Candidate, Embed, evaluate, label_quality, learning_curve
 from fingerpost.evaluation.results import Report
 from fingerpost.evaluation.rows import rows_from_store
@@ -33,7 +34,8 @@ def evaluate_project(
     *,
     inputs: str = "",
     cascade: CascadeTarget | None = None,
-    curve_examples: Sequence[Example] = (),
+    training: Sequence[Example] = (),
+    curve: bool = False,
     vectors: Mapping[str, NDArray[np.float32]] | None = None,
     on_progress: ProgressCallback = no_progress,
 ) -> Report:
@@ -45,7 +47,8 @@ def evaluate_project(
         embed: computes unit vectors of questions, shape (questions, width).
         inputs: a fingerprint of the evaluated data and models, stored in the report.
         cascade: also evaluate each student in a cascade with the task's teacher that has this target.
-        curve_examples: training examples for the learning curve; without any there is no curve.
+        training: the training examples, for the baseline and the learning curve.
+        curve: whether to measure the learning curve.
         vectors: known embeddings by example id, each of shape (width,).
 
     Raises:
@@ -55,6 +58,8 @@ def evaluate_project(
     teachers, notes = teachers_from_store(task, store, [row.id for row in rows])
     students = [student_candidate(folder) for folder in folders]
     candidates = [Candidate("base", load(_base(task, base, on_progress)))]
+    if baseline := baseline_candidate(training):
+        candidates.append(baseline)
     candidates += [Candidate("teacher", teacher, timed=False) for teacher in teachers]
     candidates += students
     if cascade is not None:
@@ -72,10 +77,10 @@ def evaluate_project(
         spent_usd=store.ledger.account().committed_usd, inputs=inputs, notes=notes, on_progress=on_progress,
     )  # fmt: skip
     report = report.model_copy(update={"label_quality": label_quality(task, store, embed)})
-    if curve_examples:
+    if curve:
         on_progress(Progress("evaluate", "training on fewer examples"))
-        curve = learning_curve(task, curve_examples, rows, vectors or None)
-        report = report.model_copy(update={"learning_curve": curve})
+        points = learning_curve(task, training, rows, vectors or None)
+        report = report.model_copy(update={"learning_curve": points})
     return report
 
 

@@ -67,12 +67,14 @@ class ModelReport(BaseModel):
         agreement: with the first teacher, on the `agreement_n` rows that it answered.
         confusion: (labels, labels + 1) counts; rows are human labels, columns are answers, the last for "no label".
         teacher_share: of a cascade, the share of rows that the teacher answered.
+        fast_share: of a student, the share of rows that its fast tier answered; its accuracy on them is `fast_accuracy`,
+            that of the whole student on the others `whole_accuracy`.
         latency_n: number of predictions that were timed.
         cost_n: number of predictions whose cost is known.
     """
 
     name: str
-    role: Literal["base", "teacher", "student", "cascade"]
+    role: Literal["base", "baseline", "teacher", "student", "cascade"]
     n: int
     no_answer: int
     accuracy: float | None = None
@@ -91,6 +93,9 @@ class ModelReport(BaseModel):
     confusion: list[list[int]] = []
     mistakes: list[Mistake] = []
     teacher_share: Interval | None = None
+    fast_share: Interval | None = None
+    fast_accuracy: Interval | None = None
+    whole_accuracy: Interval | None = None
     latency_n: int = 0
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None
@@ -203,6 +208,11 @@ class Report(BaseModel):
     def student(self) -> ModelReport | None:
         """The first student."""
         return next(iter(self.students), None)
+
+    @property
+    def baseline(self) -> ModelReport | None:
+        """scikit-learn's TF-IDF with a linear SVM, trained on the student's labels."""
+        return next((model for model in self.models if model.role == "baseline"), None)
 
     @property
     def best(self) -> ModelReport | None:

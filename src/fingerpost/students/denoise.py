@@ -1,22 +1,31 @@
 """Detect labels that are probably wrong, using no other label source, and reduce their influence on training.
 
-A student can learn its teacher's systematic errors. Two predictions that were made without a row's own label, by a
-linear head and by the votes of similar rows, tell how plausible that label is. The approach follows confident
+A student can learn its teacher's systematic errors. Two predictions that were made without a row's own label, by both
+views of a student and by the votes of similar rows, tell how plausible that label is. The approach follows confident
 learning (Northcutt et al. 2021).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import vstack
+from scipy.special import softmax
 
-from fingerpost.students.linear import Array, Head, fit_head, neighbour_votes, out_of_fold
+from fingerpost.students.folder import Stack
+from fingerpost.students.lexical import LinearScores, fit_scores, scores_out_of_fold
+from fingerpost.students.linear import Array, Head, fit_head, folds_of, logits_out_of_fold, neighbour_votes
+from fingerpost.students.stack import fit_stack
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 STRENGTH = 10.0
 """Inverse regularisation strength of the linear head. 3 and 30 are no better on cleaned rows (benchmarks/noise.py)."""
-PLAUSIBLE_MIX, IMPLAUSIBLE_MIX = 0.2, 0.5
+PLAUSIBLE_MIX, IMPLAUSIBLE_MIX = 0.0, 0.5
 """How much of a soft target comes from the predictions, where the given label is plausible and where it is not."""
 HALF_SEVERITY_EXAMPLES = 5.0
 """With this many other examples of its label, a row is corrected half as much as with very many."""
@@ -32,6 +41,7 @@ class Rows:
         targets: label probabilities, shape (rows, labels); rows sum to 1.
         weights: shape (rows,).
         groups: the near-duplicate group of each row.
+        ngrams: features of the lexical view, shape (rows, features); without them that view is left out.
     """
 
     texts: list[str]
@@ -39,6 +49,7 @@ class Rows:
     targets: Array
     weights: Array
     groups: list[str]
+    ngrams: csr_matrix | None = None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -53,6 +64,7 @@ class Rows:
             np.concatenate([self.targets, other.targets]),
             np.concatenate([self.weights, other.weights]),
             self.groups + other.groups,
+            None if self.ngrams is None else vstack([self.ngrams, other.ngrams], format="csr"),
         )
 
     def take(self, positions: NDArray[np.int64]) -> Rows:
@@ -63,7 +75,31 @@ class Rows:
             self.targets[positions],
             self.weights[positions],
             [self.groups[i] for i in positions],
+            None if self.ngrams is None else self.ngrams[positions],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The fitted models of both views, with their weights.
+
+    Attributes:
+        lexical: None if the rows had no n-grams.
+    """
+
+    head: Head
+    lexical: LinearScores | None
+    stack: Stack
+
+    def lexical_scores(self, rows: Rows) -> Array:
+        """Scores of the lexical view, shape (rows, labels); zero without it."""
+        if self.lexical is None or rows.ngrams is None:
+            return np.zeros_like(rows.targets)
+        return self.lexical.scores(rows.ngrams)
+
+    def logits(self, rows: Rows) -> Array:
+        """Combined logits, shape (rows, labels)."""
+        return self.stack.combine(self.head.logits(rows.vectors), self.lexical_scores(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +108,19 @@ class Cleaned:
 
     Attributes:
         plausibility: of each row's given label, 0 to 1; shape (rows,).
+        encoder, lexical: scores of each view for rows that it was not fitted to, shape (rows, labels).
+        stack: the weights of the views, found on these scores.
     """
 
     rows: Rows
     plausibility: Array
+    encoder: Array
+    lexical: Array
+    stack: Stack
 
 
 def clean(given: Rows, seed: int) -> Cleaned:
-    """Soften the targets and reduce the weights of rows whose labels are implausible.
+    """Soften the targets and reduce the weights of rows whose labels are implausible, and weigh the views.
 
     Part of each target is replaced by the predictions (bootstrapping, Reed et al. 2015), more where the label is
     implausible. Labels with few examples are corrected less, because the predictions know little about them.
@@ -88,14 +129,43 @@ def clean(given: Rows, seed: int) -> Cleaned:
         given: the rows with their given labels.
         seed: of the random sample of rows that vote.
     """
-    by_head = out_of_fold(given.vectors, given.targets, given.weights, given.groups, STRENGTH)
-    predicted = (by_head + neighbour_votes(given.vectors, given.targets, seed)) / 2
-    other_examples = given.targets.sum(0)[given.labels] - 1
+    folds = folds_of(given.groups)
+    encoder = logits_out_of_fold(given.vectors, given.targets, given.weights, folds, STRENGTH)
+    lexical, stack = np.zeros_like(encoder), Stack()
+    if given.ngrams is not None:
+        lexical = scores_out_of_fold(given.ngrams, given.targets, given.weights, folds)
+        stack = fit_stack(encoder, lexical, given.targets, given.weights)
+    votes = neighbour_votes(given.vectors, given.targets, seed)
+    rows, plausible = _soften(given, (softmax(stack.combine(encoder, lexical), axis=1) + votes) / 2, given)
+    if given.ngrams is not None:
+        stack = fit_stack(encoder, lexical, given.targets, rows.weights)
+    return Cleaned(rows, plausible, encoder, lexical, stack)
+
+
+def clean_held_out(held_out: Rows, train: Rows, views: Views, seed: int) -> tuple[Rows, Array]:
+    """Soften the targets of rows that `views` were not fitted to; returns the rows and their plausibility, shape (rows,).
+
+    Args:
+        train: the rows that vote, with their given labels.
+        seed: of the random sample of rows that vote.
+    """
+    votes = neighbour_votes(train.vectors, train.targets, seed, held_out.vectors)
+    return _soften(held_out, (softmax(views.logits(held_out), axis=1) + votes) / 2, train)
+
+
+def _soften(given: Rows, predicted: Array, known: Rows) -> tuple[Rows, Array]:
+    """Rows with softened targets and reduced weights, and the plausibility of the given labels, shape (rows,).
+
+    Args:
+        predicted: probabilities that were predicted without these targets, shape (rows, labels).
+        known: the rows that the predictions were learnt from.
+    """
+    other_examples = np.maximum(known.targets.sum(0)[given.labels] - (known is given), 0)
     severity = np.clip(other_examples / (other_examples + HALF_SEVERITY_EXAMPLES), 0, 1).astype(np.float32)
-    plausible = 1 - severity * (1 - plausibility(given.targets, predicted))
+    plausible: Array = 1 - severity * (1 - plausibility(given.targets, predicted))
     mix = (severity * (PLAUSIBLE_MIX + (IMPLAUSIBLE_MIX - PLAUSIBLE_MIX) * (1 - plausible)))[:, None]
-    targets = (1 - mix) * given.targets + mix * predicted
-    return Cleaned(replace(given, targets=targets, weights=given.weights * plausible), plausible)
+    targets = ((1 - mix) * given.targets + mix * predicted).astype(np.float32)
+    return replace(given, targets=targets, weights=given.weights * plausible), plausible
 
 
 def plausibility(targets: Array, predicted: NDArray[np.floating]) -> Array:
@@ -112,19 +182,11 @@ def plausibility(targets: Array, predicted: NDArray[np.floating]) -> Array:
     return plausible
 
 
-def plausibility_of(held_out: Rows, train: Rows, head: Head, seed: int) -> Array:
-    """The plausibility of the labels of held-out rows; shape (rows,).
+def fit_views(rows: Rows, stack: Stack, *, lexical: bool = True) -> Views:
+    """Fit both views to cleaned rows.
 
     Args:
-        held_out: rows that are not in `train`.
-        train: the rows that vote.
-        head: a head that was fitted to `train`.
-        seed: of the random sample of rows that vote.
+        lexical: whether to fit the lexical view.
     """
-    votes = neighbour_votes(train.vectors, train.targets, seed, held_out.vectors)
-    return plausibility(held_out.targets, (head.probabilities(held_out.vectors) + votes) / 2)
-
-
-def fit_cleaned(cleaned: Cleaned) -> Head:
-    """Fit the linear head to cleaned rows."""
-    return fit_head(cleaned.rows.vectors, cleaned.rows.targets, cleaned.rows.weights, STRENGTH)
+    fitted = fit_scores(rows.ngrams, rows.targets, rows.weights) if lexical and rows.ngrams is not None else None
+    return Views(fit_head(rows.vectors, rows.targets, rows.weights, STRENGTH), fitted, stack)

@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from fingerpost.core.errors import InputError, ModelError
@@ -30,6 +32,36 @@ TRAINED_ON = "trained_on.txt"
 DEV_ANSWERS = "dev.jsonl"
 
 
+class Stack(BaseModel):
+    """The weights of the views' scores. A view with weight 0 is not part of the model."""
+
+    encoder: float = 1.0
+    lexical: float = 0.0
+
+    def combine(self, encoder: NDArray[np.float32], lexical: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The logits from the scores of both views, shape (rows, labels)."""
+        logits: NDArray[np.float32] = np.float32(self.encoder) * encoder + np.float32(self.lexical) * lexical
+        return logits
+
+
+class FastTier(BaseModel):
+    """When the lexical view answers alone.
+
+    Attributes:
+        margin: the least difference of the two highest scores with which it answers.
+        temperature: its scores are divided by it before the softmax.
+        coverage: the share of held-out training rows that it answers.
+        agreement: on these rows, the share in which the whole student gives the same label.
+        at_least: lower bound of the agreement on new rows, at a confidence level of 95 %.
+    """
+
+    margin: float
+    temperature: float
+    coverage: float
+    agreement: float
+    at_least: float
+
+
 class Manifest(BaseModel):
     """The description of a model, stored in its folder as manifest.json.
 
@@ -41,10 +73,13 @@ class Manifest(BaseModel):
             the training data, if that was chat JSONL.
         hosted: for a model at a provider: its name, base URL and the environment variable of its API key.
         history: number of earlier turns that the student sees.
-        max_tokens: number of tokens that the student reads.
+        max_tokens: number of tokens that the encoder reads at once; longer texts are read in windows.
         temperature: logits are divided by it before the softmax.
+        stack: the weights of the views. Folders of earlier versions have the encoder view alone.
+        fast: when the lexical view answers alone.
         encoder: name, origin and hash of the pretrained encoder.
         task_fingerprint, data_fingerprint: fingerprints of the prompt and of the training data.
+        trained_from: the training file as it was named, and its columns of texts and labels, where they were named.
         labels_from: number of training labels by source.
         training: figures of the training run, such as rows and dev accuracy.
         versions: versions of the packages used.
@@ -65,10 +100,13 @@ class Manifest(BaseModel):
     history: int
     max_tokens: int
     temperature: float = 1.0
+    stack: Stack = Stack()
+    fast: FastTier | None = None
     precision: Literal["int8", "fp32"] = "fp32"
     encoder: dict[str, str] = {}
     task_fingerprint: str
     data_fingerprint: str = ""
+    trained_from: dict[str, str] = {}
     labels_from: dict[str, int] = {}
     seed: int = 0
     training: dict[str, Any] = {}

@@ -137,8 +137,8 @@ class HostedStudent(ChatPredictor):
         super().__init__(folder.name, manifest, task_of(manifest), settings, folder, request)
 
 
-def load(folder: Path, manifest: Manifest, threads: int = 1) -> HostedStudent:  # noqa: ARG001 - the provider computes
-    """Load a model folder whose manifest and hashes were checked by `read_manifest`."""
+def load(folder: Path, manifest: Manifest, *_: object) -> HostedStudent:
+    """Load a model folder whose manifest and hashes were checked by `read_manifest`. The provider computes the answers."""
     return HostedStudent(folder, manifest)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,18 +100,33 @@ def fit_head(vectors: Array, targets: Array, weights: Array, strength: float) ->
     return Head(found[:-labels].reshape(width, labels), found[-labels:])
 
 
+def folds_of(groups: Sequence[str]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs of training rows and held-out rows that share no group; none with fewer than two groups."""
+    count = min(FOLDS, len(set(groups)))
+    return [] if count < 2 else list(GroupKFold(count).split(groups, groups=groups))
+
+
+def logits_out_of_fold(
+    vectors: Array,
+    targets: Array,
+    weights: Array,
+    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    strength: float,
+) -> Array:
+    """The logits of each row by a head that was fitted without the row's fold; shape (rows, labels). Zero without folds."""
+    logits = np.zeros_like(targets)
+    for train, held_out in folds:
+        head = fit_head(vectors[train], targets[train], weights[train], strength)
+        logits[held_out] = head.logits(vectors[held_out])
+    return logits
+
+
 def out_of_fold(vectors: Array, targets: Array, weights: Array, groups: list[str], strength: float) -> Array:
     """The probabilities of each row by a head that was fitted without the row's group; shape (rows, labels).
 
     With fewer than two groups, all probabilities are equal.
     """
-    folds = min(FOLDS, len(set(groups)))
-    predicted = np.full_like(targets, 1 / targets.shape[1])
-    if folds < 2:
-        return predicted
-    for train, held_out in GroupKFold(folds).split(vectors, groups=groups):
-        head = fit_head(vectors[train], targets[train], weights[train], strength)
-        predicted[held_out] = head.probabilities(vectors[held_out])
+    predicted: Array = softmax(logits_out_of_fold(vectors, targets, weights, folds_of(groups), strength), axis=1)
     return predicted
 
 

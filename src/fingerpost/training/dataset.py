@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,6 +16,7 @@ from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
 from fingerpost.data.chat import Row, as_classification, examples_of, is_chat_file, read_chat
 from fingerpost.data.rows import Columns, Rejected, column_labels, column_texts, read_labelled_rows
 from fingerpost.store.project import Store
+from fingerpost.students.folder import Manifest
 from fingerpost.task.loader import task_of_labels
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 from fingerpost.task.settings import Task
@@ -45,6 +46,7 @@ class TrainingSet:
         vectors: embeddings by example id, each of shape (width,), if the consensus needed them.
         reply_template, user_template, system: template of replies, template of user messages and system prompt, if the
             data is chat JSONL.
+        trained_from: of a file, its path and the named columns.
     """
 
     task: Task
@@ -59,6 +61,7 @@ class TrainingSet:
     reply_template: ReplyTemplate | None = None
     user_template: UserTemplate = field(default_factory=UserTemplate)
     system: str = ""
+    trained_from: dict[str, str] = field(default_factory=dict)
 
 
 def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> TrainingSet:
@@ -161,8 +164,10 @@ def from_file(path: Path, columns: Columns) -> TrainingSet:
     Raises:
         InputError: a column is missing, no training row has a label, or there are fewer than two labels.
     """
+    named = {"file": str(path), "text": columns.text, "label": columns.label}
+    trained_from = {key: value for key, value in named.items() if value}
     if is_chat_file(path, columns):
-        return from_chat(path.stem, read_chat(path, MIN_ROWS))
+        return replace(from_chat(path.stem, read_chat(path, MIN_ROWS)), trained_from=trained_from)
     train: list[Example] = []
     dev: list[Example] = []
     rejected: list[Rejected] = []
@@ -175,7 +180,19 @@ def from_file(path: Path, columns: Columns) -> TrainingSet:
         raise InputError(f"{path} has no labelled training row; give the label column with --label")
     train, dev = held_out(train, dev)
     task = task_of_labels(path.stem, (example.label for example in train + dev))
-    return _training_set(task, train, dev, rejected=tuple(rejected))
+    return _training_set(task, train, dev, rejected=tuple(rejected), trained_from=trained_from)
+
+
+def training_examples(manifest: Manifest) -> list[Example]:
+    """The examples that a model was trained on, read again; empty if its training file is gone or has changed."""
+    path = Path(manifest.trained_from.get("file", ""))
+    if not manifest.trained_from or not path.is_file():
+        return []
+    try:
+        data = from_file(path, Columns(manifest.trained_from.get("text"), manifest.trained_from.get("label")))
+    except InputError:
+        return []
+    return data.train if data.fingerprint == manifest.data_fingerprint else []
 
 
 def from_chat(name: str, rows: Sequence[Row], dev_rows: Sequence[Row] = ()) -> TrainingSet:

@@ -50,6 +50,7 @@ def train(data: TrainingSet, folder: Path, *, on_progress: ProgressCallback = no
         on_progress(Progress("train", message))
     facts = {
         "labels_from": data.labels_from,
+        "trained_from": data.trained_from,
         "data_fingerprint": data.fingerprint,
         "reply_template": data.reply_template,
         "user_template": data.user_template,

@@ -9,7 +9,7 @@ import vl_convert
 
 from fingerpost.evaluation.results import DataReport, ModelReport, Report
 
-COLOURS = {"base": "#9aa5b1", "teacher": "#d9822b", "student": "#1f6feb", "cascade": "#8250df"}
+COLOURS = {"base": "#9aa5b1", "baseline": "#57606a", "teacher": "#d9822b", "student": "#1f6feb", "cascade": "#8250df"}
 FONT = "Helvetica, Arial, sans-serif"
 MANY_LABELS = 25
 

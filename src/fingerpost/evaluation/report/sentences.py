@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fingerpost.evaluation.formatting import p_value, percent_with_interval, ratio, with_interval
-from fingerpost.evaluation.results import Interval, LabelQuality, ModelReport, Pair
+from fingerpost.evaluation.results import Interval, LabelQuality, ModelReport, Pair, Report
 
 
 def interval(estimate: Interval | None) -> str:
@@ -47,6 +47,26 @@ def comparison(pair: Pair) -> str:
         f"{better} {significant} {worse}: only {better} is right on {more} rows, only {worse} on {fewer}, of {pair.n:,}; "
         f"{p_value(pair.p)}, corrected {p_value(pair.p_holm).removeprefix('p ').removeprefix('= ')}"
     )
+
+
+def warnings(report: Report) -> list[str]:
+    """One sentence for each student that is not significantly better than the baseline."""
+    baseline = report.baseline
+    if baseline is None or baseline.accuracy is None:
+        return []
+    return [
+        f"{student.name} is not significantly better than the baseline, {baseline.name}: accuracy "
+        f"{ratio(student.accuracy)} and {ratio(baseline.accuracy)}"
+        for student in report.students
+        if not report.significant(student.name, baseline.name)
+    ]
+
+
+def tiers(model: ModelReport) -> str:
+    """Share and accuracy of a student's tiers."""
+    rest = f"; on the rest, all views: {interval(model.whole_accuracy)}" if model.whole_accuracy else ""
+    share = model.fast_share.value if model.fast_share else 0.0
+    return f"{model.name}: its fast tier answered {share:.0%} of rows, accuracy {interval(model.fast_accuracy)}{rest}"
 
 
 def break_even(name: str, requests: int, spent_usd: float) -> str:

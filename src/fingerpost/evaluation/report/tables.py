@@ -13,7 +13,7 @@ from fingerpost.evaluation.report import sentences
 from fingerpost.evaluation.results import DataReport, ModelReport, Report
 
 WIDTH = 140  # characters, where the output is not a terminal
-STYLES = {"student": "bold", "cascade": "bold", "teacher": "", "base": "dim"}
+STYLES = {"student": "bold", "cascade": "bold", "teacher": "", "base": "dim", "baseline": "dim"}
 SHOWN_COVERAGE = 0.8
 
 
@@ -21,6 +21,8 @@ def show(report: Report) -> None:
     """Print one table for each source of rows, the paired tests and the notes."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     whole = DataReport(source="all test rows", n=report.n, models=report.models, pairs=report.pairs)
+    for warning in sentences.warnings(report):
+        console.print(Text(f"warning: {warning}", style="bold"))
     for part in [whole, *report.by_source]:
         title = f"{report.task}: {part.source}, n = {part.n:,}, against {report.against}, 95 % intervals"
         console.print(_table(title, part.models, report.against == "human labels"))
@@ -31,6 +33,8 @@ def show(report: Report) -> None:
     for model in report.models:
         if model.role == "student" and model.coverage:
             console.print(Text(f"  {_confident_part(model)}"))
+        if model.fast_accuracy:
+            console.print(Text(f"  {sentences.tiers(model)}"))
     if report.label_quality is not None:
         console.print(Text(f"  {sentences.label_quality(report.label_quality)}"))
     for note in report.notes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fingerpost.core.text import MAX_REQUEST_CHARACTERS, content_text
-from fingerpost.core.types import Conversation, Message, Prediction
+from fingerpost.core.types import FAST, WHOLE, Conversation, Message, Prediction
 from fingerpost.llm.completion import Reply
 from fingerpost.server.inference.engine import Engine
 from fingerpost.server.inference.registry import ModelRegistry, ServedModel
@@ -34,7 +34,8 @@ class Decision:
         confidence: the student's calibrated probability of its own best label.
         scores: the student's probability of each allowed label.
         by: who gave the label, `student` or `teacher`.
-        prompt_tokens: tokens that the student read.
+        prompt_tokens: tokens that the student read; words, if its fast tier answered.
+        tier: the tier of the student that answered, FAST or WHOLE.
         teacher_reply: the teacher's reply, if there is one.
         teacher_failure: why the teacher gave no usable label although it was needed, as a word for headers and metrics.
     """
@@ -46,6 +47,7 @@ class Decision:
     by: str
     latency_s: float
     prompt_tokens: int
+    tier: str = WHOLE
     teacher_reply: Reply | None = None
     teacher_failure: str | None = None
 
@@ -53,7 +55,7 @@ class Decision:
     def headers(self) -> dict[str, str]:
         """Response headers that describe the decision."""
         headers = {
-            "x-fingerpost-by": self.by,
+            "x-fingerpost-by": f"{self.by}/fast" if self.by == "student" and self.tier == FAST else self.by,
             "x-fingerpost-confidence": f"{self.confidence:.4f}",
             "x-fingerpost-latency-ms": f"{1000 * self.latency_s:.2f}",
         }
@@ -155,7 +157,8 @@ class ChatService:
         prediction = await self._engine.predict(model.student, messages)
         best = restrict(prediction, allowed)
         assert best.label is not None
-        decision = Decision(model, best.label, best.confidence, best.scores, "student", 0.0, best.usage.prompt or 0)
+        tokens = best.usage.prompt or 0
+        decision = Decision(model, best.label, best.confidence, best.scores, "student", 0.0, tokens, prediction.tier)
         if model.cutoff is not None and self._teacher is not None and prediction.scores[best.label] < model.cutoff:
             decision = await self._ask_teacher(self._teacher, decision, allowed, teacher_request)
         decision = replace(decision, latency_s=time.perf_counter() - began)

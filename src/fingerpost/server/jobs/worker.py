@@ -175,11 +175,11 @@ def count_words(example: Example) -> int:
 
 
 def _epochs(request: Json) -> int:
-    from fingerpost.students.encoder.train import EPOCHS
+    from fingerpost.students.encoder.finetune import default_epochs
 
     method = ((request.get("method") or {}).get("supervised") or {}).get("hyperparameters")
     given = (method or request.get("hyperparameters") or {}).get("n_epochs")
-    return given if isinstance(given, int) else EPOCHS
+    return given if isinstance(given, int) else default_epochs()
 
 
 def _end_with_server() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fingerpost.core.text import encoder_input
 from fingerpost.core.types import Conversation, Example
-from fingerpost.students.denoise import clean, fit_cleaned
+from fingerpost.students.denoise import clean, fit_views
 from fingerpost.students.encoder.network import Encoder, repeatable
 from fingerpost.students.encoder.train import MAX_TOKENS, rows_of
 from fingerpost.task.settings import Task
@@ -49,6 +49,7 @@ def learning_curve(
         points = []
         for size in [*sizes, len(examples)]:
             part = rows.take(order[:size])
-            head = fit_cleaned(clean(part, seed))
+            cleaned = clean(part, seed)
+            head = fit_views(cleaned.rows, cleaned.stack).head
             points.append((size, head.logits(embedded).argmax(1)))
     return points

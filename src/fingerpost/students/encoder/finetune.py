@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from fingerpost.core.types import Progress, ProgressCallback
-from fingerpost.students.denoise import Rows
+from fingerpost.students.denoise import Rows, Views
 from fingerpost.students.encoder.calibrate import MIN_DEV_ROWS, cross_entropy
-from fingerpost.students.encoder.network import EMBED_BATCH, Encoder, Network
+from fingerpost.students.encoder.network import EMBED_BATCH, Encoder, Network, best_device
 from fingerpost.students.linear import Array, Head
 from fingerpost.task.settings import Task
 
 STEP = "train"
+EPOCHS = 3
 BATCH = 32
 ENCODER_RATE = 1e-4
 HEAD_RATE = 1e-2
@@ -47,6 +48,11 @@ class TrainingStep:
     seconds: float = 0.0
 
 
+def default_epochs() -> int:
+    """3 where torch finds a GPU, else 0: on a processor, fine-tuning takes minutes and rarely beats both views together."""
+    return 0 if best_device().type == "cpu" else EPOCHS
+
+
 def tune(
     encoder: Encoder,
     network: Network,
@@ -69,7 +75,7 @@ def tune(
         seed: seed of the order of the batches.
         on_epoch: called with the epoch's number (from 1), its mean training loss and its duration in seconds.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     network.to(device)
     mixed_precision = torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or _has_bfloat16()
@@ -143,7 +149,7 @@ def network_of(base: Encoder, task: Task, head: Head) -> Network:
 def fine_tune(
     base: Encoder,
     frozen: Network,
-    head: Head,
+    views: Views,
     train: Rows,
     dev: Rows,
     plausibility: Array,
@@ -158,6 +164,7 @@ def fine_tune(
 
     Args:
         frozen: the network with the frozen encoder and the fitted head.
+        views: the fitted head and lexical view; both networks are compared together with the lexical view.
         plausibility: plausibility of the dev labels (0 to 1), shape (dev rows,).
 
     Returns:
@@ -176,8 +183,9 @@ def fine_tune(
 
     targets = (1 - LABEL_SMOOTHING) * train.targets + LABEL_SMOOTHING / train.targets.shape[1]
     tune(base, network, train.texts, targets, train.weights, epochs=epochs, seed=seed, on_epoch=on_epoch)
-    before = head.logits(dev.vectors).argmax(1) == dev.labels
-    after = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
+    before = views.logits(dev).argmax(1) == dev.labels
+    tuned = predict_logits(base, network, dev.texts)
+    after = views.stack.combine(tuned, views.lexical_scores(dev)).argmax(1) == dev.labels
     change = plausibility * (after.astype(float) - before)
     if len(dev.texts) < MIN_DEV_ROWS or change.sum() <= 2 * np.sqrt((change**2).sum()):
         on_progress(Progress(STEP, "fine-tuning does not help on dev; keeping the linear head"))

@@ -1,4 +1,4 @@
-"""Inference of the sentence-encoder student: tokenizer, ONNX graph, softmax. Does not need torch."""
+"""Inference of the sentence-encoder student: tokenizer, ONNX graph, n-grams, softmax. Does not need torch."""
 
 from __future__ import annotations
 
@@ -7,60 +7,104 @@ import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from fingerpost.core.errors import ModelError
+from fingerpost.core.errors import InputError, ModelError
 from fingerpost.core.predictor import BasePredictor
 from fingerpost.core.text import conversation, encoder_input
-from fingerpost.core.types import Message, Prediction, Usage
+from fingerpost.core.types import FAST, WHOLE, Message, Prediction, Usage
 from fingerpost.students.folder import Manifest, copy_model
+from fingerpost.students.lexical import LEXICAL_FILE, LexicalView, margins
 
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 BATCH = 16
+
+Tiers: TypeAlias = Literal["auto", "all", "fast"]
+"""`auto`: the lexical view answers alone where it is sure. `all`: all views answer every text. `fast`: the lexical view
+answers every text."""
 
 
 class EncoderStudent(BasePredictor):
     """The sentence-encoder student as a predictor; create it with `fingerpost.load`.
 
     Raises:
-        ModelError: on construction, if the graph cannot be loaded or does not fit the labels.
+        ModelError: on construction, if a view cannot be loaded or does not fit the labels.
+        InputError: on construction, if `tiers` is unknown, or is `fast` and the model has no fast tier.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, threads: int, tiers: Tiers = "auto") -> None:
+        if tiers not in get_args(Tiers):
+            raise InputError(f"there are no tiers '{tiers}'; write one of {', '.join(get_args(Tiers))}")
+        if tiers == "fast" and manifest.fast is None and manifest.stack.encoder:
+            raise InputError(f"{folder} has no fast tier; use --tiers auto, or train it on more rows")
         self.name = folder.name
         self.folder = folder
         self.manifest = manifest
         self.labels = [label.name for label in manifest.labels]
-        self._tokenizer = limited(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), manifest.max_tokens)
-        self._session = open_session(folder / MODEL_FILE, threads)
-        width = self._session.get_outputs()[0].shape[-1]
-        if width != len(self.labels):
-            raise ModelError(f"{folder}: the graph has {width} outputs for {len(self.labels)} labels; train it again")
+        self._tiers: Tiers = tiers
+        self._lexical = LexicalView.load(folder / LEXICAL_FILE) if manifest.stack.lexical or manifest.fast else None
+        self._encoder = EncoderView(folder, manifest.max_tokens, threads) if manifest.stack.encoder else None
+        widths = {
+            view: len(found)
+            for view, found in (
+                ("lexical view", self._lexical.model.bias if self._lexical else None),
+                ("graph", range(self._encoder.width) if self._encoder else None),
+            )
+            if found is not None
+        }
+        for view, width in widths.items():
+            if width != len(self.labels):
+                raise ModelError(
+                    f"{folder}: the {view} has {width} outputs for {len(self.labels)} labels; train it again"
+                )
 
     def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
         """One prediction for each conversation, in order.
 
-        `usage.latency_s` is the time of the batch in seconds, divided by its size.
+        `usage.latency_s` is the time of the batch in seconds, divided by its size. `tier` says whether the fast tier or
+        the whole student answered. `usage.prompt` counts tokens, or words where the encoder read nothing.
         """
-        predictions: list[Prediction | None] = [None] * len(conversations)
         texts = [encoder_input(conversation(messages), self.manifest.history) for messages in conversations]
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # similar lengths need little padding
+        predictions: list[Prediction | None] = [None] * len(texts)
+        began = time.perf_counter()
+        lexical = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        if self._lexical is not None and texts:
+            lexical = self._lexical.scores(texts)
+        rest = list(range(len(texts)))
+        fast = self.manifest.fast
+        if fast is not None and texts and self._tiers != "all":
+            sure = np.ones(len(texts), dtype=bool) if self._tiers == "fast" else margins(lexical) >= fast.margin
+            rows = np.flatnonzero(sure)
+            if len(rows):
+                probabilities = softmax(lexical[rows] / fast.temperature)
+                seconds = (time.perf_counter() - began) / len(texts)
+                for i, row in zip(rows.tolist(), probabilities, strict=True):
+                    usage = Usage(prompt=len(texts[i].split()), cost_usd=0.0, latency_s=seconds)
+                    predictions[i] = self._prediction(row, FAST, usage)
+                rest = np.flatnonzero(~sure).tolist()
+        lexical_seconds = (time.perf_counter() - began) / max(1, len(texts))
+        if self._encoder is None:
+            for i, row in zip(rest, softmax(self._logits(lexical[rest])), strict=True):
+                usage = Usage(prompt=len(texts[i].split()), cost_usd=0.0, latency_s=lexical_seconds)
+                predictions[i] = self._prediction(row, WHOLE, usage)
+            rest = []
+        order = sorted(rest, key=lambda i: len(texts[i]))  # similar lengths need little padding
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
             began = time.perf_counter()
-            encoded = self._tokenizer.encode_batch_fast([texts[i] for i in chosen])
-            probabilities = softmax(self._run(encoded) / self.manifest.temperature)
-            seconds = (time.perf_counter() - began) / len(chosen)
-            for i, row, tokens in zip(chosen, probabilities, encoded, strict=True):
-                best = int(row.argmax())
-                scores = dict(zip(self.labels, row.tolist(), strict=True))
-                usage = Usage(prompt=sum(tokens.attention_mask), cost_usd=0.0, latency_s=seconds)
-                predictions[i] = Prediction(self.labels[best], float(row[best]), scores, self.name, usage)
+            assert self._encoder is not None
+            scores, tokens = self._encoder.scores([texts[i] for i in chosen])
+            probabilities = softmax(self._logits(lexical[chosen], scores))
+            seconds = lexical_seconds + (time.perf_counter() - began) / len(chosen)
+            for i, row, count in zip(chosen, probabilities, tokens, strict=True):
+                usage = Usage(prompt=count, cost_usd=0.0, latency_s=seconds)
+                predictions[i] = self._prediction(row, WHOLE, usage)
         return [prediction for prediction in predictions if prediction is not None]
 
     def save(self, folder: str | Path) -> None:
@@ -75,32 +119,112 @@ class EncoderStudent(BasePredictor):
         """Delete the temporary model folder once this object is garbage-collected."""
         weakref.finalize(self, shutil.rmtree, self.folder.parent, ignore_errors=True)
 
-    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Uncalibrated scores, shape (texts, labels), of texts rendered by `encoder_input`."""
-        return self._run(self._tokenizer.encode_batch_fast(list(texts)))
+    def encoder_scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Scores of the encoder view, shape (texts, labels), of texts rendered by `encoder_input`.
+
+        Raises:
+            ModelError: the model has no encoder view.
+        """
+        if self._encoder is None:
+            raise ModelError(f"{self.folder} has no encoder view")
+        return self._encoder.scores(texts)[0]
 
     def count_tokens(self, text: str) -> int:
-        """Number of tokens of a text, without special tokens, at most the number that the model reads."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        """Number of tokens of a text, without special tokens; of words, if the model has no encoder view."""
+        return len(text.split()) if self._encoder is None else self._encoder.count_tokens(text)
+
+    def _logits(self, lexical: NDArray[np.float32], encoder: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        scores = np.zeros_like(lexical) if encoder is None else encoder
+        logits: NDArray[np.float32] = self.manifest.stack.combine(scores, lexical) / np.float32(
+            self.manifest.temperature
+        )
+        return logits
+
+    def _prediction(self, probabilities: NDArray[np.float64], tier: str, usage: Usage) -> Prediction:
+        row = probabilities.tolist()
+        confidence = max(row)
+        label = self.labels[row.index(confidence)]
+        return Prediction(label, confidence, dict(zip(self.labels, row, strict=True)), self.name, usage, tier)
+
+
+class EncoderView:
+    """Tokenizer and ONNX graph of the encoder, with its linear head.
+
+    Attributes:
+        width: number of labels.
+
+    Raises:
+        ModelError: on construction, if the graph cannot be loaded.
+    """
+
+    def __init__(self, folder: Path, max_tokens: int, threads: int) -> None:
+        self._tokenizer = limited(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), max_tokens)
+        self._session = open_session(folder / MODEL_FILE, threads)
+        self.width = int(self._session.get_outputs()[0].shape[-1])
+
+    def scores(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[int]]:
+        """Scores, shape (texts, labels), and the number of tokens of each text.
+
+        A text longer than the window is read in several: its scores are the mean of theirs, weighted by tokens.
+        """
+        if not texts:
+            return np.zeros((0, self.width), dtype=np.float32), []
+        encoded = self._tokenizer.encode_batch(list(texts))
+        if not any(encoding.overflowing for encoding in encoded):
+            return self._run(encoded), [sum(encoding.attention_mask) for encoding in encoded]
+        windows, owners = windows_of(encoded)
+        counts = np.array([sum(window.attention_mask) for window in windows], dtype=np.float32)
+        rows = np.concatenate([self._run(windows[i : i + BATCH]) for i in range(0, len(windows), BATCH)])
+        return pooled(rows, owners, counts), [int(counts[owners == i].sum()) for i in range(len(texts))]
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text, without special tokens."""
+        (encoded,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
+        return sum(len(part.ids) for part in [encoded, *encoded.overflowing])
 
     def _run(self, encoded: Sequence[Encoding]) -> NDArray[np.float32]:
+        longest = max(sum(encoding.attention_mask) for encoding in encoded)
         feed = {
-            "input_ids": np.array([encoding.ids for encoding in encoded], dtype=np.int64),
-            "attention_mask": np.array([encoding.attention_mask for encoding in encoded], dtype=np.int64),
+            "input_ids": np.array([encoding.ids[:longest] for encoding in encoded], dtype=np.int64),
+            "attention_mask": np.array([encoding.attention_mask[:longest] for encoding in encoded], dtype=np.int64),
         }
-        logits: NDArray[np.float32] = self._session.run(["logits"], feed)[0]
-        return logits
+        scores: NDArray[np.float32] = self._session.run(["logits"], feed)[0]
+        return scores
+
+
+def windows_of(encoded: Sequence[Encoding]) -> tuple[list[Encoding], NDArray[np.int64]]:
+    """All windows of tokenised texts, and the number of the text that each belongs to, shape (windows,)."""
+    windows, owners = [], []
+    for number, encoding in enumerate(encoded):
+        parts = [encoding, *encoding.overflowing]
+        windows += parts
+        owners += [number] * len(parts)
+    return windows, np.array(owners)
+
+
+def pooled(rows: NDArray[np.float32], owners: NDArray[np.int64], counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of each text's windows, weighted by their numbers of tokens; shape (texts, columns).
+
+    Args:
+        rows: shape (windows, columns).
+        owners: the text of each window, ascending, shape (windows,).
+        counts: number of tokens of each window, shape (windows,).
+    """
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    sums = np.add.reduceat(rows * counts[:, None], starts)
+    means: NDArray[np.float32] = (sums / np.add.reduceat(counts, starts)[:, None]).astype(np.float32)
+    return means
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Softmax over the labels, shape (rows, labels)."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
     result: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
     return result
 
 
 def limited(tokenizer: Tokenizer, max_tokens: int) -> Tokenizer:
-    """Set a tokenizer to truncate at `max_tokens` and pad to the longest text of a batch; returns the same tokenizer."""
+    """Set a tokenizer to windows of `max_tokens` and padding to the longest of a batch; returns the same tokenizer."""
     tokenizer.enable_truncation(max_length=max_tokens)
     pad = tokenizer.token_to_id("[PAD]") or 0
     tokenizer.enable_padding(pad_id=pad, pad_token=tokenizer.id_to_token(pad))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -16,12 +17,19 @@ from numpy.typing import NDArray
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import encoder_input, humanise
 from fingerpost.core.types import Example, Progress, ProgressCallback, no_progress
-from fingerpost.students.denoise import Rows, clean, fit_cleaned, plausibility_of
+from fingerpost.students.denoise import Rows, Views, clean, clean_held_out, fit_views
 from fingerpost.students.encoder.calibrate import calibrate, cross_entropy, loses_accuracy
 from fingerpost.students.encoder.export import encoder_graphs, write_graph
-from fingerpost.students.encoder.finetune import STEP, TrainingStep, fine_tune, network_of, predict_logits
+from fingerpost.students.encoder.finetune import (
+    STEP,
+    TrainingStep,
+    default_epochs,
+    fine_tune,
+    network_of,
+    predict_logits,
+)
 from fingerpost.students.encoder.network import SCALE, Encoder, Network, repeatable
-from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE, EncoderStudent, softmax
+from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE, EncoderView, softmax
 from fingerpost.students.encoder.source import DEFAULT
 from fingerpost.students.folder import (
     TRAINED_ON,
@@ -32,11 +40,12 @@ from fingerpost.students.folder import (
     write_manifest,
     writing,
 )
+from fingerpost.students.lexical import LEXICAL_FILE, LexicalView, Ngrams, margins
 from fingerpost.students.linear import Array, Head
+from fingerpost.students.stack import MIN_ROWS, fit_fast_tier, fit_stack
 from fingerpost.task.settings import Task
 
 MAX_TOKENS = 128
-EPOCHS = 3
 IMPLAUSIBLE = 0.2  # plausibility below which a label is reported as probably wrong
 
 
@@ -49,15 +58,18 @@ def fit(
     encoder: str = DEFAULT,
     history: int = 2,
     seed: int = 0,
-    epochs: int = EPOCHS,
+    epochs: int | None = None,
+    max_tokens: int = MAX_TOKENS,
     vectors: Mapping[str, Array] | None = None,
     facts: Mapping[str, Any] = MappingProxyType({}),
     on_progress: ProgressCallback = no_progress,
 ) -> Manifest:
     """Train on `examples`, choose between models and calibrate on `dev`, and write the model folder.
 
-    A linear head is fitted on frozen embeddings, with less weight for implausible labels. With `epochs` above 0, all
-    weights are then fine-tuned; the result is kept if dev gains more than two standard errors.
+    The student has two views: a linear head on the embeddings of a frozen encoder, and a linear model of word and
+    character n-grams. Both are fitted with less weight for implausible labels, and combined with weights that are found
+    out of fold. With `epochs` above 0, the encoder is then fine-tuned; the result is kept if dev gains more than two
+    standard errors.
 
     Args:
         task: the task, for label names and the manifest.
@@ -65,7 +77,8 @@ def fit(
         encoder: the pretrained sentence encoder, a folder or hub name.
         history: number of earlier turns of a conversation that the student sees.
         seed: seed of all random choices.
-        epochs: epochs of fine-tuning; 0 for the linear head alone.
+        epochs: epochs of fine-tuning; 0 for none. Default: `default_epochs`, none without a GPU.
+        max_tokens: tokens that the encoder reads at once; longer texts are read in windows.
         vectors: known embeddings by example id, each of shape (width,).
         facts: additional fields of the manifest; those under "training" are added to the training figures.
         on_progress: receives a message for each stage; `data` is a `TrainingStep` for the linear head and each epoch.
@@ -80,50 +93,93 @@ def fit(
 
     began = time.perf_counter()
     _require_rows(examples, dev)
+    epochs = default_epochs() if epochs is None else epochs
     with repeatable(seed), writing(folder) as staging:
-        base = Encoder(encoder, MAX_TOKENS)
-        base.save_tokenizer(staging / TOKENIZER_FILE)
+        base = Encoder(encoder, max_tokens)
         if not vectors:
             report(f"embedding {len(examples) + len(dev):,} texts")
         train_rows, dev_rows = (rows_of(base, part, task, history, vectors) for part in (examples, dev))
+        ngrams = Ngrams.fit(train_rows.texts + dev_rows.texts)
+        train_rows, dev_rows = (replace(rows, ngrams=ngrams.matrix(rows.texts)) for rows in (train_rows, dev_rows))
+        report(f"fitting the linear head and {len(ngrams):,} n-grams")
         cleaned = clean(train_rows, seed)
-        head = fit_cleaned(cleaned)
+        views = fit_views(cleaned.rows, cleaned.stack)
         implausible = float((cleaned.plausibility < IMPLAUSIBLE).mean())
         report(f"{implausible:.1%} of the training labels are probably wrong")
-        fitted = _head_step(head, cleaned.rows, dev_rows, epochs)
-        on_progress(Progress(STEP, f"linear head: {fitted.dev_accuracy:.3f} on dev", 0, epochs, data=fitted))
-        network = network_of(base, task, head)
+        fitted = _head_step(views.head, cleaned.rows, dev_rows, epochs)
+        on_progress(Progress(STEP, _views_message(views, dev_rows), 0, epochs, data=fitted))
+        network = network_of(base, task, views.head)
+        cleaned_dev, dev_plausibility = clean_held_out(dev_rows, train_rows, views, seed)
         tuned: list[TrainingStep] = []
         if epochs:
-            dev_plausibility = plausibility_of(dev_rows, train_rows, head, seed)
             network, tuned = fine_tune(
-                base, network, head, cleaned.rows, dev_rows, dev_plausibility, epochs, seed, on_progress
+                base, network, views, cleaned.rows, dev_rows, dev_plausibility, epochs, seed, on_progress
             )
-        logits = predict_logits(base, network, dev_rows.texts)
-        if not tuned:  # dev was only needed to decide; the final head is fitted on all rows
-            network = network_of(base, task, fit_cleaned(clean(train_rows + dev_rows, seed)))
+        encoder_scores = predict_logits(base, network, dev_rows.texts) if tuned else views.head.logits(dev_rows.vectors)
+        lexical_scores = views.lexical_scores(dev_rows)
+        stack = views.stack
+        if tuned and len(dev) >= MIN_ROWS:
+            stack = fit_stack(encoder_scores, lexical_scores, dev_rows.targets, cleaned_dev.weights)
+        logits = stack.combine(encoder_scores, lexical_scores)
+        temperature = calibrate(logits, dev_rows.targets, dev_rows.weights)
+        fast = None
+        if not tuned:
+            fast_temperature = calibrate(cleaned.lexical, train_rows.targets, train_rows.weights)
+            fast = fit_fast_tier(cleaned.encoder, cleaned.lexical, stack, fast_temperature)
+        # The dev rows were only needed to decide: the final views are fitted on all rows.
+        final = fit_views(cleaned.rows + cleaned_dev, stack, lexical=fast is not None or bool(stack.lexical))
+        if not tuned:
+            network = network_of(base, task, final.head)
         ids = sorted({example.id for example in (*examples, *dev)})
         (staging / TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
-        report("exporting to ONNX")
-        temperature = calibrate(logits, dev_rows.targets, dev_rows.weights)
-        write_dev_answers(staging, _dev_answers(dev, dev_rows, task.names, softmax(logits / temperature)))
+        answered_fast = margins(lexical_scores) >= (fast.margin if fast else np.inf)
+        probabilities = softmax(logits / temperature)
+        if fast:
+            probabilities[answered_fast] = softmax(lexical_scores[answered_fast] / fast.temperature)
+        write_dev_answers(staging, _dev_answers(dev, dev_rows, task.names, probabilities))
         fields = dict(facts)
         figures = fields.pop("training", {})
         manifest = _manifest(task, folder.name, base, history, seed).model_copy(
-            update={"temperature": temperature, **fields}
+            update={"temperature": temperature, "stack": stack, "fast": fast, **fields}
         )
-        precision = _export(base, network, staging, manifest, dev_rows, on_progress)
+        if final.lexical is not None:
+            LexicalView(ngrams, final.lexical).save(staging / LEXICAL_FILE)
+        precision: str = manifest.precision
+        if stack.encoder:
+            report("exporting to ONNX")
+            base.save_tokenizer(staging / TOKENIZER_FILE)
+            precision = _export(base, network, staging, manifest, dev_rows, on_progress)
         training = {
             "train_rows": len(examples),
             "dev_rows": len(dev),
             "doubtful_labels": round(implausible, 4),
             "epochs": len(tuned),
-            "dev_accuracy": round(float((logits.argmax(1) == dev_rows.labels).mean()), 4),
+            "dev_accuracy": _accuracy(logits, dev_rows),
+            "encoder_dev_accuracy": _accuracy(encoder_scores, dev_rows),
+            "lexical_dev_accuracy": _accuracy(lexical_scores, dev_rows),
             "seconds": round(time.perf_counter() - began, 1),
             **figures,
         }
         update = {"precision": precision, "training": training}
         return write_manifest(staging, manifest.model_copy(update=update))
+
+
+def _accuracy(logits: Array, rows: Rows) -> float:
+    """The share of rows whose given label has the highest score."""
+    return round(float((logits.argmax(1) == rows.labels).mean()), 4)
+
+
+def _views_message(views: Views, dev: Rows) -> str:
+    """The weight and the dev accuracy of each view, in one line."""
+    scores = {"encoder": views.head.logits(dev.vectors), "lexical": views.lexical_scores(dev)}
+    weights = {"encoder": views.stack.encoder, "lexical": views.stack.lexical}
+    parts = [
+        f"{name} view {_accuracy(scores[name], dev):.3f} (weight {weights[name]:.2f})"
+        if weights[name]
+        else f"{name} view not used"
+        for name in scores
+    ]
+    return f"dev accuracy: {', '.join(parts)}, together {_accuracy(views.logits(dev), dev):.3f}"
 
 
 def _head_step(head: Head, train: Rows, dev: Rows, epochs: int) -> TrainingStep:
@@ -167,7 +223,7 @@ def _manifest(task: Task, name: str, base: Encoder, history: int, seed: int) -> 
         name,
         task,
         history=history,
-        max_tokens=MAX_TOKENS,
+        max_tokens=base.max_tokens,
         encoder=base.origin,
         seed=seed,
         versions={package: version(package) for package in packages},
@@ -204,7 +260,7 @@ def _export(
     graphs = encoder_graphs(base, network)
     fp32_right = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
     write_graph(graphs.int8, network, folder / MODEL_FILE)
-    int8_right = EncoderStudent(folder, manifest, threads=2).logits(dev.texts).argmax(1) == dev.labels
+    int8_right = EncoderView(folder, manifest.max_tokens, threads=2).scores(dev.texts)[0].argmax(1) == dev.labels
     message = f"dev labels matched: {fp32_right.mean():.3f} in fp32, {int8_right.mean():.3f} in int8"
     on_progress(Progress(STEP, message))
     if loses_accuracy(fp32_right, int8_right):

@@ -1,0 +1,118 @@
+"""The weights of the views, the fast tier, and predictions by tier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import question_text
+
+import fingerpost
+from fingerpost.core.errors import InputError
+from fingerpost.students.folder import read_manifest
+from fingerpost.students.stack import AGREEMENT, MIN_ROWS, fit_fast_tier, fit_stack
+
+LABELS = 4
+
+
+def scores(rng: np.random.Generator, labels: np.ndarray, strength: float) -> np.ndarray:
+    """Noisy scores that favour the label by `strength`."""
+    noise = rng.normal(size=(len(labels), LABELS)).astype(np.float32)
+    return noise + strength * np.eye(LABELS, dtype=np.float32)[labels]
+
+
+def test_a_view_that_brings_nothing_gets_weight_0() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, LABELS, 1000)
+    targets, ones = np.eye(LABELS, dtype=np.float32)[labels], np.ones(1000, dtype=np.float32)
+    good, noise = scores(rng, labels, 3), scores(rng, labels, 0)
+    assert fit_stack(good, noise, targets, ones).lexical == 0
+    assert fit_stack(noise, good, targets, ones).encoder == 0
+    both = fit_stack(good, scores(rng, labels, 3), targets, ones)
+    assert both.encoder > 0 and both.lexical > 0
+
+
+def test_the_better_view_weighs_more() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, LABELS, 1000)
+    targets, ones = np.eye(LABELS, dtype=np.float32)[labels], np.ones(1000, dtype=np.float32)
+    found = fit_stack(scores(rng, labels, 1.5), scores(rng, labels, 3), targets, ones)
+    assert found.lexical > found.encoder > 0
+
+
+def test_few_rows_keep_both_views() -> None:
+    labels = np.arange(20) % LABELS
+    targets = np.eye(LABELS, dtype=np.float32)[labels]
+    found = fit_stack(9 * targets, np.zeros_like(targets), targets, np.ones(20, dtype=np.float32))
+    assert found.encoder > 0 and found.lexical > 0
+
+
+def test_the_fast_tier_agrees_as_often_as_it_promises() -> None:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, LABELS, 8000)
+    targets, ones = np.eye(LABELS, dtype=np.float32)[labels], np.ones(8000, dtype=np.float32)
+    encoder, lexical = scores(rng, labels, 4), scores(rng, labels, 3)
+    half = slice(0, 4000)
+    stack = fit_stack(encoder[half], lexical[half], targets[half], ones[half])
+    fast = fit_fast_tier(encoder[half], lexical[half], stack, 1.0)
+    assert fast is not None and fast.at_least >= AGREEMENT and fast.agreement >= AGREEMENT
+    ordered = np.sort(lexical[4000:], axis=1)
+    answered = ordered[:, -1] - ordered[:, -2] >= fast.margin
+    agrees = lexical[4000:].argmax(1) == stack.combine(encoder[4000:], lexical[4000:]).argmax(1)
+    assert answered.mean() > 0.2 and agrees[answered].mean() >= AGREEMENT
+
+
+def test_too_few_rows_prove_no_fast_tier() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, LABELS, MIN_ROWS - 1)
+    found = scores(rng, labels, 3)
+    assert fit_fast_tier(found, found, fit_stack(found, found, np.eye(LABELS)[labels], np.ones(len(labels))), 1) is None
+
+
+@pytest.fixture(scope="module")
+def tiered(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """A student of 900 texts whose label is their first word; its lexical view is sure of most."""
+    texts = [question_text(number) for number in range(900)]
+    folder = tmp_path_factory.mktemp("tiered") / "model"
+    fingerpost.train(texts, [text.split()[0] for text in texts], folder=folder, encoder=str(tiny_encoder), epochs=0)
+    return folder
+
+
+def test_a_students_tiers(tiered: Path) -> None:
+    manifest = read_manifest(tiered)
+    texts = [question_text(number) for number in range(900, 960)] + ["nothing of that kind"]
+    if not manifest.stack.encoder:  # a model of the lexical view alone has no graph
+        assert not (tiered / "model.onnx").exists()
+        assert {answer.tier for answer in fingerpost.load(tiered).predict(texts)} == {"whole"}
+        return
+    assert manifest.fast is not None
+    answers = {tiers: fingerpost.load(tiered, tiers=tiers).predict(texts) for tiers in ("auto", "all", "fast")}
+    assert {answer.tier for answer in answers["all"]} == {"whole"}
+    assert {answer.tier for answer in answers["fast"]} == {"fast"}
+    assert answers["auto"][0].tier == "fast" and answers["auto"][-1].tier == "whole"
+    for auto, whole in zip(answers["auto"], answers["all"], strict=True):
+        if auto.tier == "whole":
+            assert auto.scores == pytest.approx(whole.scores, abs=0.01)
+
+
+def test_unknown_tiers_and_a_model_without_a_fast_tier_are_refused(student: Path) -> None:
+    with pytest.raises(InputError, match="auto, all, fast"):
+        fingerpost.load(student, tiers="quick")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no fast tier"):
+        fingerpost.load(student, tiers="fast")
+
+
+def test_a_clue_at_the_end_of_a_long_text_is_read(tmp_path: Path, tiny_encoder: Path) -> None:
+    rng = np.random.default_rng(0)
+    vocabulary = [f"{first}{last}" for first in ("ba", "ki", "mo", "tu", "ze") for last in ("ran", "lop", "dim", "ves")]
+
+    def long_text(words: int, clue: str) -> str:
+        return " ".join([*rng.choice(vocabulary, words), clue])
+
+    clues = {"billing": "my invoice is wrong", "delivery": "the parcel is late", "other": "tell me a joke"}
+    labels = [label for label in clues for _ in range(40)]
+    texts = [long_text(400, clues[label]) for label in labels]
+    student = fingerpost.train(texts, labels, folder=tmp_path / "long", encoder=str(tiny_encoder), epochs=0)
+    answers = student.predict([long_text(2000, clue) for clue in clues.values()])
+    assert [answer.label for answer in answers] == list(clues)
