@@ -67,7 +67,8 @@ class Data:
         """The teacher's answers, and the gold labels of the reviewed rows."""
         eye = np.eye(len(self.names), dtype=np.float32)
         votes = np.where((self.teacher >= 0)[:, None], eye[self.teacher], 0)
-        return Evidence(self.vectors, self.texts, [votes], reviewed, eye[self.gold[reviewed]], np.array([], dtype=int))
+        return Evidence(self.vectors, self.texts, [votes], reviewed, eye[self.gold[reviewed]], np.array([], dtype=int),
+                        self.ngrams)  # fmt: skip
 
 
 def read(path: Path, noise: str | None) -> tuple[Data, Encoder]:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import softmax
 
 from fingerpost.consensus.model import Array, Consensus, Rows, fit_consensus, lda_whitening, pool_votes
-from fingerpost.core.text import hash_fraction
+from fingerpost.core.text import encoder_input, hash_fraction
 from fingerpost.core.types import Question
 from fingerpost.core.verdicts import REVIEW, QuestionVerdicts
-from fingerpost.students.linear import fit_head
+from fingerpost.students.lexical import Ngrams, scores_out_of_fold
+from fingerpost.students.linear import logits_out_of_fold
+from fingerpost.students.stack import fit_stack
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 HEAD_STRENGTH = 3.0  # C, the inverse regularisation of the linear head
 FOLDS = 5
@@ -29,6 +36,7 @@ class Evidence:
         reviewed: (reviews,), numbers of the rows with a human label; those from the review queue come first.
         human_votes: (reviews, labels), the humans' vote shares on the rows `reviewed`.
         none_fits: numbers of the rows that humans say no label fits.
+        ngrams: features of the lexical view, shape (rows, features); without them only the vectors are used.
     """
 
     vectors: Array
@@ -37,6 +45,7 @@ class Evidence:
     reviewed: Rows
     human_votes: Array
     none_fits: Rows
+    ngrams: csr_matrix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,7 @@ def collect_evidence(
         np.array(order, dtype=np.int64),
         np.array([human_votes[row] for row in order], dtype=np.float32).reshape(len(order), len(index)),
         np.array(none_fits, dtype=np.int64),
+        _ngrams([question for question, _ in labelled]),
     )
 
 
@@ -121,18 +131,26 @@ def consensus_of(evidence: Evidence, features: Features, seed: int = 0) -> Conse
     )
 
 
+def _ngrams(questions: Sequence[Question]) -> csr_matrix | None:
+    """Features of the lexical view, shape (questions, features); None where there are too many questions."""
+    if not questions or len(questions) > MAX_TRAINING_ROWS:
+        return None
+    texts = [encoder_input(question.messages, len(question.messages)) for question in questions]
+    return Ngrams.fit(texts).matrix(texts)
+
+
 def _held_out_probabilities(evidence: Evidence, targets: Array, has_label: np.ndarray) -> Array:
-    """Each row's probabilities by a linear head that was not trained on the row's group; shape (rows, labels)."""
-    folds = np.array([int(FOLDS * hash_fraction(f"fold/{group}")) for group in evidence.groups])
+    """Each row's probabilities by a student that was not trained on the row's group; shape (rows, labels)."""
+    groups = np.array([int(FOLDS * hash_fraction(f"fold/{group}")) for group in evidence.groups])
     pool = np.flatnonzero(has_label)
     if len(pool) > MAX_TRAINING_ROWS:
         pool = np.random.default_rng(0).permutation(pool)[:MAX_TRAINING_ROWS]
-    probabilities = np.full_like(targets, 1 / targets.shape[1])
-    for fold in range(FOLDS):
-        train = pool[folds[pool] != fold]
-        held_out = np.flatnonzero(folds == fold)
-        if len(train) and len(held_out):
-            weights = np.ones(len(train), dtype=np.float32)
-            head = fit_head(evidence.vectors[train], targets[train], weights, HEAD_STRENGTH)
-            probabilities[held_out] = head.probabilities(evidence.vectors[held_out])
+    folds = [(pool[groups[pool] != fold], np.flatnonzero(groups == fold)) for fold in range(FOLDS)]
+    folds = [(train, held_out) for train, held_out in folds if len(train) and len(held_out)]
+    weights = np.ones(len(targets), dtype=np.float32)
+    logits = logits_out_of_fold(evidence.vectors, targets, weights, folds, HEAD_STRENGTH)
+    if evidence.ngrams is not None and len(pool):
+        lexical = scores_out_of_fold(evidence.ngrams, targets, weights, folds)
+        logits = fit_stack(logits[pool], lexical[pool], targets[pool], weights[pool]).combine(logits, lexical)
+    probabilities: Array = softmax(logits, axis=1)
     return probabilities

@@ -251,7 +251,7 @@ class LexicalView:
             ModelError: the file is not such a file.
         """
         try:
-            with np.load(file, allow_pickle=False) as stored:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 ngrams = Ngrams(
                     _unpacked(stored["words"]),
                     _unpacked(stored["characters"]),
