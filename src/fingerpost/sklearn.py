@@ -26,7 +26,7 @@ class FingerpostClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         cross_val_score(FingerpostClassifier(), texts, labels, cv=5)
 
     Args:
-        encoder: a sentence encoder: folder or hub name.
+        encoder: a sentence encoder: folder or hub name; `auto` chooses by the language of the texts.
         epochs: epochs of fine-tuning; 0 for none. Default: none without a GPU, else 3.
         random_state: seed of the training.
 
@@ -35,7 +35,7 @@ class FingerpostClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         student_: the trained student; `student_.save(folder)` writes its model folder.
     """
 
-    def __init__(self, encoder: str = "all-MiniLM-L6-v2", epochs: int | None = None, random_state: int = 0) -> None:
+    def __init__(self, encoder: str = "auto", epochs: int | None = None, random_state: int = 0) -> None:
         self.encoder, self.epochs, self.random_state = encoder, epochs, random_state
 
     def fit(self, X: Any, y: Any) -> FingerpostClassifier:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from fingerpost.core.text import encoder_input, hash_fraction
 from fingerpost.core.types import Question
 from fingerpost.core.verdicts import REVIEW, QuestionVerdicts
 from fingerpost.students.lexical import Ngrams, scores_out_of_fold
-from fingerpost.students.linear import logits_out_of_fold
+from fingerpost.students.linear import Centring, logits_out_of_fold
 from fingerpost.students.stack import fit_stack
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def compute_features(evidence: Evidence) -> Features:
     targets[evidence.none_fits] = 0
     has_label = targets.sum(1) > 0
     labels = np.where(has_label, targets.argmax(1), -1)
+    evidence = replace(evidence, vectors=Centring.of(evidence.vectors).apply(evidence.vectors))
     embeddings = lda_whitening(evidence.vectors, labels, targets.shape[1])
     return Features(embeddings, _held_out_probabilities(evidence, targets, has_label))
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 STRENGTH = 10.0
-"""Inverse regularisation strength of the linear head. 3 and 30 are no better on cleaned rows (benchmarks/noise.py)."""
+"""Inverse regularisation strength of the linear head for WIDTH dimensions; in proportion for wider vectors. 3 and 30 are
+no better on cleaned rows (benchmarks/noise.py)."""
+WIDTH = 384
 PLAUSIBLE_MIX, IMPLAUSIBLE_MIX = 0.0, 0.5
 """How much of a soft target comes from the predictions, where the given label is plausible and where it is not."""
 HALF_SEVERITY_EXAMPLES = 5.0
@@ -130,7 +132,7 @@ def clean(given: Rows, seed: int) -> Cleaned:
         seed: of the random sample of rows that vote.
     """
     folds = folds_of(given.groups)
-    encoder = logits_out_of_fold(given.vectors, given.targets, given.weights, folds, STRENGTH)
+    encoder = logits_out_of_fold(given.vectors, given.targets, given.weights, folds, _strength(given))
     lexical, stack = np.zeros_like(encoder), Stack()
     if given.ngrams is not None:
         lexical = scores_out_of_fold(given.ngrams, given.targets, given.weights, folds)
@@ -189,4 +191,9 @@ def fit_views(rows: Rows, stack: Stack, *, lexical: bool = True) -> Views:
         lexical: whether to fit the lexical view.
     """
     fitted = fit_scores(rows.ngrams, rows.targets, rows.weights) if lexical and rows.ngrams is not None else None
-    return Views(fit_head(rows.vectors, rows.targets, rows.weights, STRENGTH), fitted, stack)
+    return Views(fit_head(rows.vectors, rows.targets, rows.weights, _strength(rows)), fitted, stack)
+
+
+def _strength(rows: Rows) -> float:
+    """Each of many dimensions of a unit vector is small, so wider vectors need less regularisation."""
+    return STRENGTH * max(1.0, rows.vectors.shape[1] / WIDTH)

@@ -214,7 +214,7 @@ def matches_task(manifest: Manifest, task: Task) -> bool:
     """Whether a model was trained for the current task: same prompt, encoder, history and seed."""
     return (
         manifest.task_fingerprint == prompt_fingerprint(task)
-        and manifest.encoder.get("name") == task.student.encoder
+        and manifest.encoder.get("requested", manifest.encoder.get("name")) == task.student.encoder
         and manifest.history == task.student.history
         and manifest.seed == task.student.seed
     )

@@ -15,6 +15,8 @@ from threadpoolctl import threadpool_limits
 Array = NDArray[np.float32]
 FOLDS = 5
 KERNEL_BETA = 20.0
+COMMON = 0.5
+"""Squared length of the mean of unit vectors from which on they are centred. MiniLM has about 0.2, E5 0.7."""
 MAX_VOTERS = 20_000
 BLOCK = 1_024
 """Queries whose votes are computed at once."""
@@ -42,6 +44,38 @@ class Head:
         """Shape (rows, labels); rows sum to 1."""
         result: Array = softmax(self.logits(vectors), axis=1)
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class Centring:
+    """Takes out the part that all embeddings have in common, for encoders whose embeddings lie in a narrow cone.
+
+    Attributes:
+        mean: shape (width,).
+        scale: vectors without the mean are divided by it, so that they are about as long as before.
+    """
+
+    mean: Array
+    scale: float
+
+    @classmethod
+    def of(cls, vectors: Array) -> Centring:
+        """Centring by the mean of these unit vectors; none where it is short."""
+        mean = vectors.mean(0) if len(vectors) else np.zeros(vectors.shape[1], dtype=np.float32)
+        if float(mean @ mean) <= COMMON:
+            return cls(np.zeros_like(mean), 1.0)
+        return cls(mean, float(np.sqrt(((vectors - mean) ** 2).sum(1).mean())) or 1.0)
+
+    def apply(self, vectors: Array) -> Array:
+        """Centred vectors, shape (rows, width)."""
+        return vectors if self.scale == 1.0 else (vectors - self.mean) / np.float32(self.scale)
+
+    def fold(self, head: Head) -> Head:
+        """A head for vectors that are not centred, with the same logits as `head` for centred ones."""
+        if self.scale == 1.0:
+            return head
+        weights = head.weights / np.float32(self.scale)
+        return Head(weights, head.bias - self.mean @ weights)
 
 
 def fit_head(vectors: Array, targets: Array, weights: Array, strength: float) -> Head:

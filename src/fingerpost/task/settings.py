@@ -83,12 +83,12 @@ class StudentSettings(Strict):
     """Settings of the sentence-encoder student.
 
     Attributes:
-        encoder: the pretrained sentence encoder, a folder or hub name.
+        encoder: the pretrained sentence encoder, a folder or hub name; `auto` chooses by the language of the texts.
         history: number of earlier turns of a conversation that the student sees.
         seed: seed of all random choices in training.
     """
 
-    encoder: str = "all-MiniLM-L6-v2"
+    encoder: str = "auto"
     history: Annotated[int, Field(ge=0)] = 2
     seed: int = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from fingerpost.core.text import encoder_input
 from fingerpost.core.types import Conversation, Example
 from fingerpost.students.denoise import clean, fit_views
 from fingerpost.students.encoder.network import Encoder, repeatable
-from fingerpost.students.encoder.train import MAX_TOKENS, rows_of
+from fingerpost.students.encoder.train import MAX_TOKENS, encoder_of, rows_of
+from fingerpost.students.linear import Centring
 from fingerpost.task.settings import Task
 
 FIRST_SIZE = 25
@@ -37,9 +39,11 @@ def learning_curve(
     """
     history, seed = task.student.history, task.student.seed
     with repeatable(seed):
-        base = Encoder(task.student.encoder, MAX_TOKENS)
+        base = Encoder(encoder_of(task.student.encoder, examples, history), MAX_TOKENS)
         rows = rows_of(base, examples, task, history, vectors)
-        embedded = base.embed([encoder_input(messages, history) for messages in test])
+        centring = Centring.of(rows.vectors)
+        rows = replace(rows, vectors=centring.apply(rows.vectors))
+        embedded = centring.apply(base.embed([encoder_input(messages, history) for messages in test]))
         order = np.random.default_rng(seed).permutation(len(examples))
         sizes = []
         size = FIRST_SIZE

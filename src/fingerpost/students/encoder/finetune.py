@@ -139,7 +139,7 @@ def _has_bfloat16() -> bool:
 
 def network_of(base: Encoder, task: Task, head: Head) -> Network:
     """A network with the encoder and this head, in evaluation mode."""
-    network = Network(base.model, base.width, len(task.labels))
+    network = base.network(len(task.labels))
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(head.weights.T.copy()))
         network.head.bias.copy_(torch.from_numpy(head.bias))

