@@ -48,7 +48,11 @@ def main() -> None:
                          "encoder": student.manifest.encoder["name"], "training_s": seconds, "mb": size})  # fmt: skip
             print(rows[-1], flush=True)
     for row in rows:
-        print("  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+        print(
+            "  ".join(
+                f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
+            )
+        )
     other = [row for row in rows if row["language"] != arguments.origin]
     for name in ("student", "svm"):
         if name in other[0]:

@@ -60,14 +60,14 @@ def test_names_as_words() -> None:
     assert shorten("a\n b " * 40, 10) == "a b a b a…"
 
 
-@pytest.mark.parametrize("text", ["", " \n", "half \ud83d", "\udcff", "null\x00", "x" * 20_001])
+@pytest.mark.parametrize("text", ["", " \n", "half \ud83d", "\udcff", "null\x00", "x" * 200_001])
 def test_texts_that_cannot_be_used(text: str) -> None:
     assert check_text(text)
 
 
 def test_texts_that_can_be_used() -> None:
     assert check_text("my bill 😀") is None
-    assert check_text("x" * 20_001, limit=200_000) is None
+    assert check_text("x" * 200_000) is None
     assert check_characters("") is None
 
 

@@ -11,26 +11,24 @@ from fingerpost.core.types import Conversation, Message
 
 SHINGLE = 4
 """Characters in a shingle."""
-MAX_CHARACTERS = 20_000
-"""Of a conversation in a file or on the command line. Longer ones are most likely mistakes, such as an unclosed quote."""
-MAX_REQUEST_CHARACTERS = 200_000
-"""Of a conversation in a request to the server. Clients such as the OpenAI SDK send long conversations on purpose."""
+MAX_CHARACTERS = 200_000
+"""Of a conversation. Longer ones are most likely mistakes, such as an unclosed quote."""
 
 _SPACE = re.compile(r"\s+")
 _NO_LETTER = re.compile(r"[^\w]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def check_text(text: str, limit: int = MAX_CHARACTERS) -> str | None:
+def check_text(text: str) -> str | None:
     """The reason why a text cannot be stored or sent to a model, with the fix; None where it can.
 
     Refused are texts that are empty or blank, hold a lone surrogate (half of a character, as in broken UTF-16) or a
-    null character, or have more than `limit` characters.
+    null character, or have more than MAX_CHARACTERS characters.
     """
     if not text or text.isspace():
         return "the text is empty; give at least one word"
-    if len(text) > limit:
-        return f"the text has {len(text):,} characters, the maximum is {limit:,}; shorten or split it"
+    if len(text) > MAX_CHARACTERS:
+        return f"the text has {len(text):,} characters, the maximum is {MAX_CHARACTERS:,}; shorten or split it"
     return check_characters(text)
 
 

@@ -16,7 +16,7 @@ from scipy.sparse import vstack
 from scipy.special import softmax
 
 from fingerpost.students.folder import Stack
-from fingerpost.students.lexical import LinearScores, fit_scores, scores_out_of_fold
+from fingerpost.students.lexical import LinearScores, familiarity_of, fit_scores, scores_out_of_fold
 from fingerpost.students.linear import Array, Head, fit_head, folds_of, logits_out_of_fold, neighbour_votes
 from fingerpost.students.stack import fit_stack
 
@@ -94,10 +94,13 @@ class Views:
     stack: Stack
 
     def lexical_scores(self, rows: Rows) -> Array:
-        """Scores of the lexical view, shape (rows, labels); zero without it."""
+        """Scores of the lexical view, shape (rows, labels); zero without it, and for rows that are unfamiliar to it."""
         if self.lexical is None or rows.ngrams is None:
             return np.zeros_like(rows.targets)
-        return self.lexical.scores(rows.ngrams)
+        scores = self.lexical.scores(rows.ngrams)
+        if self.stack.encoder:
+            scores[familiarity_of(rows.ngrams) < self.stack.familiarity] = 0
+        return scores
 
     def logits(self, rows: Rows) -> Array:
         """Combined logits, shape (rows, labels)."""
@@ -196,4 +199,4 @@ def fit_views(rows: Rows, stack: Stack, *, lexical: bool = True) -> Views:
 
 def _strength(rows: Rows) -> float:
     """Each of many dimensions of a unit vector is small, so wider vectors need less regularisation."""
-    return STRENGTH * max(1.0, rows.vectors.shape[1] / WIDTH)
+    return STRENGTH * max(1.0, int(rows.vectors.shape[1]) / WIDTH)

@@ -33,10 +33,16 @@ DEV_ANSWERS = "dev.jsonl"
 
 
 class Stack(BaseModel):
-    """The weights of the views' scores. A view with weight 0 is not part of the model."""
+    """The weights of the views' scores. A view with weight 0 is not part of the model.
+
+    Attributes:
+        familiarity: the lexical view is not asked about texts that are less familiar to it, such as those in another
+            language; see `LexicalView.scores_and_familiarity`.
+    """
 
     encoder: float = 1.0
     lexical: float = 0.0
+    familiarity: float = 0.0
 
     def combine(self, encoder: NDArray[np.float32], lexical: NDArray[np.float32]) -> NDArray[np.float32]:
         """The logits from the scores of both views, shape (rows, labels)."""

@@ -34,12 +34,14 @@ CHARACTERS = range(2, 6)
 MIN_TEXTS = 2
 """N-grams that occur in fewer training texts are left out. They still count in a text's norm."""
 MAX_NGRAMS = 100_000
-STRENGTH = 0.3
-"""C, the inverse regularisation strength of the support vector machine."""
+STRENGTHS, STRENGTH_ROWS = (0.3, 1.0), 1_000
+"""C, the inverse regularisation strength of the support vector machine: STRENGTH_ROWS / rows, within these limits."""
 TOLERANCE = 1e-2
 ABSENT = -1.0
 """Score of a label that has no training row."""
 LARGEST = 127  # of an 8-bit weight
+
+BLOCKS = 2  # words and characters, each with unit norm
 
 _WORD = re.compile(r"\w+")
 
@@ -179,7 +181,8 @@ def fit_scores(matrix: csr_matrix, targets: Array, weights: Array, seed: int = 0
     if len(found) < 2:
         result.bias[found] = -ABSENT
         return result
-    machine = LinearSVC(C=STRENGTH, tol=TOLERANCE, random_state=seed)
+    strength = float(np.clip(STRENGTH_ROWS / len(targets), *STRENGTHS))
+    machine = LinearSVC(C=strength, tol=TOLERANCE, random_state=seed)
     machine.fit(matrix, labels, sample_weight=np.asarray(weights * targets.max(1), dtype=np.float64))
     coefficients, intercepts = machine.coef_, machine.intercept_
     if len(found) == 2:
@@ -208,6 +211,12 @@ def scores_out_of_fold(
     return scores
 
 
+def familiarity_of(matrix: csr_matrix) -> Array:
+    """The familiarity of texts with these features, shape (rows,); see `LexicalView.scores_and_familiarity`."""
+    squares: Array = np.asarray(matrix.multiply(matrix).sum(1), dtype=np.float32).ravel()
+    return squares / np.float32(BLOCKS)
+
+
 class LexicalView:
     """N-gram features with a linear model on them; stored in one file without pickle."""
 
@@ -216,12 +225,22 @@ class LexicalView:
 
     def scores(self, texts: Sequence[str]) -> Array:
         """Signed distances from the boundary of each label, shape (texts, labels)."""
+        return self.scores_and_familiarity(texts)[0]
+
+    def scores_and_familiarity(self, texts: Sequence[str]) -> tuple[Array, Array]:
+        """Signed distances from the boundary of each label, shape (texts, labels); and familiarity, shape (texts,).
+
+        The familiarity of a text is the share of its known n-grams, weighted by their squared TF-IDF: 0 to 1.
+        """
         rows = np.empty((len(texts), len(self.model.bias)), dtype=np.float32)
+        familiarity = np.zeros(len(texts), dtype=np.float32)
         for row, text in enumerate(texts):
             numbers, values = self.ngrams.features(text)
-            rows[row] = np.array(values, dtype=np.float32) @ self.model.weights[numbers] if numbers else 0.0
+            features = np.array(values, dtype=np.float32)
+            rows[row] = features @ self.model.weights[numbers] if numbers else 0.0
+            familiarity[row] = features @ features / BLOCKS
         rows += self.model.bias
-        return rows
+        return rows, familiarity
 
     def quantised(self) -> LexicalView:
         """This view with the weights that its file holds: 8-bit integers with a scale for each n-gram."""

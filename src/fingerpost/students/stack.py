@@ -25,6 +25,8 @@ PRIOR_STRENGTH = 5.0
 """Nats that a weight e times its typical value costs, in a sum over all rows."""
 MIN_ROWS = 200
 """With fewer rows, no view is dropped and there is no fast tier."""
+CRITERION = 1.0
+"""Nats that one more weight has to gain."""
 AGREEMENT = 0.99
 """Share of its answers in which the fast tier gives the same label as the whole student, guaranteed at 95 % confidence."""
 
@@ -32,7 +34,8 @@ AGREEMENT = 0.99
 def fit_stack(encoder: Array, lexical: Array, targets: Array, weights: Array) -> Stack:
     """The weights that maximise the likelihood of the targets. A view that brings nothing gets weight 0.
 
-    A view brings nothing if the other one alone, at its own best weight, is as likely within one standard error.
+    A view brings nothing if it adds no more than CRITERION to the log-likelihood that the other one alone has at its own
+    best weight (Akaike 1974).
 
     Args:
         encoder, lexical: scores of each view for rows that it was not fitted to, shape (rows, labels).
@@ -45,8 +48,7 @@ def fit_stack(encoder: Array, lexical: Array, targets: Array, weights: Array) ->
         return both
     alone = [_fit(scores, used, targets, weights) for used in ((True, False), (False, True))]
     stack, least = min(alone, key=lambda found: float(found[1].sum()))
-    gain = least - losses
-    return stack if gain.sum() <= np.sqrt((gain**2).sum()) else both
+    return stack if float((least - losses).sum()) <= CRITERION else both
 
 
 def _fit(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fingerpost.core.text import MAX_REQUEST_CHARACTERS, content_text
+from fingerpost.core.text import MAX_CHARACTERS, content_text
 from fingerpost.core.types import FAST, WHOLE, Conversation, Message, Prediction
 from fingerpost.llm.completion import Reply
 from fingerpost.server.inference.engine import Engine
@@ -221,9 +221,9 @@ def conversation_of(turns: Sequence[Turn]) -> Conversation:
     messages = [message for i, message in enumerate(messages) if message.content or i == len(messages) - 1]
     if not messages or not messages[-1].content:
         raise ApiError(400, "there is no user message with text; send a message with role 'user'", param="messages")
-    if sum(len(message.content) for message in messages) > MAX_REQUEST_CHARACTERS:
+    if sum(len(message.content) for message in messages) > MAX_CHARACTERS:
         raise ApiError(
-            400, f"the conversation has more than {MAX_REQUEST_CHARACTERS:,} characters; shorten it", param="messages"
+            400, f"the conversation has more than {MAX_CHARACTERS:,} characters; shorten it", param="messages"
         )
     return tuple(messages)
 

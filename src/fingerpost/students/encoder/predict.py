@@ -75,7 +75,9 @@ class EncoderStudent(BasePredictor):
         began = time.perf_counter()
         lexical = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
         if self._lexical is not None and texts:
-            lexical = self._lexical.scores(texts)
+            lexical, familiarity = self._lexical.scores_and_familiarity(texts)
+            if self._encoder is not None:
+                lexical[familiarity < self.manifest.stack.familiarity] = 0
         rest = list(range(len(texts)))
         fast = self.manifest.fast
         if fast is not None and texts and self._tiers != "all":

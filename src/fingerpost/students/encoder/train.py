@@ -40,12 +40,13 @@ from fingerpost.students.folder import (
     write_manifest,
     writing,
 )
-from fingerpost.students.lexical import LEXICAL_FILE, LexicalView, Ngrams, margins
+from fingerpost.students.lexical import LEXICAL_FILE, LexicalView, Ngrams, familiarity_of, margins
 from fingerpost.students.linear import Array, Centring, Head
 from fingerpost.students.stack import MIN_ROWS, fit_fast_tier, fit_stack
 from fingerpost.task.settings import Task
 
 MAX_TOKENS = 128
+UNFAMILIAR = 0.02  # share of training rows that are too unfamiliar for the lexical view
 IMPLAUSIBLE = 0.2  # plausibility below which a label is reported as probably wrong
 
 
@@ -111,6 +112,9 @@ def fit(
         )
         report(f"fitting the linear head and {len(ngrams):,} n-grams")
         cleaned = clean(train_rows, seed)
+        if cleaned.stack.encoder and len(examples) >= MIN_ROWS:
+            least = float(np.quantile(familiarity_of(train_rows.ngrams), UNFAMILIAR))
+            cleaned.stack.familiarity = round(least, 4)
         views = fit_views(cleaned.rows, cleaned.stack)
         implausible = float((cleaned.plausibility < IMPLAUSIBLE).mean())
         report(f"{implausible:.1%} of the training labels are probably wrong")
@@ -128,6 +132,7 @@ def fit(
         stack = views.stack
         if tuned and len(dev) >= MIN_ROWS:
             stack = fit_stack(encoder_scores, lexical_scores, dev_rows.targets, cleaned_dev.weights)
+            stack.familiarity = views.stack.familiarity
         logits = stack.combine(encoder_scores, lexical_scores)
         temperature = calibrate(logits, dev_rows.targets, dev_rows.weights)
         fast = None
@@ -156,7 +161,8 @@ def fit(
         precision: str = manifest.precision
         if stack.encoder:
             report("exporting to ONNX")
-            base.prune(network, texts)
+            if encoder == AUTO:
+                base.prune(network, texts)
             base.save_tokenizer(staging / TOKENIZER_FILE)
             precision = _export(base, network, staging, manifest, dev_rows, on_progress)
         training = {
@@ -219,7 +225,8 @@ def fit_base(task: Task, folder: Path) -> Manifest:
         base = Encoder(choose_encoder(task.student.encoder, descriptions)[0], MAX_TOKENS)
         described = base.embed(descriptions)
         network = network_of(base, task, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
-        base.prune(network, descriptions)
+        if task.student.encoder == AUTO:
+            base.prune(network, descriptions)
         base.save_tokenizer(staging / TOKENIZER_FILE)
         write_graph(encoder_graphs(base, network).int8, network, staging / MODEL_FILE)
         manifest = _manifest(task, folder.name, base, task.student.history, task.student.seed)
