@@ -119,9 +119,12 @@ def _training_set(file: Path | None, folder: Path, use: LabelsFrom, columns: Col
 def _show_model(folder: Path, manifest: Manifest) -> None:
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     training = manifest.training
-    how = f"{training['epochs']} epochs of fine-tuning" if training["epochs"] else "linear head"
+    views = [name for name in ("encoder", "lexical") if getattr(manifest.stack, name)]
+    how = f"{' and '.join(views)} view" + ("s" if len(views) > 1 else "")
+    how += f", {training['epochs']} epochs of fine-tuning" if training["epochs"] else ""
+    how += f", a fast tier for about {manifest.fast.coverage:.0%} of texts" if manifest.fast else ""
     print(
         f"{folder}: {len(manifest.labels)} labels, {training['train_rows']:,} training rows, {how}, "
         f"dev accuracy {training['dev_accuracy']:.3f} (n = {training['dev_rows']:,}), {manifest.precision}, "
-        f"{size:.0f} MB, {training['seconds']:.0f} s"
+        f"{size:.{1 if size < 10 else 0}f} MB, {training['seconds']:.0f} s"
     )

@@ -76,7 +76,7 @@ class EncoderStudent(BasePredictor):
         lexical = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
         if self._lexical is not None and texts:
             lexical, familiarity = self._lexical.scores_and_familiarity(texts)
-            if self._encoder is not None:
+            if self._encoder is not None and self._tiers != "fast":
                 lexical[familiarity < self.manifest.stack.familiarity] = 0
         rest = list(range(len(texts)))
         fast = self.manifest.fast

@@ -34,7 +34,9 @@ from fingerpost.students.encoder.source import AUTO, choose_encoder
 from fingerpost.students.folder import (
     TRAINED_ON,
     DevAnswer,
+    FastTier,
     Manifest,
+    Stack,
     manifest_of,
     write_dev_answers,
     write_manifest,
@@ -46,7 +48,7 @@ from fingerpost.students.stack import MIN_ROWS, fit_fast_tier, fit_stack
 from fingerpost.task.settings import Task
 
 MAX_TOKENS = 128
-UNFAMILIAR = 0.02  # share of training rows that are too unfamiliar for the lexical view
+UNFAMILIAR = 0.005  # share of training rows that are too unfamiliar for the lexical view
 IMPLAUSIBLE = 0.2  # plausibility below which a label is reported as probably wrong
 
 
@@ -112,9 +114,7 @@ def fit(
         )
         report(f"fitting the linear head and {len(ngrams):,} n-grams")
         cleaned = clean(train_rows, seed)
-        if cleaned.stack.encoder and len(examples) >= MIN_ROWS:
-            least = float(np.quantile(familiarity_of(train_rows.ngrams), UNFAMILIAR))
-            cleaned.stack.familiarity = round(least, 4)
+        cleaned.stack.familiarity = _least_familiarity(train_rows)
         views = fit_views(cleaned.rows, cleaned.stack)
         implausible = float((cleaned.plausibility < IMPLAUSIBLE).mean())
         report(f"{implausible:.1%} of the training labels are probably wrong")
@@ -135,20 +135,17 @@ def fit(
             stack.familiarity = views.stack.familiarity
         logits = stack.combine(encoder_scores, lexical_scores)
         temperature = calibrate(logits, dev_rows.targets, dev_rows.weights)
-        fast = None
-        if not tuned:
-            fast_temperature = calibrate(cleaned.lexical, train_rows.targets, train_rows.weights)
-            fast = fit_fast_tier(cleaned.encoder, cleaned.lexical, stack, fast_temperature)
+        held_out = (
+            (encoder_scores, lexical_scores, dev_rows) if tuned else (cleaned.encoder, cleaned.lexical, train_rows)
+        )
+        fast = _fast_tier(*held_out, stack)
         # The dev rows were only needed to decide: the final views are fitted on all rows.
         final = fit_views(cleaned.rows + cleaned_dev, stack, lexical=fast is not None or bool(stack.lexical))
         if not tuned:
             network = network_of(base, task, centring.fold(final.head))
         ids = sorted({example.id for example in (*examples, *dev)})
         (staging / TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
-        answered_fast = margins(lexical_scores) >= (fast.margin if fast else np.inf)
-        probabilities = softmax(logits / temperature)
-        if fast:
-            probabilities[answered_fast] = softmax(lexical_scores[answered_fast] / fast.temperature)
+        probabilities = _tiered(logits / temperature, lexical_scores, fast)
         write_dev_answers(staging, _dev_answers(dev, dev_rows, task.names, probabilities))
         fields = dict(facts)
         figures = fields.pop("training", {})
@@ -178,6 +175,32 @@ def fit(
         }
         update = {"precision": precision, "training": training}
         return write_manifest(staging, manifest.model_copy(update=update))
+
+
+def _least_familiarity(train: Rows) -> float:
+    """The familiarity below which the lexical view is not asked; 0 where there are too few rows to tell."""
+    if train.ngrams is None or len(train.texts) < MIN_ROWS:
+        return 0.0
+    return round(float(np.quantile(familiarity_of(train.ngrams), UNFAMILIAR)), 4)
+
+
+def _fast_tier(encoder: Array, lexical: Array, rows: Rows, stack: Stack) -> FastTier | None:
+    """The calibrated fast tier, from the scores of rows that neither view was fitted to, shape (rows, labels)."""
+    return fit_fast_tier(encoder, lexical, stack, calibrate(lexical, rows.targets, rows.weights))
+
+
+def _tiered(logits: Array, lexical: Array, fast: FastTier | None) -> NDArray[np.float64]:
+    """The probabilities that the student gives with its fast tier, shape (rows, labels).
+
+    Args:
+        logits: of all views, divided by the temperature, shape (rows, labels).
+        lexical: scores of the lexical view, shape (rows, labels).
+    """
+    probabilities = softmax(logits)
+    if fast is not None:
+        answered = margins(lexical) >= fast.margin
+        probabilities[answered] = softmax(lexical[answered] / fast.temperature)
+    return probabilities
 
 
 def _accuracy(logits: Array, rows: Rows) -> float:
@@ -286,7 +309,7 @@ def _export(
     fp32_right = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
     write_graph(graphs.int8, network, folder / MODEL_FILE)
     int8_right = EncoderView(folder, manifest.max_tokens, threads=2).scores(dev.texts)[0].argmax(1) == dev.labels
-    message = f"dev labels matched: {fp32_right.mean():.3f} in fp32, {int8_right.mean():.3f} in int8"
+    message = f"final encoder view on dev rows, which it has now learnt from: {fp32_right.mean():.3f} in fp32, {int8_right.mean():.3f} in int8"
     on_progress(Progress(STEP, message))
     if loses_accuracy(fp32_right, int8_right):
         write_graph(graphs.fp32, network, folder / MODEL_FILE)
