@@ -61,7 +61,7 @@ def test_nothing_is_asked_without_yes_or_above_the_budget(cli: Cli, folder: Path
 
 def test_errors_are_one_line_with_exit_code_2(cli: Cli, folder: Path, teacher: Teacher, student: Path) -> None:
     (folder / "bad.csv").write_bytes(
-        b"text,label\nfine,billing\n,billing\nodd,refund\nx\xff,other\n" + b"y" * 100_000 + b",other\n"
+        b"text,label\nfine,billing\n,billing\nodd,refund\nx\xff,other\n" + b"y" * 300_000 + b",other\n"
     )
     run = cli("import", "bad.csv")
     failed(run, "4 of 5 rows", "the others were imported")
@@ -78,7 +78,7 @@ def test_errors_are_one_line_with_exit_code_2(cli: Cli, folder: Path, teacher: T
     failed(cli("evaluate", str(student), "bad.csv", "--label", "none"), "no column 'none'")
     failed(cli("predict", "nowhere", "x"), "no model folder")
     failed(cli("predict", str(student), " "), "the text is empty")
-    failed(cli("predict", str(student), "x" * 100_000), "100,000 characters")
+    failed(cli("predict", str(student), "x" * 300_000), "300,000 characters")
     failed(cli("predict", str(student), "bad.csv", "-o", "out.doc"), ".csv, .jsonl or .parquet")
     failed(cli("export", "--train", "no/t.jsonl"), "there is no folder")
     teacher.reply = "I cannot help with that"
