@@ -65,7 +65,7 @@ def test_bad_rows_are_named_with_their_line_and_the_good_ones_kept(tmp_path: Pat
     reasons = {row.line: row.reason for row in bad(file)}
     assert list(reasons) == [5, 6, 7, 8, 9]
     assert "1 fields" in reasons[5] and "empty" in reasons[6] and "UTF-8" in reasons[7]
-    assert "unknown label 'c'" in reasons[8] and "100,000 characters" in reasons[9]
+    assert "unknown label 'c'" in reasons[8] and "300,000 characters" in reasons[9]
 
 
 def test_bad_lines_of_json_are_named(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -202,12 +201,8 @@ def scores_out_of_fold(
     """
     scores = np.full_like(targets, ABSENT)
 
-    def fit_fold(fold: tuple[NDArray[np.int64], NDArray[np.int64]]) -> None:
-        train, held_out = fold
+    for train, held_out in folds:  # one after another: LIBLINEAR's random numbers are shared by all threads
         scores[held_out] = fit_scores(matrix[train], targets[train], weights[train]).scores(matrix[held_out])
-
-    with ThreadPoolExecutor(2) as pool:  # LIBLINEAR releases the interpreter's lock
-        list(pool.map(fit_fold, folds))
     return scores
 
 
