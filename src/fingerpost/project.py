@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import fingerprint
+from fingerpost.core.text import encoder_input, fingerprint
 from fingerpost.core.types import Progress, ProgressCallback, no_progress
 from fingerpost.core.utils import require_training
 from fingerpost.core.verdicts import LabelsFrom
@@ -81,6 +81,7 @@ class Project:
         self.task: Task = load_task(self.folder / TASK_FILE)
         self.models = self.folder / "models"
         self.reports = self.folder / "reports"
+        self._encoder: tuple[str, str | None] | None = None
 
     def store(self) -> Store:
         """The project's database, created on first use. Close it, or use it in a `with`."""
@@ -91,7 +92,24 @@ class Project:
         require_training("comparing texts")
         from fingerpost.students.encoder.vectors import vectors_of
 
-        return vectors_of(questions, settings or self.task.student, self.folder / "cache")
+        return vectors_of(questions, self._with_encoder(settings or self.task.student), self.folder / "cache")
+
+    def _with_encoder(self, settings: StudentSettings) -> StudentSettings:
+        """The settings with the encoder that `auto` stands for in this project.
+
+        It is chosen once, by all questions (without any, by the labels' descriptions), so that all vectors that this
+        object computes are comparable.
+        """
+        from fingerpost.students.encoder.source import AUTO, choose_encoder
+
+        if settings.encoder != AUTO:
+            return settings
+        if self._encoder is None:
+            with self.store() as store:
+                texts = [encoder_input(question.messages, settings.history) for question in store.questions()]
+            texts = texts or [label.description or label.name for label in self.task.labels]
+            self._encoder = choose_encoder(AUTO, texts)
+        return settings.model_copy(update={"encoder": self._encoder[0]})
 
     def import_file(self, path: str | Path, columns: Columns = Columns()) -> ImportResult:
         """Import a file of questions; what was imported before stays as it is.
@@ -215,6 +233,9 @@ class Project:
 
         given = {**self.task.student.model_dump(), **options}
         settings = StudentSettings(**{key: given[key] for key in StudentSettings.model_fields})
+        given |= {"encoder": self._with_encoder(settings).encoder, "requested": settings.encoder}
+        if self._encoder is not None and self._encoder[1]:
+            on_progress(Progress("train", self._encoder[1]))
         embed = partial(self.embed, settings=settings)
         target = Path(folder) if folder is not None else self.models / STUDENT
         unreviewed: Trained | None = None
@@ -281,8 +302,9 @@ class Project:
 
         with self.store() as store:
             data = from_store(self.task, store, "consensus", self.embed)
+            task = self.task.model_copy(update={"student": self._with_encoder(self.task.student)})
             report = evaluate_project(
-                self.task, store, folders, self.models / BASE, self.embed,
+                task, store, folders, self.models / BASE, self.embed,
                 inputs=self._state(store), cascade=cascade, on_progress=on_progress,
                 training=data.train, curve=learning_curve, vectors=data.vectors,
             )  # fmt: skip

@@ -80,7 +80,7 @@ def test_a_text_that_comes_twice_puts_no_vector_out_of_place(tmp_path: Path) -> 
 
     texts = ["where is my parcel", "pay my bill", "where is my parcel", "the courier was late", "tell me a joke"]
     questions = [Question(question_id(text_of(text)), text_of(text), "", "", "train") for text in texts]
-    settings = StudentSettings()
+    settings = StudentSettings(encoder="all-MiniLM-L6-v2")
     with one_thread():
         plain = vectors_of(questions, settings)
         vectors_of(questions[:3], settings, tmp_path)

@@ -118,6 +118,10 @@ def test_an_enum_restricts_the_answer(server: Serving) -> None:
     assert content["route"] in ("delivery", "other")
     renamed = server.ask("my invoice is wrong", response_format=schema(["Billing", "x"]))
     assert json.loads(renamed.json()["choices"][0]["message"]["content"]) == {"route": "Billing"}
+    route = server.post("/v1/route", {"input": "my invoice is wrong", "labels": ["delivery", "other"]}).json()["data"][
+        0
+    ]
+    assert sorted(route["scores"]) == ["delivery", "other"] and route["label"] == content["route"]
     wrong = server.ask("my invoice is wrong", response_format=schema(["red", "blue"]))
     assert wrong.status_code == 400
     assert wrong.json()["error"]["param"] == "response_format"

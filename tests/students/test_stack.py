@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import question_text
+from conftest import TEXTS, question_text
 
 import fingerpost
 from fingerpost.core.errors import InputError
 from fingerpost.students.folder import read_manifest
+from fingerpost.students.lexical import LEXICAL_FILE, LexicalView
 from fingerpost.students.stack import AGREEMENT, MIN_ROWS, fit_fast_tier, fit_stack
 
 LABELS = 4
@@ -70,30 +73,36 @@ def test_too_few_rows_prove_no_fast_tier() -> None:
     assert fit_fast_tier(found, found, fit_stack(found, found, np.eye(LABELS)[labels], np.ones(len(labels))), 1) is None
 
 
-@pytest.fixture(scope="module")
-def tiered(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    """A student of 900 texts whose label is their first word; its lexical view is sure of most."""
+def test_words_that_decide_alone_need_no_encoder(tmp_path: Path, tiny_encoder: Path) -> None:
     texts = [question_text(number) for number in range(900)]
-    folder = tmp_path_factory.mktemp("tiered") / "model"
-    fingerpost.train(texts, [text.split()[0] for text in texts], folder=folder, encoder=str(tiny_encoder), epochs=0)
-    return folder
+    labels = [text.split()[0] for text in texts]
+    folder = tmp_path / "model"
+    fingerpost.train(texts, labels, folder=folder, encoder=str(tiny_encoder), epochs=0)
+    assert read_manifest(folder).stack.encoder == 0 and not (folder / "model.onnx").exists()
+    new = [question_text(number) for number in range(900, 960)]
+    answers = fingerpost.load(folder).predict(new)
+    assert [answer.label for answer in answers] == [text.split()[0] for text in new]
+    assert {answer.tier for answer in answers} == {"whole"}
 
 
-def test_a_students_tiers(tiered: Path) -> None:
-    manifest = read_manifest(tiered)
-    texts = [question_text(number) for number in range(900, 960)] + ["nothing of that kind"]
-    if not manifest.stack.encoder:  # a model of the lexical view alone has no graph
-        assert not (tiered / "model.onnx").exists()
-        assert {answer.tier for answer in fingerpost.load(tiered).predict(texts)} == {"whole"}
-        return
-    assert manifest.fast is not None
-    answers = {tiers: fingerpost.load(tiered, tiers=tiers).predict(texts) for tiers in ("auto", "all", "fast")}
-    assert {answer.tier for answer in answers["all"]} == {"whole"}
-    assert {answer.tier for answer in answers["fast"]} == {"fast"}
-    assert answers["auto"][0].tier == "fast" and answers["auto"][-1].tier == "whole"
-    for auto, whole in zip(answers["auto"], answers["all"], strict=True):
-        if auto.tier == "whole":
-            assert auto.scores == pytest.approx(whole.scores, abs=0.01)
+def test_the_margin_decides_which_tier_answers(student: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(student, tmp_path / "model")
+    texts = [text for part in TEXTS.values() for text in part] + ["nothing of that kind", "qqq zzz"]
+    found = np.sort(LexicalView.load(folder / LEXICAL_FILE).scores(texts), axis=1)
+    margin = found[:, -1] - found[:, -2]
+    cutoff = float(np.median(margin))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["stack"]["encoder"] > 0 and manifest["fast"] is None
+    manifest["fast"] = {"margin": cutoff, "temperature": 0.5, "coverage": 0.5, "agreement": 1.0, "at_least": 0.99}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    auto, whole, fast = (fingerpost.load(folder, tiers=tiers).predict(texts) for tiers in ("auto", "all", "fast"))
+    assert {answer.tier for answer in whole} == {"whole"} and {answer.tier for answer in fast} == {"fast"}
+    assert [answer.tier == "fast" for answer in auto] == (margin >= cutoff).tolist()
+    assert {answer.tier for answer in auto} == {"fast", "whole"}
+    for found_auto, found_whole, found_fast in zip(auto, whole, fast, strict=True):
+        expected = found_fast if found_auto.tier == "fast" else found_whole
+        assert found_auto.scores == pytest.approx(expected.scores, abs=0.01)
+    assert [answer.tier for answer in fingerpost.load(folder).all_views.predict(texts)] == ["whole"] * len(texts)
 
 
 def test_unknown_tiers_and_a_model_without_a_fast_tier_are_refused(student: Path) -> None:

@@ -18,6 +18,7 @@ from fingerpost.core.text import humanise, normalise, question_id
 from fingerpost.core.types import Conversation, Message, Question
 from fingerpost.data.duplicates import DuplicateIndex
 from fingerpost.generation.brief import Item, label_description
+from fingerpost.students.linear import COMMON
 from fingerpost.task.settings import Task
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ REJECTIONS = {
     "like a test question": "nearly identical to a question of the test split",
 }
 DUPLICATE_COSINE = 0.95  # on real questions, pairs above it nearly always have the same label
+MIN_VECTORS = 20  # below, the mean cosine says little
 MAX_WORDS, MAX_CHARACTERS = 80, 600
 MIN_LANGUAGE_PROBABILITY, MIN_LETTERS = 0.95, 20  # below these, language identification is unreliable
 _PLACEHOLDER = re.compile(r"\[[A-Za-z _/]{2,30}\]|<[A-Za-z _/]{2,30}>|\{[A-Za-z _/]{2,30}\}|_{3,}|\bX{3,}\b")
@@ -106,9 +108,10 @@ class NoveltyFilter:
         vectors = new if self._vectors is None else np.concatenate([self._vectors, new])
         offset = len(vectors) - len(new)
         compared: NDArray[np.int64] = np.arange(offset)  # rows of stored and of admitted questions
+        threshold = _duplicate_cosine(vectors)
         outcomes = []
         for number, question in enumerate(questions):
-            similar = compared[vectors[compared] @ new[number] >= DUPLICATE_COSINE]
+            similar = compared[vectors[compared] @ new[number] >= threshold]
             outcome = self._outcome(question, similar)
             if outcome == KEPT:
                 self._ids.add(question.id)
@@ -155,6 +158,21 @@ def _is_foreign(text: str, language: str) -> bool:
         return False
     code, probability = _language_identifier().classify(text)
     return bool(probability > MIN_LANGUAGE_PROBABILITY and code != language)
+
+
+def _duplicate_cosine(vectors: Array) -> float:
+    """DUPLICATE_COSINE for vectors of which few resemble each other; higher where all of them lie in a narrow cone.
+
+    Args:
+        vectors: unit vectors, shape (questions, width).
+    """
+    count = len(vectors)
+    if count < MIN_VECTORS:
+        return DUPLICATE_COSINE
+    total = vectors.sum(0)
+    mean_cosine = float(total @ total - count) / (count * (count - 1))
+    common = mean_cosine if mean_cosine > COMMON else 0.0
+    return common + (1 - common) * DUPLICATE_COSINE
 
 
 @cache

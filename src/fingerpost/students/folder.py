@@ -84,6 +84,7 @@ class Manifest(BaseModel):
         stack: the weights of the views. Folders of earlier versions have the encoder view alone.
         fast: when the lexical view answers alone.
         encoder: name, origin and hash of the pretrained encoder.
+        requested_encoder: the name in the settings, which may be `auto`.
         task_fingerprint, data_fingerprint: fingerprints of the prompt and of the training data.
         trained_from: the training file as it was named, and its columns of texts and labels, where they were named.
         labels_from: number of training labels by source.
@@ -110,6 +111,7 @@ class Manifest(BaseModel):
     fast: FastTier | None = None
     precision: Literal["int8", "fp32"] = "fp32"
     encoder: dict[str, str] = {}
+    requested_encoder: str = ""
     task_fingerprint: str
     data_fingerprint: str = ""
     trained_from: dict[str, str] = {}
@@ -220,7 +222,7 @@ def matches_task(manifest: Manifest, task: Task) -> bool:
     """Whether a model was trained for the current task: same prompt, encoder, history and seed."""
     return (
         manifest.task_fingerprint == prompt_fingerprint(task)
-        and manifest.encoder.get("requested", manifest.encoder.get("name")) == task.student.encoder
+        and (manifest.requested_encoder or manifest.encoder.get("name")) == task.student.encoder
         and manifest.history == task.student.history
         and manifest.seed == task.student.seed
     )

@@ -237,11 +237,6 @@ class LexicalView:
         rows += self.model.bias
         return rows, familiarity
 
-    def quantised(self) -> LexicalView:
-        """This view with the weights that its file holds: 8-bit integers with a scale for each n-gram."""
-        weights, scales = _quantise(self.model.weights)
-        return LexicalView(self.ngrams, LinearScores(weights * scales[:, None], self.model.bias))
-
     def save(self, file: Path) -> None:
         """Write the view as a compressed .npz file."""
         weights, scales = _quantise(self.model.weights)

@@ -154,7 +154,10 @@ class ChatService:
         self, model: ServedModel, messages: Conversation, allowed: Sequence[str] | None, teacher_request: Json
     ) -> Decision:
         began = time.perf_counter()
-        prediction = await self._engine.predict(model.student, messages)
+        # The fast tier is sure of its label among all labels, not of an order among some of them.
+        restricted = allowed is not None and len(allowed) < len(model.task.labels)
+        student = model.student.all_views if restricted else model.student
+        prediction = await self._engine.predict(student, messages)
         best = restrict(prediction, allowed)
         assert best.label is not None
         tokens = best.usage.prompt or 0

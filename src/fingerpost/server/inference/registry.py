@@ -14,10 +14,11 @@ from cachetools import LRUCache
 
 from fingerpost import students
 from fingerpost.core.errors import FingerpostError, ModelError
-from fingerpost.core.types import Label, Predictor
+from fingerpost.core.types import Label
 from fingerpost.evaluation.thresholds import CutoffChoice
 from fingerpost.server.schemas import ApiError
 from fingerpost.store.server import ServerStore
+from fingerpost.students.encoder.predict import EncoderStudent
 from fingerpost.students.folder import MANIFEST, Manifest
 from fingerpost.task.prompt import answer_of, system_prompt
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
@@ -41,7 +42,7 @@ class ServedModel:
 
     name: str
     folder: Path
-    student: Predictor
+    student: EncoderStudent
     task: Task
     reply_template: ReplyTemplate
     user_template: UserTemplate

@@ -6,6 +6,8 @@ import shutil
 import time
 import weakref
 from collections.abc import Sequence
+from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -108,6 +110,13 @@ class EncoderStudent(BasePredictor):
                 usage = Usage(prompt=count, cost_usd=0.0, latency_s=seconds)
                 predictions[i] = self._prediction(row, WHOLE, usage)
         return [prediction for prediction in predictions if prediction is not None]
+
+    @cached_property
+    def all_views(self) -> EncoderStudent:
+        """The same student without its fast tier."""
+        student = copy(self)
+        student._tiers = "all"
+        return student
 
     def save(self, folder: str | Path) -> None:
         """Copy the model folder.

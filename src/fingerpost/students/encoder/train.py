@@ -59,6 +59,7 @@ def fit(
     folder: Path,
     *,
     encoder: str = AUTO,
+    requested: str | None = None,
     history: int = 2,
     seed: int = 0,
     epochs: int | None = None,
@@ -78,6 +79,7 @@ def fit(
         task: the task, for label names and the manifest.
         folder: the model folder; a model that is already there is replaced.
         encoder: the pretrained sentence encoder, a folder or hub name; `auto` chooses by the language of the texts.
+        requested: the encoder's name in the task's settings, if `encoder` was chosen for `auto`.
         history: number of earlier turns of a conversation that the student sees.
         seed: seed of all random choices.
         epochs: epochs of fine-tuning; 0 for none. Default: `default_epochs`, none without a GPU.
@@ -150,15 +152,20 @@ def fit(
         fields = dict(facts)
         figures = fields.pop("training", {})
         manifest = _manifest(task, folder.name, base, history, seed).model_copy(
-            update={"temperature": temperature, "stack": stack, "fast": fast, **fields}
+            update={
+                "temperature": temperature,
+                "stack": stack,
+                "fast": fast,
+                "requested_encoder": requested or encoder,
+                **fields,
+            }
         )
-        manifest.encoder["requested"] = encoder
         if final.lexical is not None:
             LexicalView(ngrams, final.lexical).save(staging / LEXICAL_FILE)
         precision: str = manifest.precision
         if stack.encoder:
             report("exporting to ONNX")
-            if encoder == AUTO:
+            if manifest.requested_encoder == AUTO:
                 base.prune(network, texts)
             base.save_tokenizer(staging / TOKENIZER_FILE)
             precision = _export(base, network, staging, manifest, dev_rows, on_progress)
@@ -253,8 +260,8 @@ def fit_base(task: Task, folder: Path) -> Manifest:
         base.save_tokenizer(staging / TOKENIZER_FILE)
         write_graph(encoder_graphs(base, network).int8, network, staging / MODEL_FILE)
         manifest = _manifest(task, folder.name, base, task.student.history, task.student.seed)
-        manifest.encoder["requested"] = task.student.encoder
-        manifest = write_manifest(staging, manifest.model_copy(update={"precision": "int8"}))
+        update = {"precision": "int8", "requested_encoder": task.student.encoder}
+        manifest = write_manifest(staging, manifest.model_copy(update=update))
     return manifest
 
 

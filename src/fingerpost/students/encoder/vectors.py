@@ -11,7 +11,7 @@ import numpy as np
 from fingerpost.core.text import encoder_input, fingerprint
 from fingerpost.core.types import Question
 from fingerpost.students.encoder.network import Encoder, repeatable
-from fingerpost.students.encoder.source import choose_encoder, find_encoder
+from fingerpost.students.encoder.source import find_encoder
 from fingerpost.students.encoder.train import MAX_TOKENS
 from fingerpost.students.linear import Array
 from fingerpost.task.settings import StudentSettings
@@ -21,6 +21,7 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
     """Embed questions with the pretrained encoder.
 
     Args:
+        settings: names the encoder itself; `auto` would depend on the questions of this call.
         cache: a folder to read known embeddings from and add new ones to.
 
     Returns:
@@ -29,9 +30,7 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
     Raises:
         ModelError: the encoder cannot be found or loaded.
     """
-    texts = [encoder_input(question.messages, settings.history) for question in questions]
-    encoder = choose_encoder(settings.encoder, texts)[0]
-    origin = find_encoder(encoder)[1]
+    origin = find_encoder(settings.encoder)[1]
     key = fingerprint([str(sorted(origin.items())), str(settings.history), str(MAX_TOKENS)])
     file = None if cache is None else cache / f"vectors-{key}.npz"
     known: dict[str, int] = {}
@@ -42,7 +41,7 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
     missing = list({question.id: question for question in questions if question.id not in known}.values())
     if missing:
         with repeatable(0):
-            embedded = Encoder(encoder, MAX_TOKENS).embed(
+            embedded = Encoder(settings.encoder, MAX_TOKENS).embed(
                 [encoder_input(question.messages, settings.history) for question in missing]
             )
         stored = embedded if stored is None else np.concatenate([stored, embedded])
