@@ -32,7 +32,8 @@ USAGE = {
 
 @dataclass
 class Teacher:
-    """A chat endpoint that answers with the first label that the last message contains, else with `other`.
+    """A chat endpoint that answers with the first label that the last message contains, else with `other`; with all of
+    them, if the request's schema asks for a list.
 
     A request to write questions gets, for each line, a text that contains the label whose meaning (`MEANS`) is in the
     line. It also takes batches and fine-tuning jobs.
@@ -164,6 +165,8 @@ class Teacher:
         label = next((label for label in LABELS if label in text), "other")
         content = self.reply if self.reply is not None else json.dumps({"action": label})
         wanted = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema", {}).get("properties", {})
+        if wanted.get("action", {}).get("type") == "array" and self.reply is None:
+            content = json.dumps({"action": [name for name in LABELS if name in text]})
         if "1" in wanted:
             content = self.written if self.written is not None else self._write(text, wanted)
         self.answered[text] += 1

@@ -117,7 +117,7 @@ def test_descriptions_are_read_from_lists_of_many_kinds(line: str) -> None:
             "reason (30 values), action (3 values)",
         ),
         ([json.dumps({"action": NAMES[i % 3]} | ({"x": 1} if i % 2 else {})) for i in range(30)], "different fields"),
-        ([json.dumps({"action": [i % 3]}) for i in range(30)], "must be a text or an integer"),
+        ([json.dumps({"action": [[i % 3]]}) for i in range(30)], "must be a text or an integer"),
     ],
 )
 def test_what_is_no_classification_is_said_with_what_it_would_take(replies: list[str], says: str) -> None:

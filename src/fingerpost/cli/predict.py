@@ -11,7 +11,7 @@ from fingerpost.cli.console import show_rejected
 from fingerpost.cli.options import TextColumn
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import check_text
-from fingerpost.core.types import Predictor
+from fingerpost.core.types import Prediction, Predictor
 from fingerpost.core.utils import chunks
 from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
 from fingerpost.data.writers import writing
@@ -58,6 +58,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def _cell(answer: Prediction, output: Path) -> str | list[str] | None:
+    """The predicted label; in JSONL, several labels are a list."""
+    return list(answer.labels) if answer.multi and output.suffix.lower() == ".jsonl" else answer.label
+
+
 def _predict_file(student: Predictor, file: Path, output: Path | None, text: str | None) -> None:
     """Stream a file through the model; rows that cannot be read are left out, and listed."""
     if output is None:
@@ -71,7 +76,7 @@ def _predict_file(student: Predictor, file: Path, output: Path | None, text: str
             answers = student.predict([item.messages for item in good])
             writer.write(
                 [
-                    {**item.values, "predicted": answer.label, "confidence": round(answer.confidence, 4)}
+                    {**item.values, "predicted": _cell(answer, output), "confidence": round(answer.confidence, 4)}
                     for item, answer in zip(good, answers, strict=True)
                 ]
             )

@@ -10,6 +10,7 @@ import typer
 from fingerpost.cli.console import console
 from fingerpost.cli.options import Folder
 from fingerpost.cli.terminal import escape_markup, parse_numbers, printable, read_key, read_line
+from fingerpost.core.label_sets import joined, parts, shown
 from fingerpost.project import Project
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from fingerpost.core.types import Question
 
 KEYS = "1-9 label   / search   0 no label fits   s skip   u undo   n note   g groups   q quit   ? help"
+SET_KEYS = "1-9 add or remove a label   Enter or y store   / search   0 no label   s skip   u undo   n note   g groups   q quit   ? help"
+SET_HELP = """\
+  1-9   add the label with this number to the answer, or remove it
+  /     add or remove any label: type part of a name, then Enter
+  Enter store the answer; so does y
+  0     store that no label applies"""
 HELP = """\
   1-9   give the label with this number
   Enter give the first label
@@ -128,11 +135,22 @@ def _decide(session: ReviewQueue | TestSample, card: Card, status: str, screen: 
 
     labels = [label for label, _ in card.suggestions] or session.task.names[:9]
     note: str | None = None
-    _show(card, labels, status, screen)
+    multi = session.task.multi
+    chosen = [label for label, probability in card.suggestions if probability >= 0.5] if multi else []
+    _show(card, labels, status, screen, chosen if multi else None)
     while True:
         key = read_key()
         if key in QUIT:
             return None
+        if multi and (key in DIGITS or key == "/"):
+            added = _search(session.task.names, screen) if key == "/" else dict(enumerate(labels, 1)).get(int(key))
+            if added is not None:
+                chosen = [label for label in chosen if label != added] + ([] if added in chosen else [added])
+                screen.print(f"  {escape_markup(', '.join(chosen)) or 'no label'}   [dim]Enter stores it[/]")
+            continue
+        if multi and key in ("\r", "\n", "y", "0"):
+            _answer(session, card, joined(() if key == "0" else chosen), note, screen)
+            return session.next()
         if key in ("\r", "\n") and card.suggestions:
             key = "1"
         if key in DIGITS and int(key) <= len(labels):
@@ -165,20 +183,20 @@ def _decide(session: ReviewQueue | TestSample, card: Card, status: str, screen: 
             _correct_groups(session, screen)
             return session.next()
         elif key == "?":
-            print(HELP)
+            print(SET_HELP + HELP[HELP.index("\n  s ") :] if multi else HELP)
         else:
-            print(f"  {KEYS}")
+            print(f"  {SET_KEYS if multi else KEYS}")
 
 
 def _answer(session: ReviewSession, card: Card, label: str | None, note: str | None, screen: Console) -> None:
     session.answer(card.question, label, note)
-    differs = card.suggestions and label != card.suggestions[0][0]
-    screen.print(
-        f"  [bold]{escape_markup(label or 'no label fits')}[/]{' (differs from the first suggestion)' if differs else ''}"
-    )
+    differs = card.suggestions and not session.task.multi and label != card.suggestions[0][0]
+    answer = "no label fits" if label is None else shown(label) if session.task.multi else label
+    screen.print(f"  [bold]{escape_markup(answer)}[/]{' (differs from the first suggestion)' if differs else ''}")
 
 
-def _show(card: Card, labels: Sequence[str], status: str, screen: Console) -> None:
+def _show(card: Card, labels: Sequence[str], status: str, screen: Console, chosen: Sequence[str] | None = None) -> None:
+    """Print a card. `chosen` are the labels of the answer so far, if a question may have several."""
     screen.print(f"\n[dim]{'─' * 72}\n{status}[/]")
     if card.reason:
         screen.print(f"[dim]{escape_markup(card.reason)}[/]")
@@ -188,11 +206,15 @@ def _show(card: Card, labels: Sequence[str], status: str, screen: Console) -> No
     probability = dict(card.suggestions)
     for number, label in enumerate(labels, 1):
         percent = f"{probability[label]:4.0%}  " if label in probability else ""
-        teacher = "   [dim]teacher's label[/]" if label == card.teacher_label else ""
-        screen.print(f"  [bold]{number}[/]  {percent}{escape_markup(label)}{teacher}")
+        given = (
+            () if card.teacher_label is None else (card.teacher_label,) if chosen is None else parts(card.teacher_label)
+        )
+        teacher = "   [dim]teacher's label[/]" if label in given else ""
+        mark = "" if chosen is None else "\\[x] " if label in chosen else "\\[ ] "
+        screen.print(f"  [bold]{number}[/]  {mark}{percent}{escape_markup(label)}{teacher}")
     for question, label in card.neighbours:
         screen.print(f"  [dim]similar: {escape_markup(_short(question, 56))}  ->  {escape_markup(label)}[/]")
-    screen.print(f"[dim]{KEYS}[/]")
+    screen.print(f"[dim]{KEYS if chosen is None else SET_KEYS}[/]")
 
 
 def _show_turns(question: Question, screen: Console) -> None:

@@ -33,6 +33,9 @@ def train(
     ] = "consensus",
     text: str | None = TextColumn,
     label: str | None = LabelColumn,
+    multi: Annotated[
+        bool, typer.Option("--multi", help="A cell of the file may name several labels, separated by | ; or ,")
+    ] = False,
     encoder: Annotated[str | None, typer.Option(help="The sentence encoder: a folder or a hub name.")] = None,
     history: Annotated[
         int | None, typer.Option(min=0, help="Earlier turns of a conversation that the student sees.")
@@ -65,10 +68,12 @@ def train(
     yes: bool = Yes,
 ) -> None:
     """Train a student: a sentence encoder with a linear head, as one ONNX graph; or a model at a provider."""
-    use, columns = labels_from(labels), Columns(text, label)
+    use, columns = labels_from(labels), Columns(text, label, multi=multi)
     if student not in (ENCODER, HOSTED):
         raise InputError(f"there is no student '{student}'; write {ENCODER} or {HOSTED}")
     target = output or (folder / "models" / HOSTED if file is None else None)
+    if file is None and multi:
+        raise InputError("--multi is for files; for a project, write multi = true in task.toml")
     if file is not None and target is None:
         raise InputError("where should the model go? name its folder with -o")
     if student == HOSTED:

@@ -49,6 +49,7 @@ class Consensus:
         teacher_weight: score of a vote beyond the prior mean, in nats; one of TEACHER_WEIGHTS.
         held_out: (anchors, labels), cross-validated probabilities of the anchors; empty without reviews.
         anchors: (anchors,), positions in `reviewed` of the reviews that the model is fitted to.
+        multi: the probabilities of a row's labels are independent: rows do not sum to 1.
     """
 
     probabilities: Array
@@ -56,11 +57,15 @@ class Consensus:
     teacher_weight: float
     held_out: Array
     anchors: Rows
+    multi: bool = False
 
     @property
     def error_probability(self) -> Array:
-        """Estimated probability that a row's most probable label is wrong; shape (rows,)."""
-        result: Array = 1 - self.estimates.max(1)
+        """Estimated probability that a row's most probable label, or set of labels, is wrong; shape (rows,)."""
+        right: Array = self.estimates.max(1)
+        if self.multi:
+            right = np.maximum(self.estimates, 1 - self.estimates).prod(1)
+        result: Array = 1 - right
         return result
 
 

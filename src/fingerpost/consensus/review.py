@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fingerpost.consensus.evidence import Evidence, collect_evidence, compute_features, consensus_of
+from fingerpost.consensus.evidence import Evidence, answer_of_row, collect_evidence, compute_features, consensus_of
 from fingerpost.consensus.model import Array, Consensus, Rows
 from fingerpost.consensus.selection import Selection, select_rows
 from fingerpost.consensus.session import Card, ReviewSession
@@ -138,15 +138,14 @@ class ReviewQueue(ReviewSession):
     def groups(self) -> list[QuestionGroup]:
         """Groups of questions to correct in one decision, the largest first."""
         decided = set(self._evidence.reviewed.tolist()) | set(self._evidence.none_fits.tolist())
-        votes = sum(self._evidence.teacher_votes[1:], start=self._evidence.teacher_votes[0])
-        found: dict[tuple[int, int], list[int]] = {}
-        best = self._consensus.estimates.argmax(1)
-        for row in np.flatnonzero((votes.sum(1) > 0) & (votes.argmax(1) != best)).tolist():
-            if row not in decided:
-                found.setdefault((int(votes[row].argmax()), int(best[row])), []).append(row)
-        names = self.task.names
+        votes, voted = self._evidence.pooled()
+        found: dict[tuple[str, str], list[int]] = {}
+        for row in np.flatnonzero(voted).tolist():
+            teacher, likely = answer_of_row(self.task, votes[row]), self._label(row)
+            if row not in decided and teacher != likely:
+                found.setdefault((teacher, likely), []).append(row)
         groups = [
-            QuestionGroup(names[teacher], names[likely], tuple(self.questions[row] for row in self._surest_first(rows)))
+            QuestionGroup(teacher, likely, tuple(self.questions[row] for row in self._surest_first(rows)))
             for (teacher, likely), rows in found.items()
             if len(rows) >= SMALLEST_GROUP
         ]
@@ -177,12 +176,12 @@ class ReviewQueue(ReviewSession):
     # --- internals
 
     def _collect(self) -> Evidence:
-        names, teacher = self.task.names, self.task.teacher_model
+        answers, teacher = self.task.answers, self.task.teacher_model
         labelled = [
-            (question, QuestionVerdicts(self._verdicts.get(question.id, ()), names, teacher))
+            (question, QuestionVerdicts(self._verdicts.get(question.id, ()), answers, teacher))
             for question in self.questions
         ]
-        return collect_evidence(names, labelled, self._vectors)
+        return collect_evidence(self.task, labelled, self._vectors)
 
     def _update(self, evidence: Evidence) -> None:
         self._evidence = evidence
@@ -192,10 +191,10 @@ class ReviewQueue(ReviewSession):
         self._round = []
 
     def _end_round(self) -> None:
-        before = self._consensus.probabilities.argmax(1)
+        before = self._answers()
         answers, predicted = len(self._round), sum(predicted for _, predicted in self._round)
         self.refresh()
-        changed = int((self._consensus.probabilities.argmax(1) != before).sum())
+        changed = sum(answer != old for answer, old in zip(self._answers(), before, strict=True))
         self.rounds.append(ReviewRound(answers, predicted, changed, len(self.questions)))
 
     def _fill_queue(self) -> None:
@@ -230,7 +229,7 @@ class ReviewQueue(ReviewSession):
 
     def _reason(self, selected: Selection, votes: Counter[str | None], neighbours: list[tuple[int, str]]) -> str:
         consensus = self._label(selected.row)
-        student = self.task.names[int(self._features.student[selected.row].argmax())]
+        student = answer_of_row(self.task, self._features.student[selected.row])
         similar = selected.represents - 1
         reasons = [f"about {similar:,} similar questions" if similar else "no similar questions"]
         teacher = votes.most_common(1)[0][0] if votes else None
@@ -253,11 +252,14 @@ class ReviewQueue(ReviewSession):
             return []
         similarity = self._features.embeddings[reviewed] @ self._features.embeddings[row]
         chosen = np.argsort(-similarity)[:NEIGHBOURS]
-        labels = self._evidence.human_votes[chosen].argmax(1)
-        return [(int(reviewed[i]), self.task.names[label]) for i, label in zip(chosen, labels, strict=True)]
+        return [(int(reviewed[i]), answer_of_row(self.task, self._evidence.human_votes[i])) for i in chosen]
 
     def _surest_first(self, rows: list[int]) -> list[int]:
         return sorted(rows, key=lambda row: float(self._error_probability[row]))
 
     def _label(self, row: int) -> str:
-        return self.task.names[int(self._consensus.estimates[row].argmax())]
+        return answer_of_row(self.task, self._consensus.estimates[row])
+
+    def _answers(self) -> list[str]:
+        """The consensus on each row."""
+        return [answer_of_row(self.task, row) for row in self._consensus.probabilities]

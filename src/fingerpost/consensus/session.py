@@ -88,7 +88,7 @@ class ReviewSession:
         return ids
 
     def _record(self, questions: Sequence[Question], label: str | None, origin: str, note: str | None) -> str:
-        if label is not None and label not in self.task.names:
+        if label is not None and label not in self.task.answers:
             raise InputError(f"the task has no label '{label}'; add it to task.toml first")
         mark = uuid.uuid4().hex[:12]
         self._store.add_verdicts(

@@ -34,7 +34,7 @@ class BasePredictor:
     def predict_proba(self, conversations: Sequence[str | Sequence[Message]]) -> NDArray[np.float64]:
         """Probabilities, shape (conversations, labels), columns in the order of `labels`; rows sum to 1.
 
-        If a model does not score all labels, its predicted label gets its confidence, and the other labels share the rest
+        Those of a multi-label model are independent of each other: rows do not sum to 1. If a model does not score all labels, its predicted label gets its confidence, and the other labels share the rest
         equally. Without a predicted label or a confidence, all labels have the same probability.
         """
         import numpy as np
@@ -47,6 +47,8 @@ class BasePredictor:
             elif prediction.label in self.labels and prediction.confidence == prediction.confidence:
                 row[:] = (1 - prediction.confidence) / max(1, len(self.labels) - 1)
                 row[self.labels.index(prediction.label)] = prediction.confidence
+        if any(prediction.multi for prediction in predictions):
+            return rows
         result: NDArray[np.float64] = rows / rows.sum(axis=1, keepdims=True)
         return result
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fingerpost.core.label_sets import joined, parts
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -109,17 +111,23 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a student learns from: a conversation, a probability for each label, a weight."""
+    """What a student learns from: a conversation, a probability for each label, a weight.
+
+    With `multi`, the probabilities are independent of each other, and labels that are missing have probability 0.
+    """
 
     id: str
     messages: Conversation
     target: dict[str, float]
     weight: float = 1.0
     group: str = ""
+    multi: bool = False
 
     @property
     def label(self) -> str:
-        """The most probable label."""
+        """The most probable label; with `multi`, the labels with a probability of at least 0.5 (`core.label_sets`)."""
+        if self.multi:
+            return joined(label for label, probability in self.target.items() if probability >= 0.5)
         return max(self.target, key=self.target.__getitem__)
 
 
@@ -127,7 +135,8 @@ class Example:
 class Prediction:
     """A model's answer: label (None where it gave none), its probability, and the score of every label.
 
-    `tier` is FAST if a student's lexical view answered alone, WHOLE if all of its views did, and empty for other models.
+    In a multi-label task, `label` is the set of labels as one string (`core.label_sets`), which `labels` splits, and
+    `confidence` is the probability that the whole set is right. `tier` is FAST if a student's lexical view answered alone, WHOLE if all of its views did, and empty for other models.
     """
 
     label: str | None
@@ -136,6 +145,14 @@ class Prediction:
     by: str = ""
     usage: Usage = Usage()
     tier: str = ""
+    multi: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the answer's labels."""
+        if self.label is None:
+            return ()
+        return parts(self.label) if self.multi else (self.label,)
 
 
 @dataclass(frozen=True, slots=True)

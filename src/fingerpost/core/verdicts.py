@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
+from fingerpost.core.label_sets import contains
 from fingerpost.core.types import Question, Verdict
 
 LabelsFrom: TypeAlias = Literal["consensus", "best", "teacher", "human"]
@@ -44,18 +45,18 @@ class QuestionVerdicts:
 
     Args:
         verdicts: all verdicts on the question, oldest first.
-        labels: the task's label names. Verdicts that name another label do not count.
+        labels: the task's possible answers. Verdicts that give another one do not count.
         teacher: the model whose answers count alone where it has answered; without it, all teachers count.
 
     Attributes:
         valid: the active verdicts that name one of the labels, or are a human's "no label fits".
     """
 
-    __slots__ = ("_teacher", "valid")
+    __slots__ = ("_labels", "_teacher", "valid")
 
     def __init__(self, verdicts: Sequence[Verdict], labels: Container[str], teacher: str | None = None) -> None:
         self.valid = [verdict for verdict in active(verdicts) if verdict.label is None or verdict.label in labels]
-        self._teacher = teacher
+        self._labels, self._teacher = labels, teacher
 
     @property
     def human(self) -> list[Verdict]:
@@ -71,11 +72,11 @@ class QuestionVerdicts:
     @property
     def disputed(self) -> bool:
         """Whether this is an undecided border case of `generate`: the teacher gives a label it was not written for."""
-        intended = {verdict.label for verdict in self.valid if verdict.kind == "writer"}
+        intended = {str(verdict.label) for verdict in self.valid if verdict.kind == "writer"}
         if not intended or self.human:
             return False
         answer = self.teacher_label
-        return answer is not None and answer not in intended
+        return answer is not None and not any(contains(self._labels, label, answer) for label in intended)
 
     @property
     def teacher_label(self) -> str | None:

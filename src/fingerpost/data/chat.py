@@ -21,6 +21,7 @@ from fingerpost.task.reply_format import (
     find_user_template,
     label_in,
     labels_of,
+    single_values,
     without_template,
 )
 from fingerpost.task.settings import Task
@@ -118,12 +119,14 @@ def as_classification(rows: Sequence[Row], name: str) -> ChatData:
     """
     reply_template, field, values = find_reply_template([row.reply for row in rows])
     system = Counter(row.system for row in rows).most_common(1)[0][0]
-    labels = labels_of(values, system)
+    multi = isinstance(values[0], list)
+    labels = labels_of(single_values(values), system)
     codes = any(label.code is not None for label in labels.values())
     reply_template = reply_template.model_copy(update={"codes": codes})
-    task = Task(name=name, answer_field=field, labels=tuple(labels.values()))
+    task = Task(name=name, answer_field=field, labels=tuple(labels.values()), multi=multi)
     user_template = find_user_template([row.messages[-1].content for row in rows])
-    examples = [_example(row, labels[value].name, user_template) for row, value in zip(rows, values, strict=True)]
+    answers = [task.answer(labels[value].name for value in single_values([answer])) for answer in values]
+    examples = [_example(task, row, answer, user_template) for row, answer in zip(rows, answers, strict=True)]
     return ChatData(task, reply_template, user_template, system, examples)
 
 
@@ -136,11 +139,11 @@ def examples_of(rows: Sequence[Row], data: ChatData) -> tuple[list[Example], lis
         if label is None:
             missed.append(row)
         else:
-            examples.append(_example(row, label, data.user_template))
+            examples.append(_example(data.task, row, label, data.user_template))
     return examples, missed
 
 
-def _example(row: Row, label: str, user_template: UserTemplate) -> Example:
+def _example(task: Task, row: Row, answer: str, user_template: UserTemplate) -> Example:
     messages = without_template(row.messages, user_template)
     key = question_id(messages)
-    return Example(key, messages, {label: 1.0}, group=key)
+    return Example(key, messages, dict.fromkeys(task.labels_in(answer), 1.0), group=key, multi=task.multi)

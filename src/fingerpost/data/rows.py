@@ -12,16 +12,19 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from fingerpost.core.errors import InputError
+from fingerpost.core.label_sets import cell_parts, joined
 from fingerpost.core.text import MAX_CHARACTERS, check_text, content_text, shorten
 from fingerpost.core.types import Conversation, Message, Split
 from fingerpost.data.files import Row, read_rows
-from fingerpost.task.replies import parse, resolve
+from fingerpost.task.replies import parse, resolve, unknown_in
 from fingerpost.task.settings import Task
 
 TEXT_COLUMNS = ("text", "question", "message", "query", "utterance", "content", "input", "sentence")
 LABEL_COLUMNS = ("label", "gold", "intent", "category", "class", "action", "target", "destination")
 TABLES = (".csv", ".tsv", ".parquet")
 """Kinds of files in which every row has every column."""
+COLLECTIONS = (list, tuple, set, frozenset)
+"""Types of a value that holds several labels."""
 SPLIT_SYNONYMS = {"validation": "dev", "valid": "dev", "val": "dev", "training": "train"}
 
 
@@ -35,6 +38,7 @@ class Columns:
         person: the name of the human who gave them.
         source: the source of rows without a column `source`.
         only: the splits to import; empty for all rows.
+        multi: without a task, whether a cell may name several labels, separated by `|`, `;` or `,`.
     """
 
     text: str | None = None
@@ -43,6 +47,7 @@ class Columns:
     person: str = "import"
     source: str = "user"
     only: tuple[Split, ...] = ()
+    multi: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,12 @@ class LabelledRow:
 
     Attributes:
         line: its line in the file, or its number in Parquet and JSON.
-        label: None if the row has none, or a teacher's answer names none of the task's labels.
+        label: None if the row has none, or a teacher's answer names none of the task's labels. Several labels are one
+            string (`core.label_sets`).
         raw: the label as it was written.
         split: the split that the row requests, if any.
         values: all values of the row by column.
+        multi: the label was a list.
     """
 
     line: int
@@ -64,6 +71,7 @@ class LabelledRow:
     split: Split | None
     source: str
     values: dict[str, Any]
+    multi: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +100,32 @@ def column_texts(values: Iterable[Any]) -> list[str]:
 def column_labels(values: Iterable[Any]) -> list[str]:
     """The labels in a list, tuple, NumPy array, pandas Series or polars Series, as strings.
 
+    Several labels of one text become one string (`core.label_sets`).
+
     Raises:
         InputError: a label is missing or empty.
     """
     labels = []
     for number, value in enumerate(_column_values(values, "label"), 1):
+        if isinstance(value, COLLECTIONS):
+            labels.append(joined(str(part).strip() for part in value))
+            continue
         label = (str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)).strip()
         if not label:
             raise InputError(f"row {number} has an empty label; give it a label or remove the row")
         labels.append(label)
     return labels
+
+
+def are_sets(values: Iterable[Any]) -> bool:
+    """Whether a value is a list, tuple or set of labels.
+
+    Raises:
+        InputError: the values are a matrix.
+    """
+    if getattr(values, "ndim", 1) == 2:
+        raise InputError("the labels are a matrix; give a list of label names for each text")
+    return any(isinstance(value, COLLECTIONS) for value in values)
 
 
 def _column_values(values: Iterable[Any], what: str) -> list[Any]:
@@ -175,7 +199,8 @@ def _labelled_row(row: Row, layout: _Layout, columns: Columns, task: Task | None
     except _UnusableError as error:
         return Rejected(row.line, str(error))
     source = str(values.get("source") or columns.source)
-    return LabelledRow(row.line, messages, label, raw, split, source, values)
+    multi = isinstance(values.get(str(layout.label)), list)
+    return LabelledRow(row.line, messages, label, raw, split, source, values, multi)
 
 
 class _UnusableError(Exception):
@@ -235,17 +260,23 @@ def _label(
     """The row's label, and how it was written."""
     given = values.get(layout.label) if layout.label else None
     raw = str(values.get(f"{layout.label}_raw") or given or "") or None
+    if isinstance(given, list):
+        raw = json.dumps(given, ensure_ascii=False)
     if given in (None, "") and answer is not None:
         given = raw = answer
     if given in (None, ""):
         return None, raw if columns.teacher else None
     if task is None:
+        if isinstance(given, list) or columns.multi:
+            cell = given if isinstance(given, list) else cell_parts(str(given))
+            return joined(text for value in cell if (text := str(value).strip())), raw
         return _label_in_answer(answer) if answer is not None and given is answer else str(given).strip(), raw
     label = parse(task, given) if given is answer else resolve(task, given)
     if label is None and not columns.teacher:
-        close = difflib.get_close_matches(str(given), task.names, n=1)
+        unknown = unknown_in(task, given)
+        close = difflib.get_close_matches(unknown, task.names, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "; add it to [labels] in task.toml, or correct the row"
-        raise _UnusableError(f"unknown label '{shorten(str(given), 40)}'{hint}")
+        raise _UnusableError(f"unknown label '{shorten(unknown, 40)}'{hint}")
     return label, raw
 
 

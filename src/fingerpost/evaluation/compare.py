@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fingerpost.core.label_sets import LabelSets, parts
 from fingerpost.core.text import shorten
 from fingerpost.core.types import FAST, Prediction
 from fingerpost.evaluation import metrics
@@ -43,7 +44,7 @@ class ModelAnswers:
 
 
 def compare(
-    labels: Sequence[str], rows: Sequence[TestRow], answers: Sequence[ModelAnswers]
+    labels: Sequence[str], rows: Sequence[TestRow], answers: Sequence[ModelAnswers], multi: bool = False
 ) -> tuple[list[ModelReport], list[Pair]]:
     """Measure every model on the rows and test every pair of models.
 
@@ -51,11 +52,15 @@ def compare(
         labels: the label names; a prediction of any other label counts as no label.
         rows: at least one; either all have a human label, or none has.
         answers: each model's answers to these rows.
+        multi: a row may have several labels; an answer is right if all of them are.
 
     Returns:
         A report for each model in order, and the paired tests; no tests where the rows have no human labels.
     """
-    index = {label: i for i, label in enumerate(labels)}
+    known = LabelSets(labels)
+    given = [row.gold for row in rows] + [found.label for model in answers for found in model.predictions]
+    sets = dict.fromkeys(answer for answer in given if answer in known) if multi else ()
+    index = {label: i for i, label in enumerate(sets or labels)}
     predicted = {
         model.name: np.array([index.get(str(prediction.label), -1) for prediction in model.predictions])
         for model in answers
@@ -68,7 +73,11 @@ def compare(
     right = {name: labels_of_model == gold for name, labels_of_model in predicted.items()}
     base = next((right[model.name] for model in answers if model.role == "base"), None)
     for report, model in zip(reports, answers, strict=True):
-        _against_gold(report, model, labels, rows, gold, predicted[model.name], base)
+        _against_gold(report, model, rows, gold, predicted[model.name], base)
+        if multi:
+            _measure_sets(report, model, rows, labels)
+        else:
+            _measure_labels(report, gold, predicted[model.name], labels)
     return reports, _pairs(right, {model.name: model.role for model in answers})
 
 
@@ -97,7 +106,6 @@ def _without_labels(
 def _against_gold(
     model: ModelReport,
     answers: ModelAnswers,
-    labels: Sequence[str],
     rows: Sequence[TestRow],
     gold: NDArray[np.int64],
     predicted: NDArray[np.int64],
@@ -107,11 +115,6 @@ def _against_gold(
     right = predicted == gold
     accuracy = metrics.proportion(right)
     model.accuracy, model.accuracy_low, model.accuracy_high = accuracy.value, accuracy.low, accuracy.high
-    matrix = metrics.confusion(gold, predicted, len(labels))
-    f1 = metrics.macro_f1(matrix)
-    model.macro_f1, model.macro_f1_low, model.macro_f1_high = f1.value, f1.low, f1.high
-    model.confusion = matrix.tolist()
-    model.labels = metrics.by_label(gold, predicted, labels)
     if base is not None and answers.role != "base":
         model.error_reduction = metrics.error_reduction(base, right)
     by_fast_tier = np.array([prediction.tier == FAST for prediction in answers.predictions])
@@ -136,6 +139,33 @@ def _against_gold(
         )
         for i in wrong[:MISTAKES]
     ]
+
+
+def _measure_labels(
+    model: ModelReport, gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Sequence[str]
+) -> None:
+    """Add what is measured by label, where each row has one."""
+    matrix = metrics.confusion(gold, predicted, len(labels))
+    f1 = metrics.macro_f1(matrix)
+    model.macro_f1, model.macro_f1_low, model.macro_f1_high = f1.value, f1.low, f1.high
+    model.confusion = matrix.tolist()
+    model.labels = metrics.by_label(gold, predicted, labels)
+
+
+def _measure_sets(model: ModelReport, answers: ModelAnswers, rows: Sequence[TestRow], labels: Sequence[str]) -> None:
+    """Add what is measured by label, where a row may have several."""
+    gold = _as_sets([str(row.gold) for row in rows], labels)
+    given = _as_sets([prediction.label or "" for prediction in answers.predictions], labels)
+    micro, macro = metrics.f1_of_sets(gold, given)
+    model.micro_f1 = micro
+    model.macro_f1, model.macro_f1_low, model.macro_f1_high = macro.value, macro.low, macro.high
+    model.labels = metrics.scores_of_sets(gold, given, labels)
+
+
+def _as_sets(answers: Sequence[str], labels: Sequence[str]) -> NDArray[np.bool_]:
+    """Which labels each answer names, shape (answers, labels)."""
+    found = [set(parts(answer)) for answer in answers]
+    return np.array([[label in names for label in labels] for names in found], dtype=bool)
 
 
 def _pairs(right: dict[str, NDArray[np.bool_]], roles: dict[str, Role]) -> list[Pair]:

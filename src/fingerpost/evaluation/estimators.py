@@ -22,18 +22,19 @@ class EstimatorPredictor(BasePredictor):
     Args:
         estimator: has `predict`, `classes_` and optionally `predict_proba`.
         name: its name in reports; default is its class name.
+        multi: its answers are sets of labels (`core.label_sets`).
 
     Raises:
         InputError: on construction, if the estimator is not fitted (it has no `classes_`).
     """
 
-    def __init__(self, estimator: Any, name: str | None = None) -> None:
+    def __init__(self, estimator: Any, name: str | None = None, multi: bool = False) -> None:
         if not hasattr(estimator, "classes_"):
             raise InputError(f"{type(estimator).__name__} is not fitted; call its fit method first")
         self.name = name or type(estimator).__name__
         self.labels = [str(label) for label in estimator.classes_]
         self.manifest = manifest_of("estimator", self.name, task_of_labels(self.name, self.labels))
-        self._estimator = estimator
+        self._estimator, self._multi = estimator, multi
 
     def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
         """One prediction for each conversation, in order. Without `predict_proba` the confidence is NaN."""
@@ -45,7 +46,7 @@ class EstimatorPredictor(BasePredictor):
         rows = self._estimator.predict_proba(texts) if hasattr(self._estimator, "predict_proba") else None
         usage = Usage(cost_usd=0.0, latency_s=(time.perf_counter() - began) / len(texts))
         if rows is None:
-            return [Prediction(label, np.nan, {}, self.name, usage) for label in answers]
+            return [Prediction(label, np.nan, {}, self.name, usage, multi=self._multi) for label in answers]
         return [
             Prediction(label, float(row.max()), dict(zip(self.labels, map(float, row), strict=True)), self.name, usage)
             for label, row in zip(answers, rows, strict=True)

@@ -12,8 +12,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerpost.consensus.evidence import collect_evidence, compute_features, consensus_of
+from fingerpost.consensus.evidence import answer_of_row, collect_evidence, compute_features, consensus_of
 from fingerpost.core.errors import InputError
+from fingerpost.core.label_sets import parts
 from fingerpost.core.types import (
     Example,
     Prediction,
@@ -63,6 +64,7 @@ def evaluate(
     *,
     spent_usd: float = 0.0,
     inputs: str = "",
+    multi: bool = False,
     notes: Sequence[str] = (),
     on_progress: ProgressCallback = no_progress,
 ) -> Report:
@@ -75,6 +77,7 @@ def evaluate(
         labels: label names, in the order of the report.
         spent_usd: cost of labelling in US dollars, for the break-even point.
         inputs: a fingerprint of the evaluated data and models, stored in the report.
+        multi: a row may have several labels.
         notes: remarks for the report.
 
     Raises:
@@ -84,7 +87,8 @@ def evaluate(
         raise InputError("there are no test rows; import labelled rows with a split column that contains 'test'")
     with_gold = [row for row in rows if row.gold is not None]
     measured = with_gold or list(rows)
-    if unknown := sorted({str(row.gold) for row in with_gold} - set(labels)):
+    used = {part for row in with_gold for part in (parts(str(row.gold)) if multi else (str(row.gold),))}
+    if unknown := sorted(used - set(labels)):
         raise InputError(
             f"the test rows have labels that the models do not know: {', '.join(unknown[:5])}; "
             "give another column with --label, or train on these labels too"
@@ -97,13 +101,13 @@ def evaluate(
         predictions = predictor.predict([row.messages for row in measured])
         seconds = _latencies(candidate, measured, predictions)
         answers.append(ModelAnswers(unique, candidate.role, predictions, seconds, candidate.teacher))
-    models, pairs = compare(list(labels), measured, answers)
+    models, pairs = compare(list(labels), measured, answers, multi)
     sources = sorted({row.source for row in measured})
     by_source = []
     for source in sources if len(sources) > 1 else []:
         chosen = [i for i, row in enumerate(measured) if row.source == source]
-        parts = compare(list(labels), [measured[i] for i in chosen], [answer.take(chosen) for answer in answers])
-        by_source.append(DataReport(source=source, n=len(chosen), models=parts[0], pairs=parts[1]))
+        found = compare(list(labels), [measured[i] for i in chosen], [answer.take(chosen) for answer in answers], multi)
+        by_source.append(DataReport(source=source, n=len(chosen), models=found[0], pairs=found[1]))
     notes = list(notes)
     if len(measured) < len(rows):
         notes.append(f"{len(rows) - len(measured)} test rows without a human label were left out")
@@ -114,6 +118,7 @@ def evaluate(
         labels=list(labels),
         against="human labels" if with_gold else "teacher's answers",
         n=len(measured),
+        multi=multi,
         models=models,
         pairs=pairs,
         by_source=by_source,
@@ -135,7 +140,7 @@ def label_quality(task: Task, store: Store, embed: Embed) -> LabelQuality | None
     Returns:
         None if no training question was reviewed, or no test row has both a human label and a teacher's label.
     """
-    labelled = store.labelled(task.names, task.teacher_model, "train", "dev", "test")
+    labelled = store.labelled(task.answers, task.teacher_model, "train", "dev", "test")
     if not any(verdicts.label("human") for question, verdicts in labelled if question.split != "test"):
         return None
     rows, gold, teacher_answers = [], [], []
@@ -144,17 +149,16 @@ def label_quality(task: Task, store: Store, embed: Embed) -> LabelQuality | None
         answer = verdicts.teacher_label
         if human is not None and answer is not None:
             rows.append(row)
-            gold.append(task.names.index(human))
-            teacher_answers.append(task.names.index(answer))
+            gold.append(human)
+            teacher_answers.append(answer)
     if not rows:
         return None
     questions = [question for question, _ in labelled]
     vectors = embed(questions)
-    evidence = collect_evidence(task.names, labelled, vectors, hidden=frozenset({"test"}))
-    consensus_labels = (
-        consensus_of(evidence, compute_features(evidence), task.student.seed).probabilities[rows].argmax(1)
-    )
-    teacher, consensus = np.array(teacher_answers) == gold, consensus_labels == gold
+    evidence = collect_evidence(task, labelled, vectors, hidden=frozenset({"test"}))
+    agreed = consensus_of(evidence, compute_features(evidence), task.student.seed).probabilities[rows]
+    answers = [answer_of_row(task, row) for row in agreed]
+    teacher, consensus = np.array(teacher_answers) == gold, np.array(answers) == gold
     only_teacher, only_consensus, p = metrics.exact_mcnemar(teacher, consensus)
     return LabelQuality(
         n=len(rows),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fingerpost.core.predictor import BasePredictor
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Example, Message, Predictor, Progress, ProgressCallback, no_progress
 from fingerpost.core.utils import require_training
-from fingerpost.data.rows import Columns, column_labels, column_texts
+from fingerpost.data.rows import Columns, are_sets, column_labels, column_texts
 from fingerpost.evaluation.baseline import baseline_candidate
 from fingerpost.evaluation.estimators import EstimatorPredictor
 from fingerpost.evaluation.evaluate import Candidate, evaluate
@@ -23,7 +24,7 @@ from fingerpost.evaluation.teachers import RecordedTeacher, teacher_from_file
 from fingerpost.llm.predictor import ChatPredictor
 from fingerpost.students import load
 from fingerpost.students.cascade import Cascade
-from fingerpost.students.folder import Manifest, read_manifest, trained_on
+from fingerpost.students.folder import Manifest, read_manifest, task_of, trained_on
 from fingerpost.task.settings import StudentSettings, Task
 
 
@@ -58,7 +59,8 @@ def evaluate_file(
     notes: list[str] = []
     manifest = read_manifest(folders[0])
     seen = set().union(*(trained_on(folder) for folder in folders))
-    rows, rejected = rows_from_file(file, columns, seen, notes, manifest)
+    multi = manifest.multi is not None
+    rows, rejected = rows_from_file(file, replace(columns, multi=multi), seen, notes, manifest)
     task = _task_of_model(file.stem, manifest)
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "base"
@@ -73,7 +75,7 @@ def evaluate_file(
             notes.append(f"there is no baseline, because the training data of {folders[0]} is not at hand")
         else:
             candidates.insert(1, baseline)
-        report = evaluate(file.stem, task.names, rows, candidates, notes=notes, on_progress=on_progress)
+        report = evaluate(file.stem, task.names, rows, candidates, multi=multi, notes=notes, on_progress=on_progress)
     if rejected:
         first = rejected[0]
         report.notes.append(f"{len(rejected)} rows were left out, the first in line {first.line}: {first.reason}")
@@ -92,7 +94,8 @@ def evaluate_texts(
 
     Args:
         models: predictors (students, teachers, cascades), model folders, or fitted scikit-learn classifiers of texts.
-        texts, labels: sequences, arrays, or columns of a pandas or polars frame, of the same length.
+        texts, labels: sequences, arrays, or columns of a pandas or polars frame, of the same length. A label may be a
+            list of labels.
         name: the report's title.
 
     Raises:
@@ -100,6 +103,7 @@ def evaluate_texts(
         InputError: the lengths differ, there is no model, a label is unknown to all models, or an estimator is not fitted.
     """
     require_training("measuring")
+    multi = are_sets(labels)
     given_texts, gold = column_texts(texts), column_labels(labels)
     if len(given_texts) != len(gold):
         raise InputError(f"there are {len(given_texts):,} texts and {len(gold):,} labels; give one label for each text")
@@ -111,7 +115,7 @@ def evaluate_texts(
         messages = (Message("user", text),)
         rows.append(TestRow(question_id(messages), messages, "user", label))
     known = list(dict.fromkeys(label for candidate in candidates for label in candidate.predictor.labels))
-    return evaluate(name, known, rows, candidates, on_progress=on_progress)
+    return evaluate(name, known, rows, candidates, multi=multi, on_progress=on_progress)
 
 
 def _as_candidate(model: Any) -> Candidate:
@@ -133,4 +137,4 @@ def _task_of_model(name: str, manifest: Manifest) -> Task:
     settings = StudentSettings(
         encoder=manifest.encoder.get("name", StudentSettings().encoder), history=manifest.history, seed=manifest.seed
     )
-    return Task(name=name, answer_field=manifest.answer_field, labels=tuple(manifest.labels), student=settings)
+    return task_of(manifest).model_copy(update={"name": name, "student": settings})

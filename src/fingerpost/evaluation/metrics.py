@@ -6,6 +6,7 @@ Labels are integers, shape (rows,). In a model's answers, -1 means that it named
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from fingerpost.evaluation.results import CoveragePoint, Interval, LabelScore, R
 Labels = NDArray[np.int64]
 Right = NDArray[np.bool_]
 """Whether a model is right, by row."""
+Sets: TypeAlias = NDArray[np.bool_]
+"""Which labels each row has, shape (rows, labels)."""
 LEVEL = 0.95
 RESAMPLES = 1_000
 BINS = 10
@@ -89,6 +92,47 @@ def error_reduction(base: Right, model: Right, seed: int = 0) -> Interval | None
 
     low, high = np.quantile(reduction(drawn), [0.025, 0.975])
     return Interval(value=float(reduction(cells[None])[0]), low=float(low), high=float(high))
+
+
+def f1_of_sets(gold: Sets, answers: Sets, seed: int = 0) -> tuple[Interval, Interval]:
+    """Micro and macro F1 of several labels for each row, with bootstrap percentile intervals over rows.
+
+    Labels that neither occur nor are given in a resample are left out of its macro F1.
+
+    Args:
+        gold, answers: which labels each row has and gets, shape (rows, labels).
+    """
+    parts = [part.astype(np.float64) for part in (gold & answers, gold, answers)]
+
+    def scores(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Micro and macro F1 of each resample, shape (resamples, 2). `counts` has shape (resamples, rows)."""
+        hits, positives, given = (counts @ part for part in parts)
+        sums = positives + given
+        by_label = np.divide(2 * hits, sums, out=np.full_like(hits, np.nan), where=sums > 0)
+        occurs = sums > 0
+        macro = np.nansum(by_label, axis=1) / np.maximum(1, occurs.sum(1))
+        return np.stack([2 * hits.sum(1) / np.maximum(1, sums.sum(1)), macro], axis=1)
+
+    rows = len(gold)
+    drawn = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES).astype(np.float64)
+    value = scores(np.ones((1, rows)))[0]
+    low, high = np.quantile(scores(drawn), [0.025, 0.975], axis=0)
+    found = [Interval(value=float(v), low=float(a), high=float(b)) for v, a, b in zip(value, low, high, strict=True)]
+    return found[0], found[1]
+
+
+def scores_of_sets(gold: Sets, answers: Sets, labels: Sequence[str]) -> list[LabelScore]:
+    """Precision, recall and F1 of each label, from sets of shape (rows, labels)."""
+    return [
+        LabelScore(
+            label=label,
+            n=int(gold[:, i].sum()),
+            precision=float((gold & answers)[:, i].sum() / max(1, answers[:, i].sum())),
+            recall=float((gold & answers)[:, i].sum() / max(1, gold[:, i].sum())),
+            f1=float(2 * (gold & answers)[:, i].sum() / max(1, gold[:, i].sum() + answers[:, i].sum())),
+        )
+        for i, label in enumerate(labels)
+    ]
 
 
 def exact_mcnemar(a: Right, b: Right) -> tuple[int, int, float]:

@@ -73,11 +73,13 @@ def evaluate_project(
                 f"{combined.name}: {describe_cutoff(choice, teacher.name, cascade.accuracy or cascade.agreement)}"
             )
     report = evaluate(
-        task.name, task.names, rows, candidates,
+        task.name, task.names, rows, candidates, multi=task.multi,
         spent_usd=store.ledger.account().committed_usd, inputs=inputs, notes=notes, on_progress=on_progress,
     )  # fmt: skip
     report = report.model_copy(update={"label_quality": label_quality(task, store, embed)})
-    if curve:
+    if curve and task.multi:
+        report.notes.append("a learning curve is measured only where each text has one label")
+    elif curve:
         on_progress(Progress("evaluate", "training on fewer examples"))
         points = learning_curve(task, training, rows, vectors or None)
         report = report.model_copy(update={"learning_curve": points})

@@ -63,6 +63,8 @@ class ModelReport(BaseModel):
     Attributes:
         n: number of rows.
         no_answer: number of rows where the model named no label; they count as wrong.
+        accuracy: of a multi-label task, the share of rows on which all labels are right (exact match).
+        micro_f1: of a multi-label task, the F1 of all labels counted together.
         error_reduction: relative to the base.
         agreement: with the first teacher, on the `agreement_n` rows that it answered.
         confusion: (labels, labels + 1) counts; rows are human labels, columns are answers, the last for "no label".
@@ -80,6 +82,7 @@ class ModelReport(BaseModel):
     accuracy: float | None = None
     accuracy_low: float | None = None
     accuracy_high: float | None = None
+    micro_f1: Interval | None = None
     macro_f1: float | None = None
     macro_f1_low: float | None = None
     macro_f1_high: float | None = None
@@ -150,6 +153,7 @@ class Report(BaseModel):
         created: ISO 8601 time.
         fingerpost: the version that made the report.
         against: what accuracy and agreement are measured against.
+        multi: a text may have several labels.
         n: number of test rows.
         models, pairs: on all test rows.
         by_source: the same by source of the rows, where there are several.
@@ -164,6 +168,7 @@ class Report(BaseModel):
     labels: list[str]
     against: Literal["human labels", "teacher's answers"]
     n: int
+    multi: bool = False
     models: list[ModelReport]
     pairs: list[Pair]
     by_source: list[DataReport] = []
@@ -246,7 +251,8 @@ class Report(BaseModel):
         """The models as a table, for notebooks."""
         head = (
             "model",
-            "accuracy",
+            "exact match" if self.multi else "accuracy",
+            *(("micro F1",) if self.multi else ()),
             "macro F1",
             "error reduction",
             "agreement",
@@ -258,6 +264,7 @@ class Report(BaseModel):
             (
                 model.name,
                 with_interval(model.accuracy, model.accuracy_low, model.accuracy_high),
+                *((_with_interval(model.micro_f1),) if self.multi else ()),
                 with_interval(model.macro_f1, model.macro_f1_low, model.macro_f1_high),
                 percent_with_interval(reduction.value, reduction.low, reduction.high) if reduction else ratio(None),
                 ratio(model.agreement.value if model.agreement else None),
@@ -271,6 +278,10 @@ class Report(BaseModel):
         table = "".join(_row("td", row) for row in rows)
         title = f"{self.task}: n = {self.n:,}, against {self.against}, 95 % intervals"
         return f"<table><caption>{escape(title)}</caption>{_row('th', head)}{table}</table>"
+
+
+def _with_interval(estimate: Interval | None) -> str:
+    return with_interval(estimate.value, estimate.low, estimate.high) if estimate else ratio(None)
 
 
 def _row(tag: str, cells: tuple[str, ...]) -> str:

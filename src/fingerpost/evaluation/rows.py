@@ -42,7 +42,7 @@ def rows_from_store(task: Task, store: Store) -> list[TestRow]:
     """
     return [
         TestRow(question.id, question.messages, question.source, verdicts.label("human"))
-        for question, verdicts in store.labelled(task.names, task.teacher_model, "test")
+        for question, verdicts in store.labelled(task.answers, task.teacher_model, "test")
         if not verdicts.none_fits
     ]
 

@@ -33,7 +33,7 @@ class RecordedTeacher(BasePredictor):
 
     def __init__(self, name: str, answers: Mapping[str, Sequence[Verdict]], task: Task) -> None:
         self.name, self.labels, self.manifest = name, task.names, manifest_of("teacher", name, task)
-        self._verdicts = answers
+        self._verdicts, self._answers = answers, task.answers
 
     def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
         """One prediction for each conversation, in order.
@@ -47,7 +47,7 @@ class RecordedTeacher(BasePredictor):
         verdicts = self._verdicts.get(key)
         if not verdicts:
             raise InputError(f"{self.name} has not answered one of these questions; run 'fingerpost label'")
-        verdicts_that_count = QuestionVerdicts(verdicts, self.labels)
+        verdicts_that_count = QuestionVerdicts(verdicts, self._answers)
         shares, label = verdicts_that_count.votes("teacher") or {}, verdicts_that_count.teacher_label
         votes = verdicts_that_count.valid or verdicts[-1:]
         if len(votes) > 1:

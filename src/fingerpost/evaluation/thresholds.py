@@ -126,5 +126,5 @@ def dev_labels(task: Task, store: Store, against: Against, teacher: str | None =
         teacher: the model whose answers are used; default is the task's teacher.
     """
     use: Literal["human", "teacher"] = "human" if against == "human labels" else "teacher"
-    labelled = store.labelled(task.names, teacher or task.teacher_model, "dev")
+    labelled = store.labelled(task.answers, teacher or task.teacher_model, "dev")
     return {question.id: label for question, verdicts in labelled if (label := verdicts.label(use))}

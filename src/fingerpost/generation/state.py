@@ -48,7 +48,7 @@ class GenerationState:
             TaskError: the task has no teacher, or recorded answers stand in for it.
         """
         teacher = teacher_of(task).model
-        verdicts = {key: QuestionVerdicts(given, task.names, teacher) for key, given in store.verdicts().items()}
+        verdicts = {key: QuestionVerdicts(given, task.answers, teacher) for key, given in store.verdicts().items()}
         empty = cls(task, (), frozenset(), frozenset(), tuple(store.questions()), verdicts)
         return empty.with_drafts_of(store)
 

@@ -39,7 +39,7 @@ def position_bias(task: Task, orders: int, verdicts: Iterable[Verdict]) -> Posit
     """
     answers: dict[str, dict[int, str]] = defaultdict(dict)
     for verdict in verdicts:
-        if verdict.label in task.names and verdict.order is not None and verdict.prompt is not None:
+        if verdict.label in task.answers and verdict.order is not None and verdict.prompt is not None:
             answers[verdict.question_id][verdict.order] = str(verdict.label)
     compared = [by_order for by_order in answers.values() if len(by_order) > 1]
     used = {order for by_order in compared for order in by_order}
@@ -51,10 +51,11 @@ def position_bias(task: Task, orders: int, verdicts: Iterable[Verdict]) -> Posit
     observed: Counter[int] = Counter()
     expected = [0.0] * QUARTERS
     for by_order in compared:
-        for order, label in by_order.items():
-            observed[quarter[order, label]] += 1
-            for other in by_order:
-                expected[quarter[other, label]] += 1 / len(by_order)
+        for order, answer in by_order.items():
+            for label in task.labels_in(answer):
+                observed[quarter[order, label]] += 1
+                for other in by_order:
+                    expected[quarter[other, label]] += 1 / len(by_order)
     return PositionBias(
         questions=len(compared),
         changed=sum(len(set(by_order.values())) > 1 for by_order in compared),

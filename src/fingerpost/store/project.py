@@ -177,7 +177,7 @@ class Store:
         """The questions of these splits, or of all, with the verdicts that count.
 
         Args:
-            labels: the task's label names.
+            labels: the task's possible answers.
             teacher: where this model has answered, other teachers do not count.
             splits: without any, questions of all splits are returned.
         """

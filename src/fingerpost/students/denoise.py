@@ -135,7 +135,7 @@ def clean(given: Rows, seed: int) -> Cleaned:
         seed: of the random sample of rows that vote.
     """
     folds = folds_of(given.groups)
-    encoder = logits_out_of_fold(given.vectors, given.targets, given.weights, folds, _strength(given))
+    encoder = logits_out_of_fold(given.vectors, given.targets, given.weights, folds, head_strength(given))
     lexical, stack = np.zeros_like(encoder), Stack()
     if given.ngrams is not None:
         lexical = scores_out_of_fold(given.ngrams, given.targets, given.weights, folds)
@@ -166,11 +166,17 @@ def _soften(given: Rows, predicted: Array, known: Rows) -> tuple[Rows, Array]:
         known: the rows that the predictions were learnt from.
     """
     other_examples = np.maximum(known.targets.sum(0)[given.labels] - (known is given), 0)
-    severity = np.clip(other_examples / (other_examples + HALF_SEVERITY_EXAMPLES), 0, 1).astype(np.float32)
+    severity = severity_of(other_examples)
     plausible: Array = 1 - severity * (1 - plausibility(given.targets, predicted))
     mix = (severity * (PLAUSIBLE_MIX + (IMPLAUSIBLE_MIX - PLAUSIBLE_MIX) * (1 - plausible)))[:, None]
     targets = ((1 - mix) * given.targets + mix * predicted).astype(np.float32)
     return replace(given, targets=targets, weights=given.weights * plausible), plausible
+
+
+def severity_of(other_examples: NDArray[np.floating] | NDArray[np.int64]) -> Array:
+    """How strongly labels with this many other examples are corrected, 0 to 1, in the same shape."""
+    severity: Array = np.clip(other_examples / (other_examples + HALF_SEVERITY_EXAMPLES), 0, 1).astype(np.float32)
+    return severity
 
 
 def plausibility(targets: Array, predicted: NDArray[np.floating]) -> Array:
@@ -194,9 +200,9 @@ def fit_views(rows: Rows, stack: Stack, *, lexical: bool = True) -> Views:
         lexical: whether to fit the lexical view.
     """
     fitted = fit_scores(rows.ngrams, rows.targets, rows.weights) if lexical and rows.ngrams is not None else None
-    return Views(fit_head(rows.vectors, rows.targets, rows.weights, _strength(rows)), fitted, stack)
+    return Views(fit_head(rows.vectors, rows.targets, rows.weights, head_strength(rows)), fitted, stack)
 
 
-def _strength(rows: Rows) -> float:
+def head_strength(rows: Rows) -> float:
     """Each of many dimensions of a unit vector is small, so wider vectors need less regularisation."""
     return STRENGTH * max(1.0, int(rows.vectors.shape[1]) / WIDTH)

@@ -36,18 +36,50 @@ class Stack(BaseModel):
     """The weights of the views' scores. A view with weight 0 is not part of the model.
 
     Attributes:
+        intercept: of a multi-label model, is added to every logit.
         familiarity: the lexical view is not asked about texts that are less familiar to it, such as those in another
             language; see `LexicalView.scores_and_familiarity`.
     """
 
     encoder: float = 1.0
     lexical: float = 0.0
+    intercept: float = 0.0
     familiarity: float = 0.0
 
     def combine(self, encoder: NDArray[np.float32], lexical: NDArray[np.float32]) -> NDArray[np.float32]:
         """The logits from the scores of both views, shape (rows, labels)."""
         logits: NDArray[np.float32] = np.float32(self.encoder) * encoder + np.float32(self.lexical) * lexical
-        return logits
+        return logits + np.float32(self.intercept)
+
+
+class MultiLabel(BaseModel):
+    """How a multi-label model decides.
+
+    Attributes:
+        thresholds: the probability from which on each label is given, shape (labels,).
+        empty: whether a text may have no label.
+        power: calibrates the confidence.
+    """
+
+    thresholds: list[float]
+    empty: bool
+    power: float = 1.0
+
+    def decide(self, probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which labels each row gets; both of shape (rows, labels). If none may be empty, the most probable is given."""
+        chosen: NDArray[np.bool_] = probabilities >= np.array(self.thresholds)
+        if not self.empty:
+            bare = np.flatnonzero(~chosen.any(1))
+            chosen[bare, probabilities[bare].argmax(1)] = True
+        return chosen
+
+    def confidence(self, probabilities: NDArray[np.floating], chosen: NDArray[np.bool_]) -> NDArray[np.floating]:
+        """The probability that all of a row's labels are right, shape (rows,).
+
+        It is the product over the labels, as if they were independent, raised to `power`.
+        """
+        result: NDArray[np.floating] = np.where(chosen, probabilities, 1 - probabilities).prod(1) ** self.power
+        return result
 
 
 class FastTier(BaseModel):
@@ -83,6 +115,7 @@ class Manifest(BaseModel):
         temperature: logits are divided by it before the softmax.
         stack: the weights of the views. Folders of earlier versions have the encoder view alone.
         fast: when the lexical view answers alone.
+        multi: of a multi-label model, how it decides.
         encoder: name, origin and hash of the pretrained encoder.
         requested_encoder: the name in the settings, which may be `auto`.
         task_fingerprint, data_fingerprint: fingerprints of the prompt and of the training data.
@@ -109,6 +142,7 @@ class Manifest(BaseModel):
     temperature: float = 1.0
     stack: Stack = Stack()
     fast: FastTier | None = None
+    multi: MultiLabel | None = None
     precision: Literal["int8", "fp32"] = "fp32"
     encoder: dict[str, str] = {}
     requested_encoder: str = ""
@@ -175,7 +209,8 @@ def manifest_of(kind: str, name: str, task: Task, **fields: Any) -> Manifest:
 
 def task_of(manifest: Manifest) -> Task:
     """The task that a model was trained for, with the name, labels and answer field in its manifest."""
-    return Task(name=manifest.name, labels=tuple(manifest.labels), answer_field=manifest.answer_field)
+    multi = manifest.multi is not None
+    return Task(name=manifest.name, labels=tuple(manifest.labels), answer_field=manifest.answer_field, multi=multi)
 
 
 def copy_model(folder: Path, target: Path) -> None:

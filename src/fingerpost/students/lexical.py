@@ -180,8 +180,7 @@ def fit_scores(matrix: csr_matrix, targets: Array, weights: Array, seed: int = 0
     if len(found) < 2:
         result.bias[found] = -ABSENT
         return result
-    strength = float(np.clip(STRENGTH_ROWS / len(targets), *STRENGTHS))
-    machine = LinearSVC(C=strength, tol=TOLERANCE, random_state=seed)
+    machine = LinearSVC(C=_strength(len(targets)), tol=TOLERANCE, random_state=seed)
     machine.fit(matrix, labels, sample_weight=np.asarray(weights * targets.max(1), dtype=np.float64))
     coefficients, intercepts = machine.coef_, machine.intercept_
     if len(found) == 2:
@@ -189,6 +188,35 @@ def fit_scores(matrix: csr_matrix, targets: Array, weights: Array, seed: int = 0
     result.weights[:, found] = coefficients.T
     result.bias[found] = intercepts
     return result
+
+
+def fit_binary_scores(matrix: csr_matrix, targets: Array, weights: Array, seed: int = 0) -> LinearScores:
+    """Fit a linear support vector machine for each label, which tells its rows from all others.
+
+    Args:
+        matrix: features, shape (rows, features).
+        targets: independent label probabilities, shape (rows, labels).
+        weights: shape (rows, labels). A row weighs less where its label is uncertain.
+        seed: of LIBLINEAR's order of rows.
+    """
+    from sklearn.svm import LinearSVC
+
+    has = targets >= 0.5
+    certainty = np.asarray(weights * np.maximum(targets, 1 - targets), dtype=np.float64)
+    count = targets.shape[1]
+    result = LinearScores(np.zeros((matrix.shape[1], count), dtype=np.float32), np.zeros(count, dtype=np.float32))
+    for label in range(count):
+        if has[:, label].all() or not has[:, label].any():
+            result.bias[label] = -ABSENT if has[:, label].all() else ABSENT
+            continue
+        machine = LinearSVC(C=_strength(len(targets)), tol=TOLERANCE, random_state=seed)
+        machine.fit(matrix, has[:, label], sample_weight=certainty[:, label])
+        result.weights[:, label], result.bias[label] = machine.coef_[0], machine.intercept_[0]
+    return result
+
+
+def _strength(rows: int) -> float:
+    return float(np.clip(STRENGTH_ROWS / rows, *STRENGTHS))
 
 
 def scores_out_of_fold(

@@ -6,6 +6,7 @@ stacking (Wolpert 1992): they maximise the likelihood of rows that neither view 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -42,34 +43,72 @@ def fit_stack(encoder: Array, lexical: Array, targets: Array, weights: Array) ->
         targets: label probabilities, shape (rows, labels).
         weights: shape (rows,).
     """
+
+    def losses_of(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = -weights * (targets * log_softmax(logits, axis=1)).sum(1)
+        return result
+
+    return _select(encoder, lexical, losses_of)
+
+
+def fit_label_stack(encoder: Array, lexical: Array, targets: Array, weights: Array) -> Stack:
+    """As `fit_stack`, for independent label probabilities, with an intercept.
+
+    Args:
+        encoder, lexical: scores of each view for rows that it was not fitted to, shape (rows, labels).
+        targets: independent label probabilities, shape (rows, labels).
+        weights: shape (rows, labels).
+    """
+
+    def losses_of(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = (weights * (np.logaddexp(0, logits) - targets * logits)).sum(1)
+        return result
+
+    return _select(encoder, lexical, losses_of, intercept=True)
+
+
+def _select(
+    encoder: Array,
+    lexical: Array,
+    losses_of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    intercept: bool = False,
+) -> Stack:
+    """The weights of both views, or of one where the other brings nothing."""
     scores = (encoder.astype(np.float64), lexical.astype(np.float64))
-    both, losses = _fit(scores, (True, True), targets, weights)
-    if len(targets) < MIN_ROWS:
+    both, losses = _fit(scores, (True, True), losses_of, intercept)
+    if len(encoder) < MIN_ROWS:
         return both
-    alone = [_fit(scores, used, targets, weights) for used in ((True, False), (False, True))]
+    alone = [_fit(scores, used, losses_of, intercept) for used in ((True, False), (False, True))]
     stack, least = min(alone, key=lambda found: float(found[1].sum()))
     return stack if float((least - losses).sum()) <= CRITERION else both
 
 
 def _fit(
-    scores: tuple[NDArray[np.float64], NDArray[np.float64]], used: tuple[bool, bool], targets: Array, weights: Array
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]],
+    used: tuple[bool, bool],
+    losses_of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    intercept: bool = False,
 ) -> tuple[Stack, NDArray[np.float64]]:
-    """The best weights of the views that are used, and the weighted cross-entropy of each row in nats."""
+    """The best weights of the views that are used, and the weighted cross-entropy of each row in nats.
 
-    def stack_of(logarithms: NDArray[np.float64]) -> Stack:
-        powers = [typical * float(np.exp(log)) for typical, log in zip(TYPICAL, logarithms, strict=True)]
-        return Stack(encoder=powers[0] * used[0], lexical=powers[1] * used[1])
+    Args:
+        losses_of: the weighted cross-entropy of each row, from logits of shape (rows, labels).
+        intercept: whether to fit an intercept, too.
+    """
 
-    def losses(logarithms: NDArray[np.float64]) -> NDArray[np.float64]:
-        stack = stack_of(logarithms)
-        logits = stack.encoder * scores[0] + stack.lexical * scores[1]
-        result: NDArray[np.float64] = -weights * (targets * log_softmax(logits, axis=1)).sum(1)
-        return result
+    def stack_of(parameters: NDArray[np.float64]) -> Stack:
+        powers = [typical * float(np.exp(log)) for typical, log in zip(TYPICAL, parameters[:2], strict=True)]
+        return Stack(encoder=powers[0] * used[0], lexical=powers[1] * used[1], intercept=float(sum(parameters[2:])))
 
-    def objective(logarithms: NDArray[np.float64]) -> float:
-        return float(losses(logarithms).sum() + PRIOR_STRENGTH * (logarithms**2).sum())
+    def losses(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        stack = stack_of(parameters)
+        return losses_of(stack.encoder * scores[0] + stack.lexical * scores[1] + stack.intercept)
 
-    start = np.array([[0.0, 0.0], [0.5, 0.0], [0.0, 0.5]])
+    def objective(parameters: NDArray[np.float64]) -> float:
+        return float(losses(parameters).sum() + PRIOR_STRENGTH * (parameters**2).sum())
+
+    size = 2 + intercept
+    start = np.vstack([np.zeros(size), 0.5 * np.eye(size)])
     options = {"initial_simplex": start, "xatol": 0.01, "fatol": 0.05}
     best = minimize(objective, start[0], method="Nelder-Mead", options=options).x
     return stack_of(best), losses(best)

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fingerpost.core.errors import TaskError
+from fingerpost.core.label_sets import FORBIDDEN, parts
 from fingerpost.core.languages import LANGUAGES
 from fingerpost.core.text import canonical_name, humanise
 from fingerpost.core.types import Label
@@ -84,7 +85,7 @@ def load_task(path: Path) -> Task:
     return task
 
 
-def task_of_labels(name: str, labels: Iterable[str], answer_field: str = "action") -> Task:
+def task_of_labels(name: str, labels: Iterable[str], answer_field: str = "action", multi: bool = False) -> Task:
     """A task from label names alone, for use without a task.toml.
 
     Labels are sorted and unique. Each label's description is its name written as words.
@@ -93,11 +94,12 @@ def task_of_labels(name: str, labels: Iterable[str], answer_field: str = "action
         name: the task's name.
         labels: label names; repeats are ignored.
         answer_field: the JSON field of a reply that holds the label.
+        multi: `labels` are sets of labels (`core.label_sets`).
 
     Raises:
         TaskError: fewer than two labels.
     """
-    unique = sorted(set(labels))
+    unique = sorted({part for label in labels for part in (parts(label) if multi else (label,))})
     if len(unique) < 2:
         raise TaskError(
             f"{name}: {len(unique)} label found, at least two are needed; give the label column with --label"
@@ -105,6 +107,7 @@ def task_of_labels(name: str, labels: Iterable[str], answer_field: str = "action
     return Task(
         name=name,
         answer_field=answer_field,
+        multi=multi,
         labels=tuple(Label(name=label, description=humanise(label)) for label in unique),
     )
 
@@ -136,6 +139,11 @@ def _check_labels_and_languages(path: Path, source: str, task: Task) -> None:
     canonical: dict[str, str] = {}
     for label in task.labels:
         where = f"{path}, line {line_of(source, ('labels', label.name))}"
+        if task.multi and any(character in label.name for character in FORBIDDEN):
+            raise TaskError(
+                f"{where}: with multi = true, '{label.name}' cannot contain {' or '.join(FORBIDDEN)}, which separate labels"
+                " in a cell; rename it"
+            )
         if (other := canonical.setdefault(canonical_name(label.name), label.name)) != label.name:
             raise TaskError(f"{where}: '{label.name}' and '{other}' differ only in spelling; rename one of them")
         if label.code is not None and (other := codes.setdefault(str(label.code), label.name)) != label.name:

@@ -66,6 +66,11 @@ def system_prompt(task: Task, order: Sequence[str] | None = None, codes: bool = 
     text = text.replace(LABELS_PLACEHOLDER, "\n".join(lines)).strip()
     if task.prompt is not None and task.answer_field in task.prompt:
         return text
+    if task.multi:
+        reply_format = json.dumps({task.answer_field: ["..."]})
+        text += f"\n\nReply with JSON only, {reply_format}, a list of all actions listed above that apply."
+        fallback = [answer_of(by_name[task.fallback], codes)] if task.fallback else []
+        return f"{text} If none fits, it is {json.dumps(fallback)}."
     reply_format = json.dumps({task.answer_field: "..."})
     text += f"\n\nReply with JSON only, {reply_format}, where ... is exactly one of the actions listed above."
     if task.fallback:
@@ -96,10 +101,16 @@ def chat(system: str, messages: Conversation) -> list[dict[str, str]]:
     return [{"role": "system", "content": system}, *turns]
 
 
-def reply(task: Task, label: str, codes: bool = False) -> str:
-    """The assistant's reply for a label, as a JSON object."""
+def reply_value(task: Task, answer: str, codes: bool = False) -> str | int | list[str | int]:
+    """The value that states an answer in a reply: a label's name or code; of a multi-label task, a list of them."""
     by_name = {known.name: known for known in task.labels}
-    return json.dumps({task.answer_field: answer_of(by_name[label], codes)}, ensure_ascii=False)
+    values = [answer_of(by_name[name], codes) for name in task.labels_in(answer)]
+    return values if task.multi else values[0]
+
+
+def reply(task: Task, answer: str, codes: bool = False) -> str:
+    """The assistant's reply that states an answer, as a JSON object."""
+    return json.dumps({task.answer_field: reply_value(task, answer, codes)}, ensure_ascii=False)
 
 
 def training_line(task: Task, messages: Conversation, label: str) -> str:
@@ -110,9 +121,10 @@ def training_line(task: Task, messages: Conversation, label: str) -> str:
 
 def schema(task: Task) -> dict[str, Any]:
     """The JSON schema of a reply. The order of its enum is fixed, so that a provider compiles the schema only once."""
+    one: dict[str, Any] = {"type": "string", "enum": task.names}
     return {
         "type": "object",
-        "properties": {task.answer_field: {"type": "string", "enum": task.names}},
+        "properties": {task.answer_field: {"type": "array", "items": one} if task.multi else one},
         "required": [task.answer_field],
         "additionalProperties": False,
     }

@@ -1,4 +1,4 @@
-"""Parses a model's reply into a label."""
+"""Parses a model's reply into an answer: a label, or in a multi-label task a set of labels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
+from fingerpost.core.label_sets import cell_parts, joined
 from fingerpost.core.text import canonical_name, strip_code_fence
 from fingerpost.task.settings import Task
 
@@ -15,6 +16,7 @@ def parse(task: Task, raw: str | None) -> str | None:
 
     Accepted replies, with or without a code fence: a JSON object with the answer field (or with a single field), a JSON
     string or number, or the bare label. The label may be its name or code; case, spaces and punctuation are ignored.
+    In a multi-label task the value is a list of labels, or one label; see `resolve`.
     """
     if raw is None:
         return None
@@ -29,7 +31,33 @@ def parse(task: Task, raw: str | None) -> str | None:
 
 
 def resolve(task: Task, value: object) -> str | None:
-    """The name of the label with this name or code, or None."""
+    """The answer that a value states: the name of the label with this name or code, or None.
+
+    In a multi-label task, `value` is a list, or a string in which `|`, `;` or `,` separates the labels; the result is the
+    set of labels as one string (`core.label_sets`), or None where one of them is unknown. For an empty list it is the
+    fallback, if the task has one.
+    """
+    if task.multi:
+        found = [resolve_label(task, one) for one in _given(value)]
+        if None in found or (not found and isinstance(value, str) and not value.strip()):
+            return None
+        return joined(name for name in found if name) if found or task.fallback is None else task.fallback
+    return resolve_label(task, value)
+
+
+def unknown_in(task: Task, value: object) -> str:
+    """The first part of a value that is no label of the task; the whole value where there is none."""
+    given = _given(value) if task.multi else [value]
+    return str(next((one for one in given if resolve_label(task, one) is None), value))
+
+
+def _given(value: object) -> list[Any]:
+    """The parts of a value that states a set of labels."""
+    return cell_parts(value) if isinstance(value, str) else value if isinstance(value, list) else [value]
+
+
+def resolve_label(task: Task, value: object) -> str | None:
+    """The name of the one label with this name or code, or None."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     exact, canonical = _label_index(task)

@@ -68,6 +68,8 @@ _AFTER_VALUE = r"<\"'`)\]}|.;!\[({#"  # characters that can come directly after 
 
 Value: TypeAlias = str | int
 """A label as it appears in a reply: its name, or an integer code."""
+Answer: TypeAlias = Value | list[Value]
+"""What a reply says: one label, or a list of labels."""
 
 
 class NoClassification(InputError):
@@ -105,12 +107,12 @@ def _common_ends(texts: Sequence[str]) -> tuple[str, str]:
     return before, commonprefix(reversed_rests)[::-1]  # noqa: RUF071
 
 
-def render(template: ReplyTemplate, value: Value) -> str:
+def render(template: ReplyTemplate, value: Answer) -> str:
     """The reply with this value, in the format of the template."""
     return f"{template.before}{json.dumps(value, ensure_ascii=False) if template.json_value else value}{template.after}"
 
 
-def value_in(template: ReplyTemplate, reply: str) -> Value | None:
+def value_in(template: ReplyTemplate, reply: str) -> Answer | None:
     """The value in a reply that follows the template, or None if the reply does not follow it."""
     text = reply.strip()
     if not (text.startswith(template.before) and text.endswith(template.after)):
@@ -122,10 +124,16 @@ def value_in(template: ReplyTemplate, reply: str) -> Value | None:
         value = json.loads(middle)
     except ValueError:
         return None
-    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
+    return value if _is_answer(value) else None
 
 
-def find_reply_template(replies: Sequence[str]) -> tuple[ReplyTemplate, str, list[Value]]:
+def _is_answer(value: Any) -> bool:
+    """Whether a JSON value is a text or an integer, or a list of such values."""
+    parts = value if isinstance(value, list) else [value]
+    return all(isinstance(part, str | int) and not isinstance(part, bool) for part in parts)
+
+
+def find_reply_template(replies: Sequence[str]) -> tuple[ReplyTemplate, str, list[Answer]]:
     """Detect the constant text around the one value that varies between replies.
 
     Returns:
@@ -146,7 +154,7 @@ def find_reply_template(replies: Sequence[str]) -> tuple[ReplyTemplate, str, lis
         if any(not value for value in values):
             template, values = ReplyTemplate(), list(replies)
         if all(re.fullmatch(r"0|-?[1-9]\d{0,9}", str(value)) for value in values):
-            values = [int(value) for value in values]
+            values = [int(str(value)) for value in values]
     _require_labels(values)
     return template, field, values
 
@@ -160,7 +168,9 @@ def _object(reply: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _json_template(replies: Sequence[str], objects: Sequence[dict[str, Any]]) -> tuple[ReplyTemplate, str, list[Value]]:
+def _json_template(
+    replies: Sequence[str], objects: Sequence[dict[str, Any]]
+) -> tuple[ReplyTemplate, str, list[Answer]]:
     fields = [dict(_leaves(value)) for value in objects]
     paths = list(fields[0])
     if any(set(leaves) != set(paths) for leaves in fields):
@@ -183,15 +193,17 @@ def _json_template(replies: Sequence[str], objects: Sequence[dict[str, Any]]) ->
         )
     path = varying[0]
     values = [leaves[path] for leaves in fields]
-    if any(isinstance(value, bool) or not isinstance(value, str | int) for value in values):
+    lists = sum(isinstance(value, list) for value in values)
+    if not all(_is_answer(value) for value in values) or lists not in (0, len(values)):
         raise NoClassification(
-            f"the field {_dotted(path)} must be a text or an integer in every reply; correct the other replies"
+            f"the field {_dotted(path)} must be a text or an integer in every reply, or a list of them in every reply; "
+            "correct the other replies"
         )
     return _json_surroundings(replies, objects, path, values), str(path[-1]), values
 
 
 def _json_surroundings(
-    replies: Sequence[str], objects: Sequence[dict[str, Any]], path: tuple[str, ...], values: Sequence[Value]
+    replies: Sequence[str], objects: Sequence[dict[str, Any]], path: tuple[str, ...], values: Sequence[Answer]
 ) -> ReplyTemplate:
     """The text before and after the value: as in most replies, else as plain JSON."""
     templates: Counter[ReplyTemplate] = Counter()
@@ -237,8 +249,14 @@ def _constant_text(replies: Sequence[str]) -> tuple[str, str]:
     return (opening[0] if opening else ""), (closing[0] if closing else "")
 
 
-def _require_labels(values: Sequence[Value]) -> None:
+def single_values(answers: Iterable[Answer]) -> list[Value]:
+    """The labels that these answers name, with repeats."""
+    return [part for answer in answers for part in (answer if isinstance(answer, list) else [answer])]
+
+
+def _require_labels(answers: Sequence[Answer]) -> None:
     """Raises NoClassification if the values are too few or too many to be labels."""
+    values = single_values(answers)
     counts = Counter(values)
     if len(counts) < 2:
         raise NoClassification(f"all {len(values)} replies say the same; give replies with at least two labels")

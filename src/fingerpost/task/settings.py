@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from fingerpost.core.label_sets import LabelSets, joined, parts
 from fingerpost.core.types import Label, Strict
 
 
@@ -117,6 +119,7 @@ class Task(Strict):
         prompt: the whole system prompt with a placeholder for the list of labels; replaces `instructions`.
         answer_field: the JSON field of a reply that holds the label.
         fallback: the label for messages that no other label fits.
+        multi: a message may have several labels.
         data: files that `fingerpost run` imports.
     """
 
@@ -125,6 +128,7 @@ class Task(Strict):
     prompt: str | None = None
     answer_field: Annotated[str, Field(min_length=1)] = "action"
     fallback: str | None = None
+    multi: bool = False
     labels: Annotated[tuple[Label, ...], Field(min_length=2)]
     teacher: TeacherSettings | None = None
     data: tuple[DataFile, ...] = ()
@@ -136,6 +140,19 @@ class Task(Strict):
     def names(self) -> list[str]:
         """Label names, in the order of task.toml."""
         return [label.name for label in self.labels]
+
+    @property
+    def answers(self) -> Container[str]:
+        """All possible answers: the label names; of a multi-label task, all sets of them (`core.label_sets`)."""
+        return LabelSets(self.names) if self.multi else self.names
+
+    def labels_in(self, answer: str) -> tuple[str, ...]:
+        """The names of the labels in an answer."""
+        return parts(answer) if self.multi else (answer,)
+
+    def answer(self, labels: Iterable[str]) -> str:
+        """The answer that names these labels; the first of them, if the task is not multi-label."""
+        return joined(labels) if self.multi else next(iter(labels))
 
     @property
     def teacher_model(self) -> str | None:

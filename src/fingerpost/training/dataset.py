@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from fingerpost.core.errors import InputError
+from fingerpost.core.label_sets import parts
 from fingerpost.core.text import fingerprint, hash_fraction, question_id
 from fingerpost.core.types import Conversation, Example, Message, Question
 from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
 from fingerpost.data.chat import Row, as_classification, examples_of, is_chat_file, read_chat
-from fingerpost.data.rows import Columns, Rejected, column_labels, column_texts, read_labelled_rows
+from fingerpost.data.rows import (
+    Columns,
+    LabelledRow,
+    Rejected,
+    are_sets,
+    column_labels,
+    column_texts,
+    read_labelled_rows,
+)
 from fingerpost.store.project import Store
 from fingerpost.students.folder import Manifest
 from fingerpost.task.loader import task_of_labels
@@ -81,7 +90,7 @@ def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> Train
     reviewed: set[str] = set()
     splits: dict[str, list[Question]] = {"train": [], "dev": []}
     for question, verdicts in labelled:
-        targets[question.id] = verdicts.label_distribution(use) or {}
+        targets[question.id] = _target(task, verdicts.label_distribution(use) or {})
         if use != "teacher" and verdicts.votes("human"):
             reviewed.add(question.id)
         origin["human" if question.id in reviewed else "teacher"] += 1
@@ -91,25 +100,27 @@ def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> Train
     changed = teacher_labels = 0
     vectors: dict[str, Array] = {}
     if use == "consensus" and all(origin.values()):
-        from fingerpost.consensus.evidence import collect_evidence, compute_features, consensus_of
+        from fingerpost.consensus.evidence import answer_of_row, collect_evidence, compute_features, consensus_of
 
         embedded = embed([question for question, _ in labelled])
         vectors = {question.id: vector for (question, _), vector in zip(labelled, embedded, strict=True)}
         # Human labels of dev questions are kept for evaluation: the consensus must not see them.
-        evidence = collect_evidence(task.names, labelled, embedded, hidden=frozenset({"dev"}))
+        evidence = collect_evidence(task, labelled, embedded, hidden=frozenset({"dev"}))
         agreed = consensus_of(evidence, compute_features(evidence), task.student.seed).probabilities
         for (question, verdicts), row in zip(labelled, agreed, strict=True):
             answer = verdicts.teacher_label
             if answer is not None and question.split == "train":
                 teacher_labels += 1
-                changed += task.names[int(row.argmax())] != answer
+                changed += answer_of_row(task, row) != answer
             if question.split == "dev" and question.id in reviewed:
                 continue
             targets[question.id] = {task.names[i]: float(row[i]) for i in np.flatnonzero(row > 1e-4)}
         weights |= dict.fromkeys(reviewed, REVIEWED_WEIGHT)
     examples = {
         split: [
-            Example(question.id, question.messages, targets[question.id], weights[question.id], question.group)
+            Example(
+                question.id, question.messages, targets[question.id], weights[question.id], question.group, task.multi
+            )
             for question in questions
         ]
         for split, questions in splits.items()
@@ -118,6 +129,15 @@ def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> Train
     return TrainingSet(
         task, examples["train"], examples["dev"], counted, data_hash, (), changed, teacher_labels, vectors
     )
+
+
+def _target(task: Task, distribution: Mapping[str, float]) -> dict[str, float]:
+    """A probability for each label, from a distribution over answers."""
+    target: dict[str, float] = {}
+    for answer, probability in distribution.items():
+        for label in task.labels_in(answer):
+            target[label] = target.get(label, 0.0) + probability
+    return target
 
 
 def fingerprint_of(task: Task, store: Store, use: LabelsFrom = "consensus") -> str:
@@ -133,7 +153,7 @@ def _labelled(task: Task, store: Store, use: LabelsFrom) -> list[tuple[Question,
     """The train and dev questions with a usable label, and the verdicts on them."""
     labelled = [
         (question, verdicts)
-        for question, verdicts in store.labelled(task.names, task.teacher_model, "train", "dev")
+        for question, verdicts in store.labelled(task.answers, task.teacher_model, "train", "dev")
         if verdicts.label_distribution(use)
     ]
     if not any(question.split == "train" for question, _ in labelled):
@@ -164,22 +184,26 @@ def from_file(path: Path, columns: Columns) -> TrainingSet:
     Raises:
         InputError: a column is missing, no training row has a label, or there are fewer than two labels.
     """
-    named = {"file": str(path), "text": columns.text, "label": columns.label}
+    named = {
+        "file": str(path), "text": columns.text, "label": columns.label, "multi": "true" if columns.multi else None
+    }  # fmt: skip
     trained_from = {key: value for key, value in named.items() if value}
     if is_chat_file(path, columns):
         return replace(from_chat(path.stem, read_chat(path, MIN_ROWS)), trained_from=trained_from)
-    train: list[Example] = []
-    dev: list[Example] = []
+    rows: list[LabelledRow] = []
     rejected: list[Rejected] = []
     for item in read_labelled_rows(path, columns, None):
         if isinstance(item, Rejected):
             rejected.append(item)
         elif item.label and item.split != "test":
-            (dev if item.split == "dev" else train).append(_example(item.messages, item.label))
+            rows.append(item)
+    multi = columns.multi or any(row.multi for row in rows)
+    train = [_example(row.messages, str(row.label), multi) for row in rows if row.split != "dev"]
+    dev = [_example(row.messages, str(row.label), multi) for row in rows if row.split == "dev"]
     if not train:
         raise InputError(f"{path} has no labelled training row; give the label column with --label")
     train, dev = held_out(train, dev)
-    task = task_of_labels(path.stem, (example.label for example in train + dev))
+    task = task_of_labels(path.stem, (example.label for example in train + dev), multi=multi)
     return _training_set(task, train, dev, rejected=tuple(rejected), trained_from=trained_from)
 
 
@@ -189,7 +213,8 @@ def training_examples(manifest: Manifest) -> list[Example]:
     if not manifest.trained_from or not path.is_file():
         return []
     try:
-        data = from_file(path, Columns(manifest.trained_from.get("text"), manifest.trained_from.get("label")))
+        given = manifest.trained_from
+        data = from_file(path, Columns(given.get("text"), given.get("label"), multi="multi" in given))
     except InputError:
         return []
     return data.train if data.fingerprint == manifest.data_fingerprint else []
@@ -226,12 +251,13 @@ def from_texts(texts: Sequence[str], labels: Sequence[str], name: str = "task") 
     """The training set of texts with labels. A tenth of the texts is held out for dev.
 
     Args:
-        texts, labels: sequences, arrays or columns of the same length.
+        texts, labels: sequences, arrays or columns of the same length. A label may be a list of labels.
         name: the task's name.
 
     Raises:
         InputError: the lengths differ, a text is empty, or there are fewer than two labels.
     """
+    multi = are_sets(labels)
     given_texts, names = column_texts(texts), column_labels(labels)
     if len(given_texts) != len(names):
         raise InputError(
@@ -239,9 +265,11 @@ def from_texts(texts: Sequence[str], labels: Sequence[str], name: str = "task") 
         )
     if not given_texts:
         raise InputError("there are no texts; give at least a few texts for each label")
-    examples = [_example((Message("user", text),), label) for text, label in zip(given_texts, names, strict=True)]
+    examples = [
+        _example((Message("user", text),), label, multi) for text, label in zip(given_texts, names, strict=True)
+    ]
     train, dev = held_out(examples, [])
-    return _training_set(task_of_labels(name, names), train, dev)
+    return _training_set(task_of_labels(name, names, multi=multi), train, dev)
 
 
 def held_out(train: Sequence[Example], dev: Sequence[Example]) -> tuple[list[Example], list[Example]]:
@@ -264,10 +292,10 @@ def data_fingerprint(examples: Sequence[Example], dev: Sequence[Example]) -> str
     )
 
 
-def _example(messages: Conversation, label: str) -> Example:
-    """An example with a certain label, in a group of its own."""
+def _example(messages: Conversation, label: str, multi: bool) -> Example:
+    """An example with a certain label, or set of labels, in a group of its own."""
     key = question_id(messages)
-    return Example(key, messages, {label: 1.0}, group=key)
+    return Example(key, messages, dict.fromkeys(parts(label) if multi else (label,), 1.0), group=key, multi=multi)
 
 
 def _training_set(task: Task, train: list[Example], dev: list[Example], **fields: Any) -> TrainingSet:

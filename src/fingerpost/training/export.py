@@ -61,7 +61,7 @@ def export(
             raise InputError(f"there is no folder {file.parent}; create it first")
     labelled = [
         (question, label)
-        for question, verdicts in store.labelled(task.names, task.teacher_model, "train", "dev")
+        for question, verdicts in store.labelled(task.answers, task.teacher_model, "train", "dev")
         if (label := verdicts.label(use))
     ]
     if not labelled:

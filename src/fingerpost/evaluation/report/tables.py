@@ -25,7 +25,7 @@ def show(report: Report) -> None:
         console.print(Text(f"warning: {warning}", style="bold"))
     for part in [whole, *report.by_source]:
         title = f"{report.task}: {part.source}, n = {part.n:,}, against {report.against}, 95 % intervals"
-        console.print(_table(title, part.models, report.against == "human labels"))
+        console.print(_table(title, part.models, report.against == "human labels", report.multi))
     for pair in report.pairs:
         console.print(Text(f"  {sentences.comparison(pair)}"))
     for name, count in report.break_even.items():
@@ -41,10 +41,11 @@ def show(report: Report) -> None:
         console.print(Text(f"  note: {note}"))
 
 
-def _table(title: str, models: list[ModelReport], human_labels: bool) -> Table:
+def _table(title: str, models: list[ModelReport], human_labels: bool, multi: bool) -> Table:
     cascade = any(model.role == "cascade" for model in models)
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ["model", "accuracy", "macro F1", "error reduction"] if human_labels else ["model"]:
+    measured = ["exact match", "micro F1"] if multi else ["accuracy"]
+    for heading in ["model", *measured, "macro F1", "error reduction"] if human_labels else ["model"]:
         table.add_column(heading)
     headings = ["agreement", "calib. error", "p50", "per 1,000"]
     for heading in [*headings, "to teacher"] if cascade else headings:
@@ -52,7 +53,8 @@ def _table(title: str, models: list[ModelReport], human_labels: bool) -> Table:
     for model in models:
         cells: list[str | Text] = [Text(model.name, style=STYLES[model.role])]
         if human_labels:
-            cells += [sentences.accuracy(model), ratio(model.macro_f1), sentences.percent(model.error_reduction)]
+            cells += [sentences.accuracy(model), *([sentences.interval(model.micro_f1)] if multi else [])]
+            cells += [ratio(model.macro_f1), sentences.percent(model.error_reduction)]
         cells += [
             ratio(model.agreement.value if model.agreement else None),
             ratio(model.calibration_error.value if model.calibration_error else None),

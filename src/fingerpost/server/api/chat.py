@@ -39,9 +39,15 @@ def _json(body: Json, headers: dict[str, str] | None = None) -> Response:
 
 
 def _route_object(decision: Decision, with_scores: bool) -> Json:
+    task = decision.model.task
+    labels = [decision.model.label(name) for name in task.labels_in(decision.label)]
+    answer: Json = (
+        {"labels": [label.name for label in labels], "codes": [label.code for label in labels]}
+        if task.multi
+        else {"label": decision.label, "code": labels[0].code}
+    )
     found: Json = {
-        "label": decision.label,
-        "code": decision.model.label(decision.label).code,
+        **answer,
         "confidence": decision.confidence,
         "by": decision.by,
         "teacher": decision.teacher_failure,

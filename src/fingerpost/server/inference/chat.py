@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fingerpost.core.label_sets import joined
 from fingerpost.core.text import MAX_CHARACTERS, content_text
 from fingerpost.core.types import FAST, WHOLE, Conversation, Message, Prediction
 from fingerpost.llm.completion import Reply
@@ -21,8 +22,9 @@ from fingerpost.server.ops.metrics import Metrics
 from fingerpost.server.schemas import ApiError, ChatRequest, Json, RouteRequest, Turn, completion, token_logprob
 from fingerpost.store.server import new_id, now
 from fingerpost.store.server_rows import LoggedTeacherReply, RequestLogEntry
+from fingerpost.students.cascade import asks_teacher
 from fingerpost.task.prompt import chat, schema
-from fingerpost.task.replies import resolve
+from fingerpost.task.replies import resolve_label
 from fingerpost.task.reply_format import label_in, without_template
 
 
@@ -160,9 +162,10 @@ class ChatService:
         prediction = await self._engine.predict(student, messages)
         best = restrict(prediction, allowed)
         assert best.label is not None
+        confidence = prediction.confidence if model.task.multi else prediction.scores[best.label]
         tokens = best.usage.prompt or 0
         decision = Decision(model, best.label, best.confidence, best.scores, "student", 0.0, tokens, prediction.tier)
-        if model.cutoff is not None and self._teacher is not None and prediction.scores[best.label] < model.cutoff:
+        if self._teacher is not None and asks_teacher(confidence, model.cutoff):
             decision = await self._ask_teacher(self._teacher, decision, allowed, teacher_request)
         decision = replace(decision, latency_s=time.perf_counter() - began)
         self._count(decision)
@@ -177,7 +180,8 @@ class ChatService:
         except Unanswered as error:
             return replace(decision, teacher_failure=error.reason)
         label = label_in(decision.model.reply_template, decision.model.task, reply.text or "")
-        if label is None or (allowed is not None and label not in allowed):
+        named = decision.model.task.labels_in(label) if label is not None else ()
+        if label is None or (allowed is not None and not set(named) <= set(allowed)):
             return replace(decision, teacher_reply=reply, teacher_failure="nonsense")
         return replace(decision, label=label, by="teacher", teacher_reply=reply)
 
@@ -237,10 +241,12 @@ def _text(turn: Turn) -> str:
 
 
 def restrict(prediction: Prediction, allowed: Sequence[str] | None) -> Prediction:
-    """The prediction among the allowed labels only, with scores that sum to 1."""
+    """The prediction among the allowed labels only, with scores that sum to 1; of several labels, without the others."""
     if allowed is None:
         return prediction
     kept = {name: prediction.scores[name] for name in allowed}
+    if prediction.multi:
+        return replace(prediction, label=joined(name for name in prediction.labels if name in kept), scores=kept)
     total = sum(kept.values()) or 1.0
     scores = {name: score / total for name, score in kept.items()}
     best = max(scores, key=scores.__getitem__)
@@ -251,7 +257,7 @@ def _label_names(model: ServedModel, labels: Sequence[str | int], param: str) ->
     """Names of labels that are given by name or code, without duplicates."""
     names = []
     for given in labels:
-        name = resolve(model.task, given)
+        name = resolve_label(model.task, given)
         if name is None:
             raise ApiError(400, f"'{given}' is not a label of '{model.name}'; remove or correct it", param=param)
         names.append(name)
@@ -269,8 +275,6 @@ def _teacher_request(model: ServedModel, messages: Conversation) -> Json:
     body = _with_system_prompt({"messages": turns}, model) | {"temperature": 0}
     if not model.reply_template.codes:  # a schema of codes would need their types; the prompt lists them
         json_schema = schema(model.task)
-        values = [model.reply_value(name) for name in model.task.names]
-        json_schema["properties"][model.task.answer_field]["enum"] = values
         named = {"name": "label", "strict": True, "schema": json_schema}
         body["response_format"] = {"type": "json_schema", "json_schema": named}
     return body
@@ -281,14 +285,17 @@ def _token_logprobs(request: ChatRequest, response_format: ResponseFormat, decis
 
     Only the label is uncertain, so that the sum is the log-probability of the answer.
     """
-    probability: float | None = decision.scores.get(decision.label, 0.0)
+    multi = decision.model.task.multi
+    probability: float | None = decision.confidence if multi else decision.scores.get(decision.label, 0.0)
     others: list[Json] = []
     if decision.by == "teacher":
         if decision.teacher_reply is None or decision.teacher_reply.logprob is None:
             return None
         probability = math.exp(min(0.0, decision.teacher_reply.logprob))
     else:
-        ranked = sorted(decision.scores.items(), key=lambda item: -item[1])[: request.top_logprobs or 0]
+        # Of several labels, the other sets have no score.
+        ranked = [] if multi else sorted(decision.scores.items(), key=lambda item: -item[1])
+        ranked = ranked[: request.top_logprobs or 0]
         for name, score in ranked:
             token = token_logprob(response_format.pieces(name)[1], score)
             del token["top_logprobs"]

@@ -19,8 +19,8 @@ from fingerpost.evaluation.thresholds import CutoffChoice
 from fingerpost.server.schemas import ApiError
 from fingerpost.store.server import ServerStore
 from fingerpost.students.encoder.predict import EncoderStudent
-from fingerpost.students.folder import MANIFEST, Manifest
-from fingerpost.task.prompt import answer_of, system_prompt
+from fingerpost.students.folder import MANIFEST, Manifest, task_of
+from fingerpost.task.prompt import answer_of, reply_value, system_prompt
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 from fingerpost.task.settings import Task
 
@@ -59,9 +59,13 @@ class ServedModel:
         """The label with this name."""
         return next(label for label in self.task.labels if label.name == name)
 
-    def reply_value(self, name: str) -> str | int:
-        """The label's name or code, whichever this model's replies use."""
+    def value_of(self, name: str) -> str | int:
+        """A label's name or code, whichever this model's replies use."""
         return answer_of(self.label(name), self.reply_template.codes)
+
+    def reply_value(self, answer: str) -> str | int | list[str | int]:
+        """What a reply says for an answer: a label's name or code; of a multi-label model, a list of them."""
+        return reply_value(self.task, answer, self.reply_template.codes)
 
 
 def reply_template_of(manifest: Manifest) -> ReplyTemplate:
@@ -175,8 +179,8 @@ class ModelRegistry:
         manifest: Manifest = student.manifest
         if manifest.kind == "hosted":
             raise ModelError(f"{path} is a model that its provider serves; name the folder of a local model instead")
-        task = Task(name=manifest.name, labels=tuple(manifest.labels), answer_field=manifest.answer_field)
-        if self._task is not None and self._task.names == task.names:
+        task = task_of(manifest)
+        if self._task is not None and (self._task.names, self._task.multi) == (task.names, task.multi):
             task = self._task
         reply_template = reply_template_of(manifest)
         return ServedModel(

@@ -8,7 +8,7 @@ from typing import Any
 
 from fingerpost.server.inference.registry import ServedModel
 from fingerpost.server.schemas import ApiError, ChatRequest, Json
-from fingerpost.task.replies import resolve
+from fingerpost.task.replies import resolve_label
 from fingerpost.task.reply_format import render
 
 MAX_REFERENCES = 4  # nested `$ref` and `anyOf` that are followed
@@ -36,15 +36,21 @@ class ResponseFormat:
         return None if self.values is None else list(self.values)
 
     def pieces(self, label: str) -> tuple[str, str, str]:
-        """The reply for a label in three parts: the text before the label, the label, the text after it."""
+        """The reply for an answer in three parts: the text before it, its label or list of labels, the text after it."""
         template = self.model.reply_template
-        value = self.model.reply_value(label) if self.values is None else self.values[label]
+        value = self._value(label)
         if self.field is not None:
             before, after = json.dumps({self.field: "\x00"}, ensure_ascii=False).split(json.dumps("\x00"))
             return before, json.dumps(value, ensure_ascii=False), after
         reply = render(template, value)
         end = len(reply) - len(template.after)
         return template.before, reply[len(template.before) : end], template.after
+
+    def _value(self, answer: str) -> str | int | list[str | int]:
+        if self.values is None:
+            return self.model.reply_value(answer)
+        values = [self.values[label] for label in self.model.task.labels_in(answer)]
+        return values if self.model.task.multi else values[0]
 
 
 def requested_format(request: ChatRequest, model: ServedModel) -> ResponseFormat:
@@ -79,14 +85,14 @@ def requested_format(request: ChatRequest, model: ServedModel) -> ResponseFormat
 
 
 def _values_by_label(enum: list[Any], model: ServedModel, param: str) -> dict[str, str | int]:
-    """The first enum value that stands for each label."""
+    """The first enum value that stands for each label of the model."""
     values: dict[str, str | int] = {}
     for value in enum:
-        label = resolve(model.task, value)
+        label = resolve_label(model.task, value)
         if label is not None:
             values.setdefault(label, value)
     if not values:
-        examples = ", ".join(str(model.reply_value(name)) for name in model.task.names[:5])
+        examples = ", ".join(str(model.value_of(name)) for name in model.task.names[:5])
         raise ApiError(
             400, f"the enum contains no label of '{model.name}'; use its labels ({examples}, ...)", param=param
         )
@@ -117,7 +123,9 @@ def _field_and_enum(schema: Json) -> tuple[str | None, list[Any] | None]:
         return None, None
     ((field, inner),) = properties.items()
     for _ in range(MAX_REFERENCES):
-        if isinstance(inner, dict) and isinstance(inner.get("$ref"), str):
+        if isinstance(inner, dict) and isinstance(inner.get("items"), dict):
+            inner = inner["items"]
+        elif isinstance(inner, dict) and isinstance(inner.get("$ref"), str):
             definitions = schema.get("$defs") or schema.get("definitions") or {}
             inner = definitions.get(inner["$ref"].rsplit("/", 1)[-1]) if isinstance(definitions, dict) else None
         elif isinstance(inner, dict) and isinstance(inner.get("anyOf"), list):

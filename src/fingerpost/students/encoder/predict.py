@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from fingerpost.core.errors import InputError, ModelError
+from fingerpost.core.label_sets import joined
 from fingerpost.core.predictor import BasePredictor
 from fingerpost.core.text import conversation, encoder_input
 from fingerpost.core.types import FAST, WHOLE, Message, Prediction, Usage
@@ -94,7 +95,7 @@ class EncoderStudent(BasePredictor):
                 rest = np.flatnonzero(~sure).tolist()
         lexical_seconds = (time.perf_counter() - began) / max(1, len(texts))
         if self._encoder is None:
-            for i, row in zip(rest, softmax(self._logits(lexical[rest])), strict=True):
+            for i, row in zip(rest, self._probabilities(lexical[rest]), strict=True):
                 usage = Usage(prompt=len(texts[i].split()), cost_usd=0.0, latency_s=lexical_seconds)
                 predictions[i] = self._prediction(row, WHOLE, usage)
             rest = []
@@ -104,7 +105,7 @@ class EncoderStudent(BasePredictor):
             began = time.perf_counter()
             assert self._encoder is not None
             scores, tokens = self._encoder.scores([texts[i] for i in chosen])
-            probabilities = softmax(self._logits(lexical[chosen], scores))
+            probabilities = self._probabilities(lexical[chosen], scores)
             seconds = lexical_seconds + (time.perf_counter() - began) / len(chosen)
             for i, row, count in zip(chosen, probabilities, tokens, strict=True):
                 usage = Usage(prompt=count, cost_usd=0.0, latency_s=seconds)
@@ -151,8 +152,19 @@ class EncoderStudent(BasePredictor):
         )
         return logits
 
+    def _probabilities(
+        self, lexical: NDArray[np.float32], encoder: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float64]:
+        logits = self._logits(lexical, encoder)
+        return softmax(logits) if self.manifest.multi is None else sigmoid(logits)
+
     def _prediction(self, probabilities: NDArray[np.float64], tier: str, usage: Usage) -> Prediction:
         row = probabilities.tolist()
+        if (multi := self.manifest.multi) is not None:
+            chosen = multi.decide(probabilities[None])
+            label = joined(name for name, given in zip(self.labels, chosen[0], strict=True) if given)
+            confidence = float(multi.confidence(probabilities[None], chosen)[0])
+            return Prediction(label, confidence, dict(zip(self.labels, row, strict=True)), self.name, usage, tier, True)
         confidence = max(row)
         label = self.labels[row.index(confidence)]
         return Prediction(label, confidence, dict(zip(self.labels, row, strict=True)), self.name, usage, tier)
@@ -231,6 +243,12 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Softmax over the labels, shape (rows, labels)."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
     result: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return result
+
+
+def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The logistic function, in the same shape."""
+    result: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -60, 60)))
     return result
 
 

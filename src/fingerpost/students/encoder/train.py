@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -13,10 +13,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from fingerpost.core.errors import InputError
+from fingerpost.core.label_sets import joined
 from fingerpost.core.text import encoder_input, humanise
 from fingerpost.core.types import Example, Progress, ProgressCallback, no_progress
+from fingerpost.students.binary_relevance import (
+    choose_thresholds,
+    clean_sets,
+    fit_label_views,
+    soften_sets,
+)
 from fingerpost.students.denoise import Rows, Views, clean, clean_held_out, fit_views
 from fingerpost.students.encoder.calibrate import calibrate, cross_entropy, loses_accuracy
 from fingerpost.students.encoder.export import encoder_graphs, write_graph
@@ -36,13 +44,14 @@ from fingerpost.students.folder import (
     DevAnswer,
     FastTier,
     Manifest,
+    MultiLabel,
     Stack,
     manifest_of,
     write_dev_answers,
     write_manifest,
     writing,
 )
-from fingerpost.students.lexical import LEXICAL_FILE, LexicalView, Ngrams, familiarity_of, margins
+from fingerpost.students.lexical import LEXICAL_FILE, LexicalView, LinearScores, Ngrams, familiarity_of, margins
 from fingerpost.students.linear import Array, Centring, Head
 from fingerpost.students.stack import MIN_ROWS, fit_fast_tier, fit_stack
 from fingerpost.task.settings import Task
@@ -93,95 +102,196 @@ def fit(
         ModelError: the encoder cannot be loaded.
     """
 
-    def report(message: str) -> None:
-        on_progress(Progress(STEP, message))
-
     began = time.perf_counter()
     _require_rows(examples, dev)
-    epochs = default_epochs() if epochs is None else epochs
     with repeatable(seed), writing(folder) as staging:
         texts = [encoder_input(example.messages, history) for example in (*examples, *dev)]
         name, remark = choose_encoder(encoder, texts)
         if remark:
-            report(remark)
+            on_progress(Progress(STEP, remark))
         base = Encoder(name, max_tokens)
         if not vectors:
-            report(f"embedding {len(examples) + len(dev):,} texts")
+            on_progress(Progress(STEP, f"embedding {len(examples) + len(dev):,} texts"))
         train_rows, dev_rows = (rows_of(base, part, task, history, vectors) for part in (examples, dev))
-        centring = Centring.of(train_rows.vectors)
-        ngrams = Ngrams.fit(texts)
-        train_rows, dev_rows = (
-            replace(rows, vectors=centring.apply(rows.vectors), ngrams=ngrams.matrix(rows.texts))
-            for rows in (train_rows, dev_rows)
+        data = _prepared(base, task, train_rows, dev_rows)
+        on_progress(Progress(STEP, f"fitting the linear head and {len(data.ngrams):,} n-grams"))
+        fitted = (
+            _fit_label_sets(data, epochs, on_progress)
+            if task.multi
+            else _fit_labels(data, default_epochs() if epochs is None else epochs, seed, on_progress)
         )
-        report(f"fitting the linear head and {len(ngrams):,} n-grams")
-        cleaned = clean(train_rows, seed)
-        cleaned.stack.familiarity = _least_familiarity(train_rows)
-        views = fit_views(cleaned.rows, cleaned.stack)
-        implausible = float((cleaned.plausibility < IMPLAUSIBLE).mean())
-        report(f"{implausible:.1%} of the training labels are probably wrong")
-        fitted = _head_step(views.head, cleaned.rows, dev_rows, epochs)
-        on_progress(Progress(STEP, _views_message(views, dev_rows), 0, epochs, data=fitted))
-        network = network_of(base, task, centring.fold(views.head))
-        cleaned_dev, dev_plausibility = clean_held_out(dev_rows, train_rows, views, seed)
-        tuned: list[TrainingStep] = []
-        if epochs:
-            network, tuned = fine_tune(
-                base, network, views, cleaned.rows, dev_rows, dev_plausibility, epochs, seed, on_progress
-            )
-        encoder_scores = predict_logits(base, network, dev_rows.texts) if tuned else views.head.logits(dev_rows.vectors)
-        lexical_scores = views.lexical_scores(dev_rows)
-        stack = views.stack
-        if tuned and len(dev) >= MIN_ROWS:
-            stack = fit_stack(encoder_scores, lexical_scores, dev_rows.targets, cleaned_dev.weights)
-            stack.familiarity = views.stack.familiarity
-        logits = stack.combine(encoder_scores, lexical_scores)
-        temperature = calibrate(logits, dev_rows.targets, dev_rows.weights)
-        held_out = (
-            (encoder_scores, lexical_scores, dev_rows) if tuned else (cleaned.encoder, cleaned.lexical, train_rows)
-        )
-        fast = _fast_tier(*held_out, stack)
-        # The dev rows were only needed to decide: the final views are fitted on all rows.
-        final = fit_views(cleaned.rows + cleaned_dev, stack, lexical=fast is not None or bool(stack.lexical))
-        if not tuned:
-            network = network_of(base, task, centring.fold(final.head))
         ids = sorted({example.id for example in (*examples, *dev)})
         (staging / TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
-        probabilities = _tiered(logits / temperature, lexical_scores, fast)
-        write_dev_answers(staging, _dev_answers(dev, dev_rows, task.names, probabilities))
+        write_dev_answers(staging, _dev_answers(dev, fitted))
         fields = dict(facts)
         figures = fields.pop("training", {})
         manifest = _manifest(task, folder.name, base, history, seed).model_copy(
             update={
-                "temperature": temperature,
-                "stack": stack,
-                "fast": fast,
+                "temperature": fitted.temperature,
+                "stack": fitted.stack,
+                "fast": fitted.fast,
+                "multi": fitted.multi,
                 "requested_encoder": requested or encoder,
                 **fields,
             }
         )
-        if final.lexical is not None:
-            LexicalView(ngrams, final.lexical).save(staging / LEXICAL_FILE)
+        if fitted.lexical is not None:
+            LexicalView(data.ngrams, fitted.lexical).save(staging / LEXICAL_FILE)
         precision: str = manifest.precision
-        if stack.encoder:
-            report("exporting to ONNX")
+        if fitted.stack.encoder:
+            on_progress(Progress(STEP, "exporting to ONNX"))
             if manifest.requested_encoder == AUTO:
-                base.prune(network, texts)
+                base.prune(fitted.network, texts)
             base.save_tokenizer(staging / TOKENIZER_FILE)
-            precision = _export(base, network, staging, manifest, dev_rows, on_progress)
+            precision = _export(base, fitted.network, staging, manifest, dev_rows, on_progress)
         training = {
             "train_rows": len(examples),
             "dev_rows": len(dev),
-            "doubtful_labels": round(implausible, 4),
-            "epochs": len(tuned),
-            "dev_accuracy": _accuracy(logits, dev_rows),
-            "encoder_dev_accuracy": _accuracy(encoder_scores, dev_rows),
-            "lexical_dev_accuracy": _accuracy(lexical_scores, dev_rows),
+            **fitted.figures,
             "seconds": round(time.perf_counter() - began, 1),
             **figures,
         }
         update = {"precision": precision, "training": training}
         return write_manifest(staging, manifest.model_copy(update=update))
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """The rows to learn from, with centred vectors and n-grams; and what is needed to build a network."""
+
+    base: Encoder
+    task: Task
+    train: Rows
+    dev: Rows
+    centring: Centring
+    ngrams: Ngrams
+
+    def network(self, head: Head) -> Network:
+        """The frozen encoder with a head that was fitted to centred vectors."""
+        return network_of(self.base, self.task, self.centring.fold(head))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """A fitted student, before it is written.
+
+    Attributes:
+        lexical: None if neither the stack nor a fast tier needs it.
+        answers: the answer to each dev row and its confidence, given before the student has learnt from these rows.
+        figures: of the training run, for the manifest.
+    """
+
+    network: Network
+    lexical: LinearScores | None
+    stack: Stack
+    temperature: float
+    fast: FastTier | None
+    multi: MultiLabel | None
+    answers: list[tuple[str, float]]
+    figures: dict[str, Any]
+
+
+def _prepared(base: Encoder, task: Task, train: Rows, dev: Rows) -> _Data:
+    centring, ngrams = Centring.of(train.vectors), Ngrams.fit(train.texts + dev.texts)
+    parts = [
+        replace(rows, vectors=centring.apply(rows.vectors), ngrams=ngrams.matrix(rows.texts)) for rows in (train, dev)
+    ]
+    return _Data(base, task, parts[0], parts[1], centring, ngrams)
+
+
+def _fit_labels(data: _Data, epochs: int, seed: int, on_progress: ProgressCallback) -> _Fitted:
+    """Fit both views and their stack to rows with one label each, and fine-tune."""
+    train, dev = data.train, data.dev
+    cleaned = clean(train, seed)
+    cleaned.stack.familiarity = _least_familiarity(train)
+    views = fit_views(cleaned.rows, cleaned.stack)
+    implausible = float((cleaned.plausibility < IMPLAUSIBLE).mean())
+    on_progress(Progress(STEP, f"{implausible:.1%} of the training labels are probably wrong"))
+    step = _head_step(views.head, cleaned.rows, dev, epochs)
+    on_progress(Progress(STEP, _views_message(views, dev), 0, epochs, data=step))
+    cleaned_dev, dev_plausibility = clean_held_out(dev, train, views, seed)
+    network = data.network(views.head)
+    tuned: list[TrainingStep] = []
+    if epochs:
+        network, tuned = fine_tune(
+            data.base, network, views, cleaned.rows, dev, dev_plausibility, epochs, seed, on_progress
+        )
+    encoder_scores = predict_logits(data.base, network, dev.texts) if tuned else views.head.logits(dev.vectors)
+    lexical_scores = views.lexical_scores(dev)
+    stack = views.stack
+    if tuned and len(dev.texts) >= MIN_ROWS:
+        stack = fit_stack(encoder_scores, lexical_scores, dev.targets, cleaned_dev.weights)
+        stack.familiarity = views.stack.familiarity
+    logits = stack.combine(encoder_scores, lexical_scores)
+    temperature = calibrate(logits, dev.targets, dev.weights)
+    held_out = (encoder_scores, lexical_scores, dev) if tuned else (cleaned.encoder, cleaned.lexical, train)
+    fast = _fast_tier(*held_out, stack)
+    probabilities = _tiered(logits / temperature, lexical_scores, fast)
+    # The dev rows were only needed to decide: the final views are fitted on all rows.
+    final = fit_views(cleaned.rows + cleaned_dev, stack, lexical=fast is not None or bool(stack.lexical))
+    return _Fitted(
+        network if tuned else data.network(final.head),
+        final.lexical,
+        stack,
+        temperature,
+        fast,
+        None,
+        [(data.task.names[int(row.argmax())], float(row.max())) for row in probabilities],
+        {
+            "doubtful_labels": round(implausible, 4),
+            "epochs": len(tuned),
+            "dev_accuracy": _accuracy(logits, dev),
+            "encoder_dev_accuracy": _accuracy(encoder_scores, dev),
+            "lexical_dev_accuracy": _accuracy(lexical_scores, dev),
+        },
+    )
+
+
+def _fit_label_sets(data: _Data, epochs: int | None, on_progress: ProgressCallback) -> _Fitted:
+    """Fit both views and their stack to rows with any number of labels.
+
+    Raises:
+        InputError: fine-tuning was asked for.
+    """
+    if epochs:
+        raise InputError("a model with several labels for a text cannot be fine-tuned; leave out --epochs")
+    cleaned, dev = clean_sets(data.train), data.dev
+    implausible = float((cleaned.plausibility < IMPLAUSIBLE).any(1).mean())
+    on_progress(
+        Progress(STEP, f"{implausible:.1%} of the training rows have a label that is probably wrong or missing")
+    )
+    multi = choose_thresholds(expit(cleaned.stack.combine(cleaned.encoder, cleaned.lexical)), data.train.targets)
+    views = fit_label_views(data.train, cleaned.targets, cleaned.weights, cleaned.stack)
+    probabilities = expit(views.logits(dev))
+    chosen = multi.decide(probabilities)
+    has = dev.targets >= 0.5
+    exact = float((chosen == has).all(1).mean())
+    f1 = float(2 * (chosen & has).sum() / max(1, chosen.sum() + has.sum()))
+    on_progress(Progress(STEP, f"dev: all labels right {exact:.3f}, micro F1 {f1:.3f}"))
+    dev_targets, dev_weights, _ = soften_sets(dev, probabilities)
+    final = fit_label_views(
+        data.train + dev,
+        np.concatenate([cleaned.targets, dev_targets]),
+        np.concatenate([cleaned.weights, dev_weights]),
+        cleaned.stack,
+    )
+    names = np.array(data.task.names)
+    sure = multi.confidence(probabilities, chosen)
+    return _Fitted(
+        data.network(final.head),
+        final.lexical,
+        cleaned.stack,
+        1.0,
+        None,
+        multi,
+        [(joined(names[row]), float(confidence)) for row, confidence in zip(chosen, sure, strict=True)],
+        {
+            "doubtful_labels": round(implausible, 4),
+            "epochs": 0,
+            "dev_accuracy": round(exact, 4),
+            "dev_micro_f1": round(f1, 4),
+        },
+    )
 
 
 def _least_familiarity(train: Rows) -> float:
@@ -235,13 +345,10 @@ def _head_step(head: Head, train: Rows, dev: Rows, epochs: int) -> TrainingStep:
     return TrainingStep(0, epochs, losses[0], losses[1], accuracy)
 
 
-def _dev_answers(
-    dev: Sequence[Example], rows: Rows, names: Sequence[str], probabilities: NDArray[np.float64]
-) -> Iterator[DevAnswer]:
-    """The model's answers to the dev rows. `probabilities` has shape (rows, labels)."""
-    for example, label, row in zip(dev, rows.labels, probabilities, strict=True):
-        answer = int(row.argmax())
-        yield DevAnswer(example.id, names[int(label)], names[answer], round(float(row[answer]), 6))
+def _dev_answers(dev: Sequence[Example], fitted: _Fitted) -> Iterator[DevAnswer]:
+    """The model's answers to the dev rows."""
+    for example, (answer, confidence) in zip(dev, fitted.answers, strict=True):
+        yield DevAnswer(example.id, example.label, answer, round(confidence, 6))
 
 
 def fit_base(task: Task, folder: Path) -> Manifest:
@@ -302,7 +409,7 @@ def rows_of(
     return Rows(
         texts,
         np.stack([vectors[example.id] for example in examples]) if vectors and examples else base.embed(texts),
-        targets / targets.sum(1, keepdims=True),
+        targets if task.multi else targets / targets.sum(1, keepdims=True),
         np.array([example.weight for example in examples], dtype=np.float32),
         [example.group or example.id for example in examples],
     )
@@ -313,9 +420,9 @@ def _export(
 ) -> str:
     """Write the graph in 8-bit integers, or in 32-bit floats if int8 loses dev accuracy; returns the precision."""
     graphs = encoder_graphs(base, network)
-    fp32_right = predict_logits(base, network, dev.texts).argmax(1) == dev.labels
+    fp32_right = _right(predict_logits(base, network, dev.texts), dev, manifest)
     write_graph(graphs.int8, network, folder / MODEL_FILE)
-    int8_right = EncoderView(folder, manifest.max_tokens, threads=2).scores(dev.texts)[0].argmax(1) == dev.labels
+    int8_right = _right(EncoderView(folder, manifest.max_tokens, threads=2).scores(dev.texts)[0], dev, manifest)
     message = f"final encoder view on dev rows, which it has now learnt from: {fp32_right.mean():.3f} in fp32, {int8_right.mean():.3f} in int8"
     on_progress(Progress(STEP, message))
     if loses_accuracy(fp32_right, int8_right):
@@ -325,9 +432,17 @@ def _export(
     return "int8"
 
 
+def _right(scores: Array, rows: Rows, manifest: Manifest) -> NDArray[np.bool_]:
+    """Whether the encoder view alone is right, shape (rows,). `scores` has shape (rows, labels)."""
+    right: NDArray[np.bool_] = scores.argmax(1) == rows.labels
+    if manifest.multi is not None:
+        right = ((scores > 0) == (rows.targets >= 0.5)).all(1)
+    return right
+
+
 def _require_rows(examples: Sequence[Example], dev: Sequence[Example]) -> None:
     """Raises InputError if there are fewer than two labels or no dev rows."""
-    counts = Counter(example.label for example in examples)
+    counts = Counter(label for example in examples for label in example.target)
     if len(counts) < 2:
         raise InputError(
             f"the {len(examples)} training rows have {len(counts)} label(s), at least two are needed; label more questions"
