@@ -248,13 +248,9 @@ def _fit_labels(data: _Data, epochs: int, seed: int, on_progress: ProgressCallba
 
 
 def _fit_label_sets(data: _Data, epochs: int | None, on_progress: ProgressCallback) -> _Fitted:
-    """Fit both views and their stack to rows with any number of labels.
-
-    Raises:
-        InputError: fine-tuning was asked for.
-    """
+    """Fit both views and their stack to rows with any number of labels. There is no fine-tuning."""
     if epochs:
-        raise InputError("a model with several labels for a text cannot be fine-tuned; leave out --epochs")
+        on_progress(Progress(STEP, "with several labels, the encoder is not fine-tuned"))
     cleaned, dev = clean_sets(data.train), data.dev
     implausible = float((cleaned.plausibility < IMPLAUSIBLE).any(1).mean())
     on_progress(
