@@ -2,13 +2,13 @@
 
 Usage: better_than_teacher.py --draw JSON... --plot OUT.svg
        better_than_teacher.py --data CSV [--reviews 0,50,100,200,400,800] [--seeds 5] [--methods ...] [--json OUT]
-       [--plot OUT.svg] [--tune EPOCHS] [--noise perfect|uniform|silent]
+       [--plot OUT.svg] [--tune EPOCHS] [--noise perfect|uniform|silent] [--consensus-encoder NAME]
 
 The CSV file has the columns split (train, dev or test; dev counts as train), text, gold and teacher. The gold label of a
 training row is used only when the row is reviewed. Reported is the accuracy on test rows against gold, of both views
 as `fingerpost train` fits them (fp32), or with --tune of the encoder fine-tuned from there. --noise replaces the teacher's
 answers by synthetic ones: gold labels (perfect), gold labels with 20 % drawn uniformly (uniform), or gold labels with one
-label replaced by another (silent).
+label replaced by another (silent). --consensus-encoder embeds the rows for queue and consensus; the student keeps its own.
 
 Methods:
   random     random rows are reviewed; human labels replace the teacher's
@@ -37,9 +37,8 @@ from fingerpost.core.types import Label
 from fingerpost.students.denoise import Cleaned, Views, clean, fit_views
 from fingerpost.students.denoise import Rows as Examples
 from fingerpost.students.encoder.finetune import LABEL_SMOOTHING, network_of, predict_logits, tune
-from fingerpost.students.encoder.network import Encoder, repeatable
+from fingerpost.students.encoder.network import MAX_TOKENS, Encoder, repeatable
 from fingerpost.students.encoder.source import DEFAULT
-from fingerpost.students.encoder.train import MAX_TOKENS
 from fingerpost.students.lexical import Ngrams
 from fingerpost.students.linear import Head
 from fingerpost.task.settings import Task
@@ -54,6 +53,7 @@ class Data:
     names: list[str]
     texts: list[str]
     vectors: Array
+    consensus_vectors: Array
     teacher: Rows
     gold: Rows
     test_texts: list[str]
@@ -67,11 +67,11 @@ class Data:
         """The teacher's answers, and the gold labels of the reviewed rows."""
         eye = np.eye(len(self.names), dtype=np.float32)
         votes = np.where((self.teacher >= 0)[:, None], eye[self.teacher], 0)
-        return Evidence(self.vectors, self.texts, [votes], reviewed, eye[self.gold[reviewed]], np.array([], dtype=int),
+        return Evidence(self.consensus_vectors, self.texts, [votes], reviewed, eye[self.gold[reviewed]], np.array([], dtype=int),
                         self.ngrams)  # fmt: skip
 
 
-def read(path: Path, noise: str | None) -> tuple[Data, Encoder]:
+def read(path: Path, noise: str | None, consensus_encoder: str | None) -> tuple[Data, Encoder]:
     with path.open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     names = sorted({row["gold"] for row in rows})
@@ -92,7 +92,9 @@ def read(path: Path, noise: str | None) -> tuple[Data, Encoder]:
             teacher[gold == gold[-1]] = gold[0]
     texts, test_texts = ([row["text"] for row in part] for part in (train, test))
     ngrams = Ngrams.fit(texts)
-    data = Data(names, texts, base.embed(texts), teacher, gold, test_texts, base.embed(test_texts),
+    vectors = base.embed(texts)
+    consensus_vectors = Encoder(consensus_encoder, MAX_TOKENS).embed(texts) if consensus_encoder else vectors
+    data = Data(names, texts, vectors, consensus_vectors, teacher, gold, test_texts, base.embed(test_texts),
                 column(test, "gold"), column(test, "teacher"), ngrams.matrix(texts), ngrams.matrix(test_texts))  # fmt: skip
     return data, base
 
@@ -183,6 +185,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--noise", choices=["perfect", "uniform", "silent"])
     parser.add_argument("--tune", type=int, default=0)
+    parser.add_argument("--consensus-encoder")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
@@ -192,7 +195,7 @@ def main() -> None:
         return
     sizes = sorted({int(size) for size in arguments.reviews.split(",")})
     with repeatable(0):
-        data, base = read(arguments.data, arguments.noise)
+        data, base = read(arguments.data, arguments.noise, arguments.consensus_encoder)
         teacher = float((data.test_teacher == data.test_gold).mean())
         print(f"{len(data.texts):,} training rows, {len(data.test_texts):,} test rows, teacher {teacher:.4f} on test, "
               f"{(data.teacher == data.gold).mean():.4f} on training rows")  # fmt: skip

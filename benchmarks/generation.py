@@ -39,8 +39,8 @@ from fingerpost.evaluation.metrics import exact_mcnemar, proportion
 from fingerpost.llm import gguf
 from fingerpost.project import Project
 from fingerpost.students.denoise import clean, fit_views
-from fingerpost.students.encoder.network import Encoder, repeatable
-from fingerpost.students.encoder.train import MAX_TOKENS, rows_of
+from fingerpost.students.encoder.network import MAX_TOKENS, Encoder, repeatable
+from fingerpost.students.encoder.train import rows_of
 from fingerpost.training.dataset import from_store
 
 ABOUT = "an assistant about work"

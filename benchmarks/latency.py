@@ -19,9 +19,9 @@ from tokenizers import Tokenizer
 from transformers import AutoModel
 
 import fingerpost
+from fingerpost.students.encoder.network import MAX_TOKENS
 from fingerpost.students.encoder.predict import TOKENIZER_FILE, limited
 from fingerpost.students.encoder.source import DEFAULT, find_encoder
-from fingerpost.students.encoder.train import MAX_TOKENS
 
 MESSAGES = [
     "could you please tell me how many days of leave I still have this year",

@@ -21,9 +21,8 @@ from fingerpost.core.text import hash_fraction
 from fingerpost.core.types import Label
 from fingerpost.students.denoise import Rows, clean, fit_views
 from fingerpost.students.encoder.finetune import LABEL_SMOOTHING, network_of, predict_logits, tune
-from fingerpost.students.encoder.network import Encoder, repeatable
+from fingerpost.students.encoder.network import MAX_TOKENS, Encoder, repeatable
 from fingerpost.students.encoder.source import DEFAULT
-from fingerpost.students.encoder.train import MAX_TOKENS
 from fingerpost.students.linear import neighbour_votes, out_of_fold
 from fingerpost.task.settings import Task
 

@@ -24,9 +24,8 @@ from tokenizers import Tokenizer
 
 from fingerpost.students.encoder.export import encoder_graphs, write_graph
 from fingerpost.students.encoder.finetune import network_of
-from fingerpost.students.encoder.network import SCALE, Encoder, repeatable
+from fingerpost.students.encoder.network import MAX_TOKENS, SCALE, Encoder, repeatable
 from fingerpost.students.encoder.predict import limited, open_session, softmax
-from fingerpost.students.encoder.train import MAX_TOKENS
 from fingerpost.students.linear import Head
 from fingerpost.task.loader import load_task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,7 @@ class Project:
         self.models = self.folder / "models"
         self.reports = self.folder / "reports"
         self._encoder: tuple[str, str | None] | None = None
+        self._max_tokens: dict[str, int] = {}
 
     def store(self) -> Store:
         """The project's database, created on first use. Close it, or use it in a `with`."""
@@ -92,24 +93,42 @@ class Project:
         require_training("comparing texts")
         from fingerpost.students.encoder.vectors import vectors_of
 
-        return vectors_of(questions, self._with_encoder(settings or self.task.student), self.folder / "cache")
+        return vectors_of(questions, self._resolved(settings or self.task.student), self.folder / "cache")
 
-    def _with_encoder(self, settings: StudentSettings) -> StudentSettings:
-        """The settings with the encoder that `auto` stands for in this project.
+    def embed_for_consensus(
+        self, questions: Sequence[Question], settings: StudentSettings | None = None
+    ) -> NDArray[np.float32]:
+        """As `embed`, by the consensus encoder, if the settings name one."""
+        named = (settings or self.task.student).consensus_encoder
+        if named is not None:
+            settings = (settings or self.task.student).model_copy(update={"encoder": named})
+        return self.embed(questions) if settings is None else self.embed(questions, settings)
 
-        It is chosen once, by all questions (without any, by the labels' descriptions), so that all vectors that this
+    def _resolved(self, settings: StudentSettings) -> StudentSettings:
+        """The settings with the encoder that `auto` stands for in this project, and the tokens that it reads at once.
+
+        Both are chosen once, by all questions (without any, by the labels' descriptions), so that all vectors that this
         object computes are comparable.
         """
+        from fingerpost.students.encoder.network import MAX_TOKENS, Encoder, are_short
         from fingerpost.students.encoder.source import AUTO, choose_encoder
 
-        if settings.encoder != AUTO:
-            return settings
-        if self._encoder is None:
-            with self.store() as store:
-                texts = [encoder_input(question.messages, settings.history) for question in store.questions()]
-            texts = texts or [label.description or label.name for label in self.task.labels]
-            self._encoder = choose_encoder(AUTO, texts)
-        return settings.model_copy(update={"encoder": self._encoder[0]})
+        if settings.encoder == AUTO:
+            self._encoder = self._encoder or choose_encoder(AUTO, self._texts(settings.history))
+            settings = settings.model_copy(update={"encoder": self._encoder[0]})
+        if settings.max_tokens is None:
+            if settings.encoder not in self._max_tokens:
+                texts = self._texts(settings.history)
+                length = MAX_TOKENS if are_short(texts) else Encoder(settings.encoder).covering(texts)
+                self._max_tokens[settings.encoder] = length
+            settings = settings.model_copy(update={"max_tokens": self._max_tokens[settings.encoder]})
+        return settings
+
+    def _texts(self, history: int) -> list[str]:
+        """What the encoder reads of all questions; without any, the labels' descriptions."""
+        with self.store() as store:
+            texts = [encoder_input(question.messages, history) for question in store.questions()]
+        return texts or [label.description or label.name for label in self.task.labels]
 
     def import_file(self, path: str | Path, columns: Columns = Columns()) -> ImportResult:
         """Import a file of questions; what was imported before stays as it is.
@@ -191,7 +210,7 @@ class Project:
         require_training("reviewing")
         from fingerpost.consensus.review import ReviewQueue
 
-        return ReviewQueue(self.task, store, by, self.embed)
+        return ReviewQueue(self.task, store, by, self.embed_for_consensus)
 
     def test_sample(self, store: Store, by: str, size: int) -> TestSample:
         """A session over a uniform sample of the test questions, to measure with."""
@@ -233,19 +252,23 @@ class Project:
 
         given = {**self.task.student.model_dump(), **options}
         settings = StudentSettings(**{key: given[key] for key in StudentSettings.model_fields})
-        given |= {"encoder": self._with_encoder(settings).encoder, "requested": settings.encoder}
+        resolved = self._resolved(settings)
+        given |= {"encoder": resolved.encoder, "max_tokens": resolved.max_tokens, "requested": settings.encoder}
         if self._encoder is not None and self._encoder[1]:
             on_progress(Progress("train", self._encoder[1]))
-        embed = partial(self.embed, settings=settings)
+        other_encoder = given.pop("consensus_encoder") not in (None, settings.encoder)
+        embed = partial(self.embed_for_consensus, settings=settings)
+        task = self.task.model_copy(update={"student": settings})
         target = Path(folder) if folder is not None else self.models / STUDENT
         unreviewed: Trained | None = None
         with self.store() as store:
-            data = from_store(self.task, store, labels, embed)
+            data = from_store(task, store, labels, embed)
+            data = replace(data, vectors={}) if other_encoder else data
             plain = self.models / UNREVIEWED
             stale = bool(options) or not self.is_trained("teacher", plain, store)
             if compare and folder is None and data.changed and stale:
                 on_progress(Progress("train", "without the reviews, to compare"))
-                rows = from_store(self.task, store, "teacher", embed)
+                rows = from_store(task, store, "teacher", embed)
                 unreviewed = Trained(plain, train(rows, plain, on_progress=on_progress, **given))
         return Trained(target, train(data, target, on_progress=on_progress, **given), unreviewed)
 
@@ -301,12 +324,13 @@ class Project:
         from fingerpost.training.dataset import from_store
 
         with self.store() as store:
-            data = from_store(self.task, store, "consensus", self.embed)
-            task = self.task.model_copy(update={"student": self._with_encoder(self.task.student)})
+            data = from_store(self.task, store, "consensus", self.embed_for_consensus)
+            task = self.task.model_copy(update={"student": self._resolved(self.task.student)})
             report = evaluate_project(
-                task, store, folders, self.models / BASE, self.embed,
+                task, store, folders, self.models / BASE, self.embed_for_consensus,
                 inputs=self._state(store), cascade=cascade, on_progress=on_progress,
-                training=data.train, curve=learning_curve, vectors=data.vectors,
+                training=data.train, curve=learning_curve,
+                vectors={} if self.task.student.consensus_encoder else data.vectors,
             )  # fmt: skip
         self.reports.mkdir(exist_ok=True)
         (self.reports / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -88,7 +88,7 @@ def review(
             _label_sample(TestSample(project.task, store, name, test))
             return
         require_training("reviewing")
-        queue = ReviewQueue(project.task, store, name, project.embed)
+        queue = ReviewQueue(project.task, store, name, project.embed_for_consensus)
         if groups:
             _correct_groups(queue, console())
         else:

@@ -37,6 +37,13 @@ def train(
         bool, typer.Option("--multi", help="A cell of the file may name several labels, separated by | ; or ,")
     ] = False,
     encoder: Annotated[str | None, typer.Option(help="The sentence encoder: a folder or a hub name.")] = None,
+    consensus_encoder: Annotated[
+        str | None, typer.Option(help="Another encoder for the consensus with the reviews; it may be larger.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=16, help="Tokens that the encoder reads at once. Default: what 95 % of the texts fit into."),
+    ] = None,
     history: Annotated[
         int | None, typer.Option(min=0, help="Earlier turns of a conversation that the student sees.")
     ] = None,
@@ -87,7 +94,9 @@ def train(
             epochs,
         )
         return
-    options = {"encoder": encoder, "history": history, "epochs": epochs, "seed": seed}
+    options = {"encoder": encoder, "max_tokens": max_tokens, "history": history, "epochs": epochs, "seed": seed}
+    if file is None:
+        options["consensus_encoder"] = consensus_encoder
     given = {name: value for name, value in options.items() if value is not None}
     if file is None:
         show_trained(Project(folder), given, use, output, compare)
@@ -118,7 +127,7 @@ def _training_set(file: Path | None, folder: Path, use: LabelsFrom, columns: Col
         return from_file(file, columns)
     project = Project(folder)
     with project.store() as store:
-        return from_store(project.task, store, use, project.embed)
+        return from_store(project.task, store, use, project.embed_for_consensus)
 
 
 def _show_model(folder: Path, manifest: Manifest) -> None:

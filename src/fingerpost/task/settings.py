@@ -86,11 +86,15 @@ class StudentSettings(Strict):
 
     Attributes:
         encoder: the pretrained sentence encoder, a folder or hub name; `auto` chooses by the language of the texts.
+        consensus_encoder: an encoder for the consensus and the review queue, which may be larger than the student's.
+        max_tokens: tokens that the encoder reads at once; default is what 95 % of the texts fit into.
         history: number of earlier turns of a conversation that the student sees.
         seed: seed of all random choices in training.
     """
 
     encoder: str = "auto"
+    consensus_encoder: str | None = None
+    max_tokens: Annotated[int, Field(ge=16)] | None = None
     history: Annotated[int, Field(ge=0)] = 2
     seed: int = 0
 

@@ -165,11 +165,13 @@ def _labelled(task: Task, store: Store, use: LabelsFrom) -> list[tuple[Question,
 def _fingerprint(task: Task, labelled: Sequence[tuple[Question, QuestionVerdicts]], use: LabelsFrom) -> str:
     """A hash of the questions and of the verdicts that `use` counts."""
     kinds = {"teacher": ("teacher",), "human": ("human",)}.get(use, ("teacher", "human"))
-    return fingerprint(
+    with_encoder = [task.student.consensus_encoder] if task.student.consensus_encoder and use == "consensus" else []
+    rows = (
         f"{use}/{task.teacher_model}/{question.split}/{question.id}/"
         f"{[(found.kind, found.by, found.order, found.label) for found in verdicts.valid if found.kind in kinds]}"
         for question, verdicts in labelled
     )
+    return fingerprint([*with_encoder, *rows])
 
 
 def from_file(path: Path, columns: Columns) -> TrainingSet:

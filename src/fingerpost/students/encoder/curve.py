@@ -12,7 +12,7 @@ from fingerpost.core.text import encoder_input
 from fingerpost.core.types import Conversation, Example
 from fingerpost.students.denoise import clean, fit_views
 from fingerpost.students.encoder.network import Encoder, repeatable
-from fingerpost.students.encoder.train import MAX_TOKENS, encoder_of, rows_of
+from fingerpost.students.encoder.train import encoder_of, rows_of
 from fingerpost.students.linear import Centring
 from fingerpost.task.settings import Task
 
@@ -39,7 +39,8 @@ def learning_curve(
     """
     history, seed = task.student.history, task.student.seed
     with repeatable(seed):
-        base = Encoder(encoder_of(task.student.encoder, examples, history), MAX_TOKENS)
+        base = Encoder(encoder_of(task.student.encoder, examples, history))
+        base.read_at_once(task.student.max_tokens or base.covering([turns[-1].content for turns in test]))
         rows = rows_of(base, examples, task, history, vectors)
         centring = Centring.of(rows.vectors)
         rows = replace(rows, vectors=centring.apply(rows.vectors))

