@@ -80,7 +80,7 @@ def test_the_length_covers_most_texts_up_to_the_encoders_limit(tmp_path: Path, t
     long = ["word " * 140] * 9 + ["word"]
     assert encoder.covering(long) == 160
     labels = ["a", "b"] * 20
-    texts = [f"{'first' if label == 'a' else 'second'} {'word ' * 300}" for label in labels]
+    texts = [f"{'first' if label == 'a' else 'second'} {number} {'word ' * 300}" for number, label in enumerate(labels)]
     said: list[str] = []
     student = fingerpost.train(
         texts,
