@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fingerpost.core.errors import InputError
+from fingerpost.core.errors import InputError, TaskError
 from fingerpost.core.text import encoder_input, fingerprint
 from fingerpost.core.types import Progress, ProgressCallback, no_progress
 from fingerpost.core.utils import require_training
 from fingerpost.core.verdicts import LabelsFrom
 from fingerpost.data.importer import ImportResult, import_file, import_log
 from fingerpost.data.rows import Columns
-from fingerpost.labelling.label import LabelPlan, label, plan_labels
+from fingerpost.labelling.label import LabelPlan, label, plan_labels, plan_of
 from fingerpost.labelling.position_bias import PositionBias, position_bias
-from fingerpost.labelling.requests import EVERYTHING, LabelSelection, open_jobs, order_count
+from fingerpost.labelling.requests import EVERYTHING, LabelSelection, jobs_with_shots, open_jobs, order_count
 from fingerpost.llm.requests import RunProgress, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.store.server import DATABASE, ServerStore
@@ -163,6 +163,16 @@ class Project:
         with self.store() as store:
             return generate(self.task, store, self.folder, self.embed, **options)
 
+    def ask_second_teacher(self) -> None:
+        """From now on, this object labels with the second teacher.
+
+        Raises:
+            TaskError: the task has no second teacher.
+        """
+        if self.task.second_teacher is None:
+            raise TaskError(f"{self.folder / TASK_FILE} has no second teacher; add a table [second_teacher]")
+        self.task = self.task.model_copy(update={"teacher": self.task.second_teacher})
+
     def plan_labels(self, selection: LabelSelection = EVERYTHING, *, batch: bool = False) -> LabelPlan:
         """The requests that the teacher is still to be asked, with their estimated and their maximal cost.
 
@@ -172,6 +182,25 @@ class Project:
         """
         with self.store() as store:
             return plan_labels(self.task, store, selection, batch=batch)
+
+    def plan_doubtful(self, limit: int = 100, *, batch: bool = False) -> LabelPlan:
+        """The requests that ask the teacher again about the most doubtful questions, with reviewed ones as examples.
+
+        Args:
+            limit: number of questions at most.
+
+        Raises:
+            MissingExtra: the extra `train` is not installed.
+            InputError: too few questions were reviewed.
+            TaskError: the task has no teacher.
+            TeacherError: the model's price is not known.
+        """
+        require_training("finding doubtful labels")
+        from fingerpost.consensus.doubtful import doubtful_questions
+
+        with self.store() as store:
+            found = doubtful_questions(self.task, store, self.embed_for_consensus, limit)
+            return plan_of(self.task, jobs_with_shots(self.task, store, found), batch=batch)
 
     def label(
         self,

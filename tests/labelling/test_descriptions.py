@@ -54,7 +54,7 @@ def test_define_shows_a_diff_and_writes_only_with_write(reviewed: Path, teacher:
     assert run.exit_code == 0 and f'+delivery = "{NEW}"' in run.output
     assert (reviewed / "task.toml").read_text() == before
     run = define(reviewed, "--yes", "--write")
-    assert run.exit_code == 0 and "'fingerpost label --again'" in run.output
+    assert run.exit_code == 0 and "'fingerpost label --again prompt'" in run.output
     after = {label.name: label.description for label in load_task(reviewed / "task.toml").labels}
     assert after["delivery"] == NEW and after["other"] == "anything else"
     assert "concurrency = 4" in (reviewed / "task.toml").read_text()

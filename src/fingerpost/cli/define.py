@@ -89,6 +89,6 @@ def _print_relabelling_cost(project: Project, store: Store) -> None:
 
     planned = plan_labels(project.task, store, LabelSelection(again=True))
     print(
-        f"to label again with the new descriptions, run 'fingerpost label --again': {len(planned.jobs):,} requests, "
+        f"to label again with the new descriptions, run 'fingerpost label --again prompt': {len(planned.jobs):,} requests, "
         f"about ${planned.about_usd:.4f}"
     )

@@ -19,6 +19,9 @@ from fingerpost.labelling.requests import SPLITS, STEP, LabelSelection
 from fingerpost.llm.requests import RunProgress, teacher_of
 from fingerpost.project import Project
 
+AGAIN = PROMPT, DOUBTFUL = "prompt", "doubtful"
+DOUBTFUL_QUESTIONS = 100
+
 
 def label(
     folder: Path = Folder,
@@ -32,7 +35,15 @@ def label(
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Ask again where the reply named no label.")] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Ask again where the answer was given to an earlier prompt.")
+        str | None,
+        typer.Option(
+            metavar="prompt|doubtful",
+            help="prompt: ask again where the answer was given to an earlier prompt; doubtful: ask again about the "
+            "questions whose label is most likely wrong, with reviewed ones as examples (100, or --limit).",
+        ),
+    ] = None,
+    second: Annotated[
+        bool, typer.Option("--second", help="Ask the second teacher, [second_teacher] in task.toml.")
     ] = False,
     record: Annotated[
         Path | None, typer.Option(help="Append the answers to this file, from which they can be played back.")
@@ -45,8 +56,19 @@ def label(
     require_folders(record)
     if record and batch:
         raise InputError("--record needs answers that come at once; leave out --batch")
-    selection = LabelSelection(votes, splits_of(split) or SPLITS, limit, retry, again)
-    label_project(Project(folder), selection, budget, yes, record, batch)
+    if again not in (None, *AGAIN):
+        raise InputError(f"--again takes {' or '.join(AGAIN)}, not '{again}'")
+    project = Project(folder)
+    if second:
+        project.ask_second_teacher()
+    plan: LabelPlan | None = None
+    if again == DOUBTFUL:
+        plan = project.plan_doubtful(limit or DOUBTFUL_QUESTIONS, batch=batch)
+        if not plan.jobs:
+            print("no label is doubtful that the teacher has not been asked about with the same examples")
+            return
+    selection = LabelSelection(votes, splits_of(split) or SPLITS, limit, retry, again == PROMPT)
+    label_project(project, selection, budget, yes, record, batch, plan)
 
 
 def label_project(
@@ -56,10 +78,11 @@ def label_project(
     yes: bool = False,
     record: Path | None = None,
     batch: bool = False,
+    plan: LabelPlan | None = None,
 ) -> None:
-    """Plan, confirm the price, label, and show the result."""
+    """Plan, unless there is a plan already; confirm the price, label, and show the result."""
     task, name = project.task, teacher_of(project.task).model
-    plan = project.plan_labels(selection, batch=batch)
+    plan = project.plan_labels(selection, batch=batch) if plan is None else plan
     with project.store() as store:
         handed_in = len(store.batch_keys(STEP, name))
     if handed_in:

@@ -43,7 +43,8 @@ class Consensus:
     """The fitted model's output.
 
     Attributes:
-        probabilities: (rows, labels); rows sum to 1. Without reviews, the votes where there are any.
+        probabilities: (rows, labels); rows sum to 1. Without reviews, the votes where there are any; where these differ,
+            the student weighs them.
         estimates: the same with reviews. Without reviews, the probabilities by student and votes: they show which
             votes are doubtful, although the votes stand in `probabilities`.
         teacher_weight: score of a vote beyond the prior mean, in nats; one of TEACHER_WEIGHTS.
@@ -147,8 +148,11 @@ def fit_consensus(
     """
     if not len(reviewed):
         unlabelled = votes.sum(1, keepdims=True) <= 0
+        # Where teachers disagree, the student decides between their labels.
+        decided = votes * (student + PROBABILITY_FLOOR)
+        decided /= np.maximum(decided.sum(1, keepdims=True), 1e-12)
         return Consensus(
-            np.where(unlabelled, student, votes),
+            np.where(unlabelled, student, decided),
             _softmax(_prior_mean(student, votes)),
             TEACHER_WEIGHTS[-1],
             human_votes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +41,17 @@ def plan_labels(task: Task, store: Store, selection: LabelSelection = EVERYTHING
         TaskError: the task has no teacher, or fewer label orders than votes.
         TeacherError: the model's price is not known.
     """
+    return plan_of(task, open_jobs(task, store, selection), batch=batch)
+
+
+def plan_of(task: Task, jobs: Sequence[LabelJob], *, batch: bool = False) -> LabelPlan:
+    """These requests and their cost. With `batch`, batch prices apply.
+
+    Raises:
+        TaskError: the task has no teacher.
+        TeacherError: the model's price is not known.
+    """
     teacher = teacher_of(task)
-    jobs = open_jobs(task, store, selection)
     spec, discount = LabelRequests(task), teacher.batch_price if batch else 1.0
     sizes = [request_bytes(*spec.request(job)) for job in jobs]
     tokens = round(sum(sizes) / BYTES_PER_TOKEN)

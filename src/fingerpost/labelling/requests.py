@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from fingerpost.core.errors import TaskError
+from fingerpost.core.text import fingerprint
 from fingerpost.core.types import Question, Split, Verdict
 from fingerpost.llm.completion import Chat, Reply, Schema
 from fingerpost.llm.requests import Key, teacher_of
 from fingerpost.store.project import Store
-from fingerpost.task.prompt import label_order, order_number, prompt_fingerprint, render, schema
+from fingerpost.task.prompt import Shots, label_order, order_number, prompt_fingerprint, render, schema
 from fingerpost.task.replies import parse
 from fingerpost.task.settings import Task
 
@@ -20,10 +21,11 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 @dataclass(frozen=True, slots=True)
 class LabelJob:
-    """A question, and the index of the label order to ask it in."""
+    """A question, the index of the label order to ask it in, and the examples that its prompt shows."""
 
     question: Question
     order: int
+    shots: Shots = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,34 @@ def open_jobs(task: Task, store: Store, selection: LabelSelection = EVERYTHING) 
     return sorted(jobs, key=lambda job: job.order)
 
 
+def jobs_with_shots(task: Task, store: Store, found: Sequence[tuple[Question, Shots]]) -> list[LabelJob]:
+    """The requests that ask questions again with examples, in each label order that the teacher has answered.
+
+    Requests that were sent with the same examples are left out, and so are those in a batch that was not fetched yet.
+
+    Raises:
+        TaskError: the task has no teacher.
+    """
+    teacher, orders = teacher_of(task), order_count(task)
+    answered: dict[str, set[int]] = {}
+    for question_id, order, _ in store.answered(teacher.model):
+        if order is not None and order < orders:
+            answered.setdefault(question_id, set()).add(order)
+    waiting = {(key, order) for key, order, _ in store.batch_keys(STEP, teacher.model)}
+    jobs: list[LabelJob] = []
+    for question, shots in found:
+        done = store.answered(teacher.model, fingerprint_with(prompt_fingerprint(task), shots))
+        for order in sorted(answered.get(question.id) or {order_number(question.id, 0, orders)}):
+            if (question.id, order) not in waiting and (question.id, order) not in {key[:2] for key in done}:
+                jobs.append(LabelJob(question, order, shots))
+    return sorted(jobs, key=lambda job: job.order)
+
+
+def fingerprint_with(prompt: str, shots: Shots) -> str:
+    """The fingerprint of a prompt with these examples."""
+    return fingerprint([prompt, *(f"{text}\x1f{answer}" for text, answer in shots)]) if shots else prompt
+
+
 class LabelRequests:
     """The `RequestSpec` of the step `label`."""
 
@@ -110,11 +140,11 @@ class LabelRequests:
 
     def request(self, job: LabelJob) -> tuple[Chat, Schema]:
         """The chat messages of a job, and the JSON schema of the reply."""
-        return render(self._task, job.question.messages, self._orders[job.order]), self._schema
+        return render(self._task, job.question.messages, self._orders[job.order], shots=job.shots), self._schema
 
     def key(self, job: LabelJob) -> Key:
         """The id of the question, the label order and the fingerprint of the prompt."""
-        return [job.question.id, job.order, self._prompt]
+        return [job.question.id, job.order, fingerprint_with(self._prompt, job.shots)]
 
     def keep(self, key: Key, reply: Reply) -> tuple[Verdict, bool]:
         """The reply as a verdict, and whether it names a label."""

@@ -33,6 +33,7 @@ TASK_FILE = "task.toml"
 
 _TABLES: dict[str, type[BaseModel]] = {
     "teacher": TeacherSettings,
+    "second_teacher": TeacherSettings,
     "split": SplitSettings,
     "data": DataFile,
     "generate": GenerateSettings,

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from fingerpost.core.text import fingerprint, hash_fraction
-from fingerpost.core.types import Conversation, Label
+from fingerpost.core.types import Conversation, Label, Message
 from fingerpost.task.settings import Task
 
 LABELS_PLACEHOLDER = "{labels}"
+
+Shots: TypeAlias = tuple[tuple[str, str], ...]
+"""Examples in a prompt: messages and their right answers."""
 
 
 def label_order(task: Task, number: int, orders: int) -> list[str]:
@@ -86,13 +89,20 @@ def _description(label: Label, codes: bool) -> str:
 
 
 def render(
-    task: Task, messages: Conversation, order: Sequence[str] | None = None, codes: bool = False
+    task: Task, messages: Conversation, order: Sequence[str] | None = None, codes: bool = False, shots: Shots = ()
 ) -> list[dict[str, str]]:
     """The chat messages that ask for a label: the system prompt, then the turns of the conversation.
 
-    `order` and `codes` are as for `system_prompt`.
+    Args:
+        order, codes: as for `system_prompt`.
+        shots: examples that come first, as turns of their own (few-shot prompting).
     """
-    return chat(system_prompt(task, order, codes), messages)
+    examples = [
+        turn
+        for text, answer in shots
+        for turn in (Message("user", text), Message("assistant", reply(task, answer, codes)))
+    ]
+    return chat(system_prompt(task, order, codes), (*examples, *messages))
 
 
 def chat(system: str, messages: Conversation) -> list[dict[str, str]]:

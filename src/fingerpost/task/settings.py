@@ -124,6 +124,7 @@ class Task(Strict):
         answer_field: the JSON field of a reply that holds the label.
         fallback: the label for messages that no other label fits.
         multi: a message may have several labels.
+        second_teacher: a model that labels the same questions; its answers are pooled with the teacher's.
         data: files that `fingerpost run` imports.
     """
 
@@ -135,6 +136,7 @@ class Task(Strict):
     multi: bool = False
     labels: Annotated[tuple[Label, ...], Field(min_length=2)]
     teacher: TeacherSettings | None = None
+    second_teacher: TeacherSettings | None = None
     data: tuple[DataFile, ...] = ()
     split: SplitSettings = SplitSettings()
     student: StudentSettings = StudentSettings()

@@ -78,8 +78,8 @@ def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> Train
 
     Args:
         use: whose labels to use.
-        embed: computes unit vectors of questions, shape (questions, width). It is called only if human labels and a
-            teacher's labels are combined.
+        embed: computes unit vectors of questions, shape (questions, width). It is called only if labels of humans
+            and teachers, or of several teachers, are combined.
 
     Raises:
         InputError: no training question has a label.
@@ -99,7 +99,7 @@ def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> Train
     data_hash = _fingerprint(task, labelled, use)
     changed = teacher_labels = 0
     vectors: dict[str, Array] = {}
-    if use == "consensus" and all(origin.values()):
+    if use == "consensus" and (all(origin.values()) or _several_teachers(labelled)):
         from fingerpost.consensus.evidence import answer_of_row, collect_evidence, compute_features, consensus_of
 
         embedded = embed([question for question, _ in labelled])
@@ -129,6 +129,11 @@ def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> Train
     return TrainingSet(
         task, examples["train"], examples["dev"], counted, data_hash, (), changed, teacher_labels, vectors
     )
+
+
+def _several_teachers(labelled: Sequence[tuple[Question, QuestionVerdicts]]) -> bool:
+    """Whether more than one teacher has labelled these questions."""
+    return len({found.by for _, verdicts in labelled for found in verdicts.valid if found.kind == "teacher"}) > 1
 
 
 def _target(task: Task, distribution: Mapping[str, float]) -> dict[str, float]:
