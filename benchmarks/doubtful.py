@@ -32,6 +32,8 @@ gguf = "{gguf}"
 concurrency = 1
 orders = 4
 prices = {{ input = 0, output = 0 }}
+[split]
+test = 0
 [labels]
 """
 
@@ -50,7 +52,7 @@ def main() -> None:
         folder = Path(scratch)
         lines = [f'"{name}" = "{description}"' for name, description in described.iter_rows()]
         (folder / "task.toml").write_text(TASK.format(gguf=arguments.gguf.resolve()) + "\n".join(lines) + "\n")
-        frame.filter(pl.col("split") == "train").write_csv(folder / "train.csv")
+        frame.filter(pl.col("split") == "train").drop("split").write_csv(folder / "train.csv")
         project = Project(folder)
         project.import_file(folder / "train.csv", Columns(label="teacher", teacher="local"))
         with project.store() as store:

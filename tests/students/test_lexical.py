@@ -14,7 +14,9 @@ from fingerpost.students.lexical import (
     LinearScores,
     Ngrams,
     character_ngrams,
+    familiarity_of,
     fit_scores,
+    held_out_familiarity,
     scores_out_of_fold,
     word_ngrams,
 )
@@ -100,3 +102,12 @@ def test_scores_are_sums_of_weights() -> None:
         ngrams, LinearScores(np.array([[2.0, -2.0]], dtype=np.float32), np.array([0.5, 0.0], dtype=np.float32))
     )
     assert view.scores(["parcel"]).tolist() == [[2.5, -2.0]]
+
+
+def test_familiarity_without_the_texts_own_ngrams() -> None:
+    texts = [f"{word} once" for word in ("amber", "birch", "cedar", "delta")] + ["amber again", "amber again"]
+    ngrams = Ngrams.fit(texts)
+    matrix = ngrams.matrix(texts)
+    seen, held_out = familiarity_of(matrix), held_out_familiarity(matrix)
+    assert (held_out <= seen + 1e-6).all() and held_out[4] < seen[4]
+    assert held_out[0] > held_out[1]  # `amber` occurs in two other texts, `birch` in none

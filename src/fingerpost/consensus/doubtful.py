@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from fingerpost.consensus.evidence import answer_of_row, collect_evidence, compu
 from fingerpost.consensus.model import Array
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Question
+from fingerpost.core.verdicts import WITH_EXAMPLES, QuestionVerdicts
 from fingerpost.store.project import Store
 from fingerpost.task.prompt import Shots
 from fingerpost.task.settings import Task
@@ -17,6 +19,7 @@ from fingerpost.task.settings import Task
 EXAMPLES = 6
 """Reviewed questions that a prompt shows."""
 MIN_REVIEWS = 20
+UNKNOWN = datetime.min.replace(tzinfo=UTC)
 DOUBTFUL = 0.05
 """Estimated probability of an error from which on a label is doubtful."""
 
@@ -27,7 +30,7 @@ def doubtful_questions(
     """The training questions whose label is most likely wrong, the most doubtful first.
 
     Each comes with the EXAMPLES nearest reviewed questions and their human labels, the nearest last. Questions that humans
-    have decided are left out.
+    have decided are left out, and those that the teacher was asked with examples since the last review.
 
     Args:
         embed: computes unit vectors of questions, shape (questions, width).
@@ -42,12 +45,16 @@ def doubtful_questions(
         raise InputError(
             f"{reviews} training questions were reviewed, {MIN_REVIEWS} are needed as examples; run 'fingerpost review'"
         )
+    last_review = max(found.at or UNKNOWN for _, verdicts in labelled for found in verdicts.human)
     questions = [question for question, _ in labelled]
     evidence = collect_evidence(task, labelled, embed(questions))
     features = compute_features(evidence)
     error = consensus_of(evidence, features, task.student.seed).error_probability
     decided = np.union1d(evidence.reviewed, evidence.none_fits)
-    open_rows = np.setdiff1d(np.flatnonzero(error >= DOUBTFUL), decided)
+    asked = np.array(
+        [row for row, (_, verdicts) in enumerate(labelled) if _asked_since(verdicts, last_review)], dtype=int
+    )
+    open_rows = np.setdiff1d(np.flatnonzero(error >= DOUBTFUL), np.union1d(decided, asked))
     chosen = open_rows[np.argsort(-error[open_rows], kind="stable")][:limit]
     found = []
     for row in chosen.tolist():
@@ -59,3 +66,8 @@ def doubtful_questions(
         )
         found.append((questions[row], shots))
     return found
+
+
+def _asked_since(verdicts: QuestionVerdicts, time: datetime) -> bool:
+    """Whether the teacher was asked with examples at this time or later."""
+    return any(found.origin == WITH_EXAMPLES and (found.at or UNKNOWN) >= time for found in verdicts.valid)

@@ -16,6 +16,8 @@ LabelsFrom: TypeAlias = Literal["consensus", "best", "teacher", "human"]
 similar questions."""
 REVIEW, BULK = "review", "bulk"
 """Origins of verdicts from the review queue, and of those given to a whole group of questions."""
+WITH_EXAMPLES = "examples"
+"""Origin of a teacher's verdicts that were asked for with reviewed questions as examples."""
 WITHDRAWN = "withdrawn"
 """Origin of a verdict that takes back those with the same author and mark on the same question."""
 

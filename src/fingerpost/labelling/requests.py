@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fingerpost.core.errors import TaskError
 from fingerpost.core.text import fingerprint
 from fingerpost.core.types import Question, Split, Verdict
+from fingerpost.core.verdicts import WITH_EXAMPLES
 from fingerpost.llm.completion import Chat, Reply, Schema
 from fingerpost.llm.requests import Key, teacher_of
 from fingerpost.store.project import Store
@@ -103,7 +104,7 @@ def open_jobs(task: Task, store: Store, selection: LabelSelection = EVERYTHING) 
 def jobs_with_shots(task: Task, store: Store, found: Sequence[tuple[Question, Shots]]) -> list[LabelJob]:
     """The requests that ask questions again with examples, in each label order that the teacher has answered.
 
-    Requests that were sent with the same examples are left out, and so are those in a batch that was not fetched yet.
+    Requests in a batch that was not fetched yet are left out.
 
     Raises:
         TaskError: the task has no teacher.
@@ -116,9 +117,8 @@ def jobs_with_shots(task: Task, store: Store, found: Sequence[tuple[Question, Sh
     waiting = {(key, order) for key, order, _ in store.batch_keys(STEP, teacher.model)}
     jobs: list[LabelJob] = []
     for question, shots in found:
-        done = store.answered(teacher.model, fingerprint_with(prompt_fingerprint(task), shots))
         for order in sorted(answered.get(question.id) or {order_number(question.id, 0, orders)}):
-            if (question.id, order) not in waiting and (question.id, order) not in {key[:2] for key in done}:
+            if (question.id, order) not in waiting:
                 jobs.append(LabelJob(question, order, shots))
     return sorted(jobs, key=lambda job: job.order)
 
@@ -155,7 +155,7 @@ class LabelRequests:
             "teacher",
             teacher_of(self._task).model,
             label,
-            origin=STEP,
+            origin=STEP if prompt == self._prompt else WITH_EXAMPLES,
             prompt=prompt,
             order=order,
             raw=reply.text if reply.text else reply.refusal,

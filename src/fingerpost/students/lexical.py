@@ -240,6 +240,15 @@ def familiarity_of(matrix: csr_matrix) -> Array:
     return squares / np.float32(BLOCKS)
 
 
+def held_out_familiarity(matrix: csr_matrix) -> Array:
+    """The familiarity that each training text would have for a model that was not trained on it, shape (rows,).
+
+    Only n-grams that occur in MIN_TEXTS other texts count as known.
+    """
+    frequencies = np.asarray((matrix > 0).sum(0)).ravel()
+    return familiarity_of(matrix[:, np.flatnonzero(frequencies > MIN_TEXTS)])
+
+
 class LexicalView:
     """N-gram features with a linear model on them; stored in one file without pickle."""
 

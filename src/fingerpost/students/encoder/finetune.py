@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,9 +63,10 @@ def tune(
     *,
     epochs: int,
     seed: int,
-    on_epoch: Callable[[int, float, float], None],
+    on_epoch: Callable[[int, float, float], bool | None],
+    upper: int | None = None,
 ) -> None:
-    """Train all weights in place with AdamW (Loshchilov and Hutter 2019), linear warm-up and linear decay.
+    """Train the weights in place with AdamW (Loshchilov and Hutter 2019), linear warm-up and linear decay.
 
     Uses a GPU if torch finds one, and bfloat16 if the processor supports it.
 
@@ -73,17 +75,20 @@ def tune(
         targets: soft labels, shape (rows, labels).
         weights: shape (rows,).
         seed: seed of the order of the batches.
-        on_epoch: called with the epoch's number (from 1), its mean training loss and its duration in seconds.
+        on_epoch: called with the epoch's number (from 1), its mean training loss and its duration in seconds. If it
+            returns True, training stops.
+        upper: train only so many layers, and the head. What the layers below them compute is computed once. Default: all.
     """
     device = best_device()
     network.to(device)
+    cached = None if upper is None else CachedLayers.of(encoder, network, texts, upper)
     mixed_precision = torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or _has_bfloat16()
     )
     y, w = torch.from_numpy(targets).to(device), torch.from_numpy(weights).to(device)
     optimiser = torch.optim.AdamW(
         [
-            {"params": network.encoder.parameters(), "lr": ENCODER_RATE},
+            {"params": [one for one in network.encoder.parameters() if one.requires_grad], "lr": ENCODER_RATE},
             {"params": network.head.parameters(), "lr": HEAD_RATE},
         ],
         weight_decay=0.01,
@@ -103,6 +108,8 @@ def tune(
         random.shuffle(batches)
         for batch in batches:
             tokens = {key: value.to(device) for key, value in encoder.tokens([texts[i] for i in batch]).items()}
+            if cached is not None:
+                cached.show(batch)
             with mixed_precision:
                 logits = network(**tokens)
             chosen = torch.from_numpy(batch).to(device)
@@ -114,8 +121,79 @@ def tune(
             schedule.step()
             losses.append(float(loss.detach()))
         network.eval()
-        on_epoch(number, float(np.mean(losses)), time.perf_counter() - began)
-    network.to("cpu").eval()
+        if cached is not None:
+            cached.hide()
+        if on_epoch(number, float(np.mean(losses)), time.perf_counter() - began):
+            break
+    network.requires_grad_(True).to("cpu").eval()
+
+
+class CachedLayers:
+    """Stands in for an encoder's lower layers: gives back what they computed for each text.
+
+    Args:
+        layers: the encoder's list of layers, whose first ones are replaced while `show` is in force.
+        lower: those first ones.
+        states: their output for each text, shape (tokens, width).
+    """
+
+    def __init__(self, layers: torch.nn.ModuleList, lower: list[torch.nn.Module], states: list[torch.Tensor]) -> None:
+        self._layers, self._lower, self._states = layers, lower, states
+
+    @classmethod
+    def of(cls, encoder: Encoder, network: Network, texts: Sequence[str], upper: int) -> CachedLayers | None:
+        """Freeze all but the upper layers and compute the others' output; None if the encoder has no such list of layers."""
+        layers = layers_of(network)
+        if layers is None or not 0 < upper < len(layers) or network.layers != (-1,):
+            return None
+        network.encoder.requires_grad_(False)
+        layers[-upper:].requires_grad_(True)
+        device = next(network.parameters()).device
+        states: list[torch.Tensor] = [torch.empty(0)] * len(texts)
+        found: list[torch.Tensor] = []
+        handle = layers[-upper - 1].register_forward_hook(
+            lambda _, __, output: found.append(output[0] if isinstance(output, tuple) else output)
+        )
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        with torch.inference_mode():
+            for start in range(0, len(order), EMBED_BATCH):
+                chosen = order[start : start + EMBED_BATCH]
+                tokens = {key: value.to(device) for key, value in encoder.tokens([texts[i] for i in chosen]).items()}
+                network.embed(**tokens)
+                counts = tokens["attention_mask"].sum(1).tolist()
+                for i, row, count in zip(chosen, found.pop(), counts, strict=True):
+                    states[i] = row[:count].to(torch.bfloat16).clone()
+        handle.remove()
+        return cls(layers, list(layers[:-upper]), states)
+
+    def show(self, batch: NDArray[np.int64]) -> None:
+        """From now on, the lower layers give the output for these texts."""
+        output = torch.nn.utils.rnn.pad_sequence([self._states[i] for i in batch], batch_first=True).float()
+        for number, layer in enumerate(self._lower):
+            self._layers[number] = _Fixed(layer, output)
+
+    def hide(self) -> None:
+        """The lower layers compute again."""
+        for number, layer in enumerate(self._lower):
+            self._layers[number] = layer
+
+
+class _Fixed(torch.nn.Module):
+    """Gives the same output for any input, in the form of the layer that it stands in for."""
+
+    def __init__(self, layer: torch.nn.Module, output: torch.Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *_: Any, **__: Any) -> torch.Tensor:
+        return self.output
+
+
+def layers_of(network: Network) -> torch.nn.ModuleList | None:
+    """The encoder's list of transformer layers, or None."""
+    count = getattr(getattr(network.encoder, "config", None), "num_hidden_layers", None)
+    lists = (module for module in network.encoder.modules() if isinstance(module, torch.nn.ModuleList))
+    return next((module for module in lists if len(module) == count), None)
 
 
 def predict_logits(encoder: Encoder, network: Network, texts: Sequence[str]) -> NDArray[np.float32]:

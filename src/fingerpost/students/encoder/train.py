@@ -51,12 +51,12 @@ from fingerpost.students.folder import (
     write_manifest,
     writing,
 )
-from fingerpost.students.lexical import LEXICAL_FILE, LexicalView, LinearScores, Ngrams, familiarity_of, margins
+from fingerpost.students.lexical import LEXICAL_FILE, LexicalView, LinearScores, Ngrams, held_out_familiarity, margins
 from fingerpost.students.linear import Array, Centring, Head
 from fingerpost.students.stack import MIN_ROWS, fit_fast_tier, fit_stack
 from fingerpost.task.settings import Task
 
-UNFAMILIAR = 0.005  # share of training rows that are too unfamiliar for the lexical view
+UNFAMILIAR = 0.005  # share of training rows that would be too unfamiliar for the lexical view if it had not seen them
 IMPLAUSIBLE = 0.2  # plausibility below which a label is reported as probably wrong
 
 
@@ -312,7 +312,7 @@ def _least_familiarity(train: Rows) -> float:
     """The familiarity below which the lexical view is not asked; 0 where there are too few rows to tell."""
     if train.ngrams is None or len(train.texts) < MIN_ROWS:
         return 0.0
-    return round(float(np.quantile(familiarity_of(train.ngrams), UNFAMILIAR)), 4)
+    return round(float(np.quantile(held_out_familiarity(train.ngrams), UNFAMILIAR)), 4)
 
 
 def _fast_tier(encoder: Array, lexical: Array, rows: Rows, stack: Stack) -> FastTier | None:
