@@ -23,7 +23,8 @@ def run(
     yes: bool = Yes,
     votes: Annotated[int, typer.Option(min=1, help="Ask each question in this many label orders.")] = 1,
     epochs: Annotated[
-        int | None, typer.Option(min=0, help="Epochs of fine-tuning; 0 for none. Default: 3 with a GPU, else 0.")
+        int | None,
+        typer.Option(min=0, help="Epochs of fine-tuning; 0 for none. Default: 3 if a trial promises a gain."),
     ] = None,
     learning_curve: Annotated[
         bool, typer.Option("--learning-curve", help="Also measure training on fewer examples.")

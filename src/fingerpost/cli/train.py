@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from fingerpost.cli.console import show_message, show_rejected
 from fingerpost.cli.options import Folder, LabelColumn, TextColumn, Yes, labels_from
 from fingerpost.core.errors import InputError
+from fingerpost.core.types import Tuning
 from fingerpost.core.utils import require_training
 from fingerpost.core.verdicts import LabelsFrom
 from fingerpost.data.rows import Columns
@@ -47,8 +48,15 @@ def train(
     history: Annotated[
         int | None, typer.Option(min=0, help="Earlier turns of a conversation that the student sees.")
     ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|on|off",
+            help="Whether to fine-tune the encoder; auto, the default, does it if a trial on some rows promises a gain.",
+        ),
+    ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=0, help="Epochs of fine-tuning; 0 for none. Default: 3 with a GPU, else 0.")
+        int | None, typer.Option(min=0, help="Epochs of fine-tuning, 3 if not given; 0 is as --tune off.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
     compare: Annotated[
@@ -76,6 +84,8 @@ def train(
 ) -> None:
     """Train a student: a sentence encoder with a linear head, as one ONNX graph; or a model at a provider."""
     use, columns = labels_from(labels), Columns(text, label, multi=multi)
+    if tune not in (None, *get_args(Tuning)):
+        raise InputError(f"--tune takes {', '.join(get_args(Tuning))}, not '{tune}'")
     if student not in (ENCODER, HOSTED):
         raise InputError(f"there is no student '{student}'; write {ENCODER} or {HOSTED}")
     target = output or (folder / "models" / HOSTED if file is None else None)
@@ -94,7 +104,14 @@ def train(
             epochs,
         )
         return
-    options = {"encoder": encoder, "max_tokens": max_tokens, "history": history, "epochs": epochs, "seed": seed}
+    options = {
+        "encoder": encoder,
+        "max_tokens": max_tokens,
+        "history": history,
+        "tune": tune,
+        "epochs": epochs,
+        "seed": seed,
+    }
     if file is None:
         options["consensus_encoder"] = consensus_encoder
     given = {name: value for name, value in options.items() if value is not None}

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Split: TypeAlias = Literal["train", "dev", "test", "excluded"]
 """`excluded`: a near-duplicate of questions in another split; stored, and used in none."""
 
-
+Tuning: TypeAlias = Literal["auto", "on", "off"]
+"""Whether to fine-tune the encoder; `auto` asks a trial."""
 FAST, WHOLE = "fast", "whole"
 """The tiers of a student: its lexical view alone, or all of its views."""
 

@@ -175,11 +175,12 @@ def count_words(example: Example) -> int:
 
 
 def _epochs(request: Json) -> int:
-    from fingerpost.students.encoder.finetune import default_epochs
+    from fingerpost.students.encoder.finetune import EPOCHS
+    from fingerpost.students.encoder.network import best_device
 
     method = ((request.get("method") or {}).get("supervised") or {}).get("hyperparameters")
     given = (method or request.get("hyperparameters") or {}).get("n_epochs")
-    return given if isinstance(given, int) else default_epochs()
+    return given if isinstance(given, int) else EPOCHS if best_device().type != "cpu" else 0
 
 
 def _end_with_server() -> None:

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
-from fingerpost.core.types import Progress, ProgressCallback
-from fingerpost.students.denoise import Rows, Views
+from fingerpost.core.types import Progress, ProgressCallback, Tuning
+from fingerpost.students.denoise import Rows, Views, fit_views
 from fingerpost.students.encoder.calibrate import MIN_DEV_ROWS, cross_entropy
 from fingerpost.students.encoder.network import EMBED_BATCH, Encoder, Network, best_device
+from fingerpost.students.folder import Stack
 from fingerpost.students.linear import Array, Head
+from fingerpost.students.stack import MIN_ROWS, fit_stack
 from fingerpost.task.settings import Task
 
 STEP = "train"
@@ -27,6 +30,9 @@ ENCODER_RATE = 1e-4
 HEAD_RATE = 1e-2
 WARM_UP = 0.1
 LABEL_SMOOTHING = 0.1
+UPPER = 3
+"""Layers that are trained on a processor, of six in the default encoder."""
+TRIAL_ROWS, TRIAL_HELD_OUT, TRIAL_EPOCHS = 1_200, 400, 2
 LENGTH_NOISE = 8.0  # characters; batches contain texts of similar length, but differ between epochs
 
 
@@ -49,9 +55,11 @@ class TrainingStep:
     seconds: float = 0.0
 
 
-def default_epochs() -> int:
-    """3 where torch finds a GPU, else 0: on a processor, fine-tuning takes minutes and rarely beats both views together."""
-    return 0 if best_device().type == "cpu" else EPOCHS
+def epochs_of(tuning: Tuning | None, epochs: int | None) -> tuple[Tuning, int]:
+    """Whether to fine-tune, and for how many epochs, from the options as given; `auto` where neither is."""
+    if tuning is None:
+        tuning = "auto" if epochs is None else "on" if epochs else "off"
+    return tuning, 0 if tuning == "off" else epochs or EPOCHS
 
 
 def tune(
@@ -169,8 +177,8 @@ class CachedLayers:
     def show(self, batch: NDArray[np.int64]) -> None:
         """From now on, the lower layers give the output for these texts."""
         output = torch.nn.utils.rnn.pad_sequence([self._states[i] for i in batch], batch_first=True).float()
-        for number, layer in enumerate(self._lower):
-            self._layers[number] = _Fixed(layer, output)
+        for number in range(len(self._lower)):
+            self._layers[number] = _Fixed(output)
 
     def hide(self) -> None:
         """The lower layers compute again."""
@@ -179,9 +187,9 @@ class CachedLayers:
 
 
 class _Fixed(torch.nn.Module):
-    """Gives the same output for any input, in the form of the layer that it stands in for."""
+    """Gives the same output for any input."""
 
-    def __init__(self, layer: torch.nn.Module, output: torch.Tensor) -> None:
+    def __init__(self, output: torch.Tensor) -> None:
         super().__init__()
         self.output = output
 
@@ -218,10 +226,41 @@ def _has_bfloat16() -> bool:
 def network_of(base: Encoder, task: Task, head: Head) -> Network:
     """A network with the encoder and this head, in evaluation mode."""
     network = base.network(len(task.labels))
-    with torch.no_grad():
-        network.head.weight.copy_(torch.from_numpy(head.weights.T.copy()))
-        network.head.bias.copy_(torch.from_numpy(head.bias))
-    return network.eval()
+    return _with_head(network, head).eval()
+
+
+def is_promising(base: Encoder, frozen: Network, train: Rows, seed: int, on_progress: ProgressCallback) -> bool:
+    """A trial: whether fine-tuning the upper layers on some of the rows makes the labels of others more likely.
+
+    Both views are fitted to TRIAL_ROWS rows, and compared with the fine-tuned encoder view on TRIAL_HELD_OUT others. The
+    gain has to exceed its standard error.
+
+    Args:
+        frozen: the network with the frozen encoder.
+        train: cleaned rows; too few of them promise nothing.
+    """
+    if len(train.texts) < TRIAL_ROWS + TRIAL_HELD_OUT:
+        return False
+    order = np.random.default_rng(seed).permutation(len(train.texts))
+    rows, held_out = train.take(order[:TRIAL_ROWS]), train.take(order[TRIAL_ROWS:][:TRIAL_HELD_OUT])
+    began = time.perf_counter()
+    views = fit_views(rows, Stack())
+    network = _with_head(copy.deepcopy(frozen), views.head)
+    targets = _smoothed(rows.targets)
+    tune(
+        base, network, rows.texts, targets, rows.weights, epochs=TRIAL_EPOCHS, seed=seed, on_epoch=_ignore, upper=UPPER
+    )
+    lexical = views.lexical_scores(held_out)
+    losses = []
+    for scores in (views.head.logits(held_out.vectors), predict_logits(base, network, held_out.texts)):
+        stack = fit_stack(scores, lexical, held_out.targets, held_out.weights)
+        losses.append(_losses(stack.combine(scores, lexical), held_out))
+    gain = held_out.weights * (losses[0] - losses[1])
+    promising = bool(gain.sum() > np.sqrt((gain**2).sum()))
+    found = "promising" if promising else "not promising"
+    message = f"trial of fine-tuning on {TRIAL_ROWS:,} rows: {found}, {gain.mean():+.3f} nats a row"
+    on_progress(Progress(STEP, f"{message}, {time.perf_counter() - began:.0f} s"))
+    return promising
 
 
 def fine_tune(
@@ -235,10 +274,11 @@ def fine_tune(
     seed: int,
     on_progress: ProgressCallback,
 ) -> tuple[Network, list[TrainingStep]]:
-    """Fine-tune a copy of the network, and keep it if it gains more than two standard errors on dev.
+    """Fine-tune a copy of the network, and keep its best epoch if that makes the dev labels more likely.
 
-    A gain or loss on a dev row is weighted by the plausibility of its label, because matching implausible labels means
-    copying mistakes.
+    On a processor only the upper layers are trained. The gain in log-likelihood, together with the lexical view, has to
+    exceed its standard error. A dev row is weighted by the plausibility of its label, because matching implausible labels
+    means copying mistakes. Training stops when the loss on dev rises.
 
     Args:
         frozen: the network with the frozen encoder and the fitted head.
@@ -246,26 +286,62 @@ def fine_tune(
         plausibility: plausibility of the dev labels (0 to 1), shape (dev rows,).
 
     Returns:
-        The fine-tuned network with one step per epoch, or the frozen network and no steps.
+        The fine-tuned network with one step per epoch up to the best one, or the frozen network and no steps.
     """
     network = copy.deepcopy(frozen)
     steps: list[TrainingStep] = []
+    best: tuple[float, dict[str, torch.Tensor]] | None = None
 
-    def on_epoch(number: int, train_loss: float, seconds: float) -> None:
+    def on_epoch(number: int, train_loss: float, seconds: float) -> bool:
+        nonlocal best
         logits = predict_logits(base, network, dev.texts)
         accuracy = float((logits.argmax(1) == dev.labels).mean())
         step = TrainingStep(number, epochs, train_loss, cross_entropy(logits, dev), accuracy, seconds)
         steps.append(step)
-        message = f"epoch {number} of {epochs}: loss {train_loss:.3f}, {accuracy:.3f} on dev, {seconds:.0f} s"
+        left = f", about {seconds * (epochs - number):.0f} s left" if number < epochs else ""
+        message = f"epoch {number} of {epochs}: loss {train_loss:.3f}, {accuracy:.3f} on dev, {seconds:.0f} s{left}"
         on_progress(Progress(STEP, message, number, epochs, data=step))
+        if best is None or step.dev_loss < best[0]:
+            best = step.dev_loss, {name: value.detach().clone() for name, value in network.state_dict().items()}
+            return False
+        on_progress(Progress(STEP, "the loss on dev rises: stopping"))
+        return True
 
-    targets = (1 - LABEL_SMOOTHING) * train.targets + LABEL_SMOOTHING / train.targets.shape[1]
-    tune(base, network, train.texts, targets, train.weights, epochs=epochs, seed=seed, on_epoch=on_epoch)
-    before = views.logits(dev).argmax(1) == dev.labels
-    tuned = predict_logits(base, network, dev.texts)
-    after = views.stack.combine(tuned, views.lexical_scores(dev)).argmax(1) == dev.labels
-    change = plausibility * (after.astype(float) - before)
-    if len(dev.texts) < MIN_DEV_ROWS or change.sum() <= 2 * np.sqrt((change**2).sum()):
+    upper = UPPER if best_device().type == "cpu" else None
+    tune(
+        base, network, train.texts, _smoothed(train.targets), train.weights,
+        epochs=epochs, seed=seed, on_epoch=on_epoch, upper=upper,
+    )  # fmt: skip
+    assert best is not None
+    network.load_state_dict(best[1])
+    lexical = views.lexical_scores(dev)
+    scores = predict_logits(base, network, dev.texts)
+    stack = fit_stack(scores, lexical, dev.targets, plausibility) if len(dev.texts) >= MIN_ROWS else views.stack
+    gain = plausibility * (_losses(views.logits(dev), dev) - _losses(stack.combine(scores, lexical), dev))
+    if len(dev.texts) < MIN_DEV_ROWS or gain.sum() <= np.sqrt((gain**2).sum()):
         on_progress(Progress(STEP, "fine-tuning does not help on dev; keeping the linear head"))
         return frozen, []
-    return network, steps
+    return network, steps[: 1 + min(range(len(steps)), key=lambda i: steps[i].dev_loss)]
+
+
+def _smoothed(targets: Array) -> Array:
+    """Targets with label smoothing (Szegedy et al. 2016), shape (rows, labels)."""
+    result: Array = ((1 - LABEL_SMOOTHING) * targets + LABEL_SMOOTHING / targets.shape[1]).astype(np.float32)
+    return result
+
+
+def _losses(logits: Array, rows: Rows) -> NDArray[np.float64]:
+    """The cross-entropy of each row in nats, shape (rows,)."""
+    result: NDArray[np.float64] = -(rows.targets * log_softmax(logits.astype(np.float64), axis=1)).sum(1)
+    return result
+
+
+def _with_head(network: Network, head: Head) -> Network:
+    with torch.no_grad():
+        network.head.weight.copy_(torch.from_numpy(head.weights.T.copy()))
+        network.head.bias.copy_(torch.from_numpy(head.bias))
+    return network
+
+
+def _ignore(*_: float) -> None:
+    """Nothing to do after an epoch."""

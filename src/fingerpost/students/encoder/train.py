@@ -18,7 +18,7 @@ from scipy.special import expit
 from fingerpost.core.errors import InputError
 from fingerpost.core.label_sets import joined
 from fingerpost.core.text import encoder_input, humanise
-from fingerpost.core.types import Example, Progress, ProgressCallback, no_progress
+from fingerpost.core.types import Example, Progress, ProgressCallback, Tuning, no_progress
 from fingerpost.students.binary_relevance import (
     choose_thresholds,
     clean_sets,
@@ -31,8 +31,9 @@ from fingerpost.students.encoder.export import encoder_graphs, write_graph
 from fingerpost.students.encoder.finetune import (
     STEP,
     TrainingStep,
-    default_epochs,
+    epochs_of,
     fine_tune,
+    is_promising,
     network_of,
     predict_logits,
 )
@@ -70,6 +71,7 @@ def fit(
     requested: str | None = None,
     history: int = 2,
     seed: int = 0,
+    tune: Tuning | None = None,
     epochs: int | None = None,
     max_tokens: int | None = None,
     vectors: Mapping[str, Array] | None = None,
@@ -80,8 +82,7 @@ def fit(
 
     The student has two views: a linear head on the embeddings of a frozen encoder, and a linear model of word and
     character n-grams. Both are fitted with less weight for implausible labels, and combined with weights that are found
-    out of fold. With `epochs` above 0, the encoder is then fine-tuned; the result is kept if dev gains more than two
-    standard errors.
+    out of fold. The encoder may be fine-tuned, too; the result is kept if it makes the dev labels more likely.
 
     Args:
         task: the task, for label names and the manifest.
@@ -90,7 +91,9 @@ def fit(
         requested: the encoder's name in the task's settings, if `encoder` was chosen for `auto`.
         history: number of earlier turns of a conversation that the student sees.
         seed: seed of all random choices.
-        epochs: epochs of fine-tuning; 0 for none. Default: `default_epochs`, none without a GPU.
+        tune: whether to fine-tune the encoder. `auto`, the default, fine-tunes if a trial on some of the rows promises a
+            gain.
+        epochs: epochs of fine-tuning, 3 if not given; 0 is as `tune="off"`, and more as `tune="on"` if that is not given.
         max_tokens: tokens that the encoder reads at once; longer texts are read in windows. Default: what 95 % of the
             texts fit into, at least 128 and at most what the encoder can read.
         vectors: known embeddings by example id, each of shape (width,).
@@ -121,7 +124,7 @@ def fit(
         fitted = (
             _fit_label_sets(data, epochs, on_progress)
             if task.multi
-            else _fit_labels(data, default_epochs() if epochs is None else epochs, seed, on_progress)
+            else _fit_labels(data, *epochs_of(tune, epochs), seed, on_progress)
         )
         ids = sorted({example.id for example in (*examples, *dev)})
         (staging / TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
@@ -203,7 +206,7 @@ def _prepared(base: Encoder, task: Task, train: Rows, dev: Rows) -> _Data:
     return _Data(base, task, parts[0], parts[1], centring, ngrams)
 
 
-def _fit_labels(data: _Data, epochs: int, seed: int, on_progress: ProgressCallback) -> _Fitted:
+def _fit_labels(data: _Data, tuning: Tuning, epochs: int, seed: int, on_progress: ProgressCallback) -> _Fitted:
     """Fit both views and their stack to rows with one label each, and fine-tune."""
     train, dev = data.train, data.dev
     cleaned = clean(train, seed)
@@ -216,7 +219,9 @@ def _fit_labels(data: _Data, epochs: int, seed: int, on_progress: ProgressCallba
     cleaned_dev, dev_plausibility = clean_held_out(dev, train, views, seed)
     network = data.network(views.head)
     tuned: list[TrainingStep] = []
-    if epochs:
+    if tuning == "on" or (
+        tuning == "auto" and is_promising(data.base, data.network(views.head), cleaned.rows, seed, on_progress)
+    ):
         network, tuned = fine_tune(
             data.base, network, views, cleaned.rows, dev, dev_plausibility, epochs, seed, on_progress
         )
