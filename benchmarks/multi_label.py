@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 import fingerpost
-from fingerpost.core.label_sets import joined
+from fingerpost.core.label_sets import join_labels
 from fingerpost.evaluation.baseline import BASELINE, fit_baseline
 from fingerpost.evaluation.estimators import EstimatorPredictor
 from fingerpost.evaluation.report import tables
@@ -33,7 +33,7 @@ def main() -> None:
     texts, labels = joined_texts(frame, "train", arguments.label, arguments.seed)
     test_texts, gold = joined_texts(frame, "test", "gold", arguments.seed)
     began = time.perf_counter()
-    svm = fit_baseline(texts, [joined(found) for found in labels], multi=True)
+    svm = fit_baseline(texts, [join_labels(found) for found in labels], multi=True)
     print(f"{BASELINE}, one for each label: trained in {time.perf_counter() - began:.0f} s")
     began = time.perf_counter()
     student = fingerpost.train(texts, labels)

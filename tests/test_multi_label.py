@@ -15,7 +15,7 @@ from teacher import Teacher
 import fingerpost
 from fingerpost.consensus.evidence import answer_of_row, collect_evidence, compute_features, consensus_of
 from fingerpost.core.errors import InputError, TaskError
-from fingerpost.core.label_sets import NO_LABELS, LabelSets, cell_parts, joined, parts
+from fingerpost.core.label_sets import NO_LABELS, LabelSets, join_labels, split_cell, split_labels
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Message, Question, Verdict
 from fingerpost.core.verdicts import QuestionVerdicts
@@ -71,9 +71,9 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
 
 
 def test_sets_of_labels_are_strings() -> None:
-    assert joined(["b", "a", "b"]) == "a|b" and parts("a|b") == ("a", "b")
-    assert joined([]) == NO_LABELS and parts(NO_LABELS) == ()
-    assert cell_parts("b; a,c|d ") == ["b", "a", "c", "d"]
+    assert join_labels(["b", "a", "b"]) == "a|b" and split_labels("a|b") == ("a", "b")
+    assert join_labels([]) == NO_LABELS and split_labels(NO_LABELS) == ()
+    assert split_cell("b; a,c|d ") == ["b", "a", "c", "d"]
     known = LabelSets(["a", "b"])
     assert "a|b" in known and NO_LABELS in known and "a|c" not in known and None not in known
 
@@ -251,14 +251,14 @@ def test_the_consensus_of_sets(multi: Path) -> None:
     for number, (text, labels) in enumerate(rows):
         conversation = (Message("user", text),)
         question = Question(question_id(conversation), conversation, "user", str(number), "train")
-        verdicts = [Verdict(question.id, "teacher", "t", joined(label for label in labels if label != "delivery"))]
+        verdicts = [Verdict(question.id, "teacher", "t", join_labels(label for label in labels if label != "delivery"))]
         if number < 60:
-            verdicts.append(Verdict(question.id, "human", "ann", joined(labels)))
+            verdicts.append(Verdict(question.id, "human", "ann", join_labels(labels)))
         labelled.append((question, QuestionVerdicts(verdicts, task.answers)))
     evidence = collect_evidence(task, labelled, bag_of_words([question for question, _ in labelled]))
     agreed = consensus_of(evidence, compute_features(evidence))
     answers = [answer_of_row(task, row) for row in agreed.probabilities]
-    right = [answer == joined(labels) for answer, (_, labels) in zip(answers, rows, strict=True)]
+    right = [answer == join_labels(labels) for answer, (_, labels) in zip(answers, rows, strict=True)]
     assert np.mean(right[60:]) > 0.8  # the teacher never says `delivery`: it is right on half of the rows
     assert agreed.error_probability.shape == (200,) and agreed.error_probability.min() >= 0
 

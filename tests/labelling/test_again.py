@@ -80,7 +80,7 @@ def test_too_few_reviews_and_unknown_values_are_said(project: Project, cli: Cli)
     with pytest.raises(InputError, match="3 training questions were reviewed, 20 are needed"):
         project.plan_doubtful()
     assert "--again takes prompt or doubtful, not 'all'" in cli("label", "--again", "all").stderr
-    assert "add a table [second_teacher]" in cli("label", "--second").stderr
+    assert "add a table [second_teacher]" in cli("label", "--second-teacher").stderr
 
 
 def test_the_answers_of_a_second_teacher_are_pooled(project: Project, teacher: Teacher) -> None:
@@ -89,7 +89,7 @@ def test_the_answers_of_a_second_teacher_are_pooled(project: Project, teacher: T
     task.write_text(f'{text}\n[second_teacher]\nmodel = "second"\nbase_url = "{teacher.base_url}"\n')
     second = Project(project.folder)
     teacher.reply = '{"action": "delivery"}'
-    assert "to second" in run(second, "--second", "--split", "train")
+    assert "to second" in run(second, "--second-teacher", "--split", "train")
     with second.store() as store, threadpool_limits(1):
         by = {found.by for given in store.verdicts().values() for found in given if found.kind == "teacher"}
         assert by == {"test-model", "second"}

@@ -49,11 +49,11 @@ def test_cached_lower_layers_give_the_same_output_and_stay_as_they_are(deep: Pat
     cached = CachedLayers.of(encoder, network, TEXTS, upper=1)
     assert cached is not None
     batch = np.array([5, 2, 40])
-    cached.show(batch)
+    cached.replay(batch)
     with torch.inference_mode():
         vectors = network.embed(**encoder.tokens([TEXTS[i] for i in batch])).numpy()
     np.testing.assert_allclose(vectors, before[batch], atol=0.01)  # the cache has 16 bits
-    cached.hide()
+    cached.restore()
     np.testing.assert_allclose(encoder.embed(TEXTS), before, atol=1e-6)
     layers = layers_of(network)
     assert layers is not None

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fingerpost.core.errors import InputError
+from fingerpost.core.label_sets import split_labels
 from fingerpost.core.text import humanise
 from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
 from fingerpost.task.loader import TASK_FILE, load_task
@@ -24,6 +25,9 @@ def init(
     label: Annotated[
         str | None, typer.Option(help="Column of labels in the file of --from. Default: 'label' or a similar name.")
     ] = None,
+    multi: Annotated[
+        bool, typer.Option("--multi", help="A message may have several labels, in a cell separated by | ; or ,")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the task. Default: the folder's name.")] = None,
     prompt: Annotated[
         Path | None,
@@ -41,7 +45,7 @@ def init(
     name = name or folder.resolve().name
     data: list[str] = []
     if from_ is not None:
-        labels = {found: humanise(found) for found in _labels_of(from_, label)}
+        labels = {found: humanise(found) for found in _labels_of(from_, label, multi)}
         data = [str(from_.resolve())]
     elif sys.stdin.isatty():
         name, labels = _ask_for_labels(name)
@@ -59,6 +63,7 @@ def init(
         base_url=base_url,
         data=data,
         prompt=str(prompt.resolve()) if prompt else None,
+        multi=multi,
     )
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
@@ -66,16 +71,17 @@ def init(
     print(f"wrote {file} with {len(labels)} labels; describe each label there, then run 'fingerpost run'")
 
 
-def _labels_of(file: Path, column: str | None) -> list[str]:
+def _labels_of(file: Path, column: str | None, multi: bool) -> list[str]:
     """The labels in a file, sorted.
 
     Raises:
         InputError: there are fewer than two.
     """
     counts = Counter(
-        item.label
-        for item in read_labelled_rows(file, Columns(label=column), None)
+        label
+        for item in read_labelled_rows(file, Columns(label=column, multi=multi), None)
         if not isinstance(item, Rejected) and item.label
+        for label in (split_labels(item.label) if multi else (item.label,))
     )
     if len(counts) < 2:
         raise InputError(

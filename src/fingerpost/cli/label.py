@@ -38,12 +38,12 @@ def label(
         str | None,
         typer.Option(
             metavar="prompt|doubtful",
-            help="prompt: ask again where the answer was given to an earlier prompt; doubtful: ask again about the "
-            "questions whose label is most likely wrong, with reviewed ones as examples (100, or --limit).",
+            help="Ask once more. prompt: where the answer was given to an earlier prompt. doubtful: about the questions with "
+            "the highest estimated probability of a wrong label (100, or --limit), with reviewed ones as examples.",
         ),
     ] = None,
-    second: Annotated[
-        bool, typer.Option("--second", help="Ask the second teacher, [second_teacher] in task.toml.")
+    second_teacher: Annotated[
+        bool, typer.Option("--second-teacher", help="Ask the model in the table [second_teacher] of task.toml.")
     ] = False,
     record: Annotated[
         Path | None, typer.Option(help="Append the answers to this file, from which they can be played back.")
@@ -52,14 +52,14 @@ def label(
         bool, typer.Option("--batch", help="Hand the requests in as a batch: half the price, answered within a day.")
     ] = False,
 ) -> None:
-    """Have the teacher label questions that it has not labelled yet."""
+    """Have the teacher label questions: those that it has not labelled yet, or with --retry and --again, some once more."""
     require_folders(record)
     if record and batch:
         raise InputError("--record needs answers that come at once; leave out --batch")
     if again not in (None, *AGAIN):
         raise InputError(f"--again takes {' or '.join(AGAIN)}, not '{again}'")
     project = Project(folder)
-    if second:
+    if second_teacher:
         project.ask_second_teacher()
     plan: LabelPlan | None = None
     if again == DOUBTFUL:

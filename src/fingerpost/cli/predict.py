@@ -33,7 +33,8 @@ def predict(
     tiers: Annotated[
         str,
         typer.Option(
-            help="auto: the fast tier answers where it is sure; all: all views answer; fast: the fast tier alone."
+            help="fast: the model of n-grams alone; all: encoder and n-grams; auto: the encoder only where the n-grams are "
+            "unsure."
         ),
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the computation.")] = 2,

@@ -10,7 +10,7 @@ import typer
 from fingerpost.cli.console import console
 from fingerpost.cli.options import Folder
 from fingerpost.cli.terminal import escape_markup, parse_numbers, printable, read_key, read_line
-from fingerpost.core.label_sets import joined, parts, shown
+from fingerpost.core.label_sets import format_labels, join_labels, split_labels
 from fingerpost.project import Project
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ def review(
         int | None, typer.Option(min=1, metavar="N", help="Label a uniform sample of N test questions, without hints.")
     ] = None,
     groups: Annotated[
-        bool, typer.Option("--groups", help="Correct groups of questions with the same confusion.")
+        bool,
+        typer.Option(
+            "--groups", help="Correct many questions at once, grouped by the teacher's label and the consensus."
+        ),
     ] = False,
     by: Annotated[
         str | None, typer.Option(help="Your name, stored with your answers.", show_default="your user name")
@@ -149,7 +152,7 @@ def _decide(session: ReviewQueue | TestSample, card: Card, status: str, screen: 
                 screen.print(f"  {escape_markup(', '.join(chosen)) or 'no label'}   [dim]Enter stores it[/]")
             continue
         if multi and key in ("\r", "\n", "y", "0"):
-            _answer(session, card, joined(() if key == "0" else chosen), note, screen)
+            _answer(session, card, join_labels(() if key == "0" else chosen), note, screen)
             return session.next()
         if key in ("\r", "\n") and card.suggestions:
             key = "1"
@@ -191,7 +194,7 @@ def _decide(session: ReviewQueue | TestSample, card: Card, status: str, screen: 
 def _answer(session: ReviewSession, card: Card, label: str | None, note: str | None, screen: Console) -> None:
     session.answer(card.question, label, note)
     differs = card.suggestions and not session.task.multi and label != card.suggestions[0][0]
-    answer = "no label fits" if label is None else shown(label) if session.task.multi else label
+    answer = "no label fits" if label is None else format_labels(label) if session.task.multi else label
     screen.print(f"  [bold]{escape_markup(answer)}[/]{' (differs from the first suggestion)' if differs else ''}")
 
 
@@ -207,7 +210,11 @@ def _show(card: Card, labels: Sequence[str], status: str, screen: Console, chose
     for number, label in enumerate(labels, 1):
         percent = f"{probability[label]:4.0%}  " if label in probability else ""
         given = (
-            () if card.teacher_label is None else (card.teacher_label,) if chosen is None else parts(card.teacher_label)
+            ()
+            if card.teacher_label is None
+            else (card.teacher_label,)
+            if chosen is None
+            else split_labels(card.teacher_label)
         )
         teacher = "   [dim]teacher's label[/]" if label in given else ""
         mark = "" if chosen is None else "\\[x] " if label in chosen else "\\[ ] "

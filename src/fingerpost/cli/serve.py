@@ -83,8 +83,11 @@ def serve(
         float | None, typer.Option(min=0, help="Limit in US dollars on what this server may spend on the teacher.")
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="Sentence encoder that fine-tuning jobs start from: a folder or a hub name.")
-    ] = "all-MiniLM-L6-v2",
+        str,
+        typer.Option(
+            help="Sentence encoder that fine-tuning jobs start from: a folder, a hub name, or auto, by the texts' language."
+        ),
+    ] = "auto",
     require_keys: Annotated[
         bool, typer.Option("--require-keys", help="Require API keys also for local requests.")
     ] = False,

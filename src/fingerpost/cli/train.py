@@ -26,7 +26,10 @@ def train(
     file: Annotated[
         Path | None, typer.Argument(help="A file with texts and labels, or chat JSONL. Default: the project.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The model folder.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder to write the model to. Required with a file; else models/student."),
+    ] = None,
     folder: Path = Folder,
     labels: Annotated[
         str,
@@ -35,9 +38,11 @@ def train(
     text: str | None = TextColumn,
     label: str | None = LabelColumn,
     multi: Annotated[
-        bool, typer.Option("--multi", help="A cell of the file may name several labels, separated by | ; or ,")
+        bool, typer.Option("--multi", help="Several labels for a text: split each cell of the file at | ; or ,")
     ] = False,
-    encoder: Annotated[str | None, typer.Option(help="The sentence encoder: a folder or a hub name.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="The sentence encoder: a folder or a hub name. Default: auto, by the language.")
+    ] = None,
     consensus_encoder: Annotated[
         str | None, typer.Option(help="Another encoder for the consensus with the reviews; it may be larger.")
     ] = None,
@@ -46,7 +51,7 @@ def train(
         typer.Option(min=16, help="Tokens that the encoder reads at once. Default: what 95 % of the texts fit into."),
     ] = None,
     history: Annotated[
-        int | None, typer.Option(min=0, help="Earlier turns of a conversation that the student sees.")
+        int | None, typer.Option(min=0, help="Earlier turns of a conversation that the student sees. Default: 2.")
     ] = None,
     tune: Annotated[
         str | None,
@@ -56,9 +61,10 @@ def train(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=0, help="Epochs of fine-tuning, 3 if not given; 0 is as --tune off.")
+        int | None,
+        typer.Option(min=0, help="Epochs of fine-tuning. Default: 3. Without --tune, 0 means off and more means on."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random choices in training. Default: 0.")] = None,
     compare: Annotated[
         bool, typer.Option(help="Where reviews changed labels, also train a student without the reviews.")
     ] = True,
@@ -68,7 +74,9 @@ def train(
     model: Annotated[
         str, typer.Option(help="With --student hosted: the provider's base model.")
     ] = "gpt-4.1-mini-2025-04-14",
-    suffix: Annotated[str | None, typer.Option(help="With --student hosted: a part of the new model's name.")] = None,
+    suffix: Annotated[
+        str | None, typer.Option(help="With --student hosted: text that the provider adds to the model's name.")
+    ] = None,
     base_url: Annotated[
         str | None,
         typer.Option(envvar="OPENAI_BASE_URL", help="With --student hosted: the provider's address. Default: OpenAI."),
@@ -82,13 +90,17 @@ def train(
     ] = None,
     yes: bool = Yes,
 ) -> None:
-    """Train a student: a sentence encoder with a linear head, as one ONNX graph; or a model at a provider."""
+    """Train a student: a sentence encoder and a model of n-grams, combined; or a model at a provider."""
     use, columns = labels_from(labels), Columns(text, label, multi=multi)
     if tune not in (None, *get_args(Tuning)):
         raise InputError(f"--tune takes {', '.join(get_args(Tuning))}, not '{tune}'")
     if student not in (ENCODER, HOSTED):
         raise InputError(f"there is no student '{student}'; write {ENCODER} or {HOSTED}")
     target = output or (folder / "models" / HOSTED if file is None else None)
+    if file is not None and consensus_encoder is not None:
+        raise InputError(
+            "--consensus-encoder is for projects: a file has no reviews to combine with a teacher's labels"
+        )
     if file is None and multi:
         raise InputError("--multi is for files; for a project, write multi = true in task.toml")
     if file is not None and target is None:

@@ -17,24 +17,24 @@ FORBIDDEN = "|;,"
 _SEPARATORS = re.compile(f"[{FORBIDDEN}]")
 
 
-def joined(labels: Iterable[str]) -> str:
-    """A set of labels as one string."""
+def join_labels(labels: Iterable[str]) -> str:
+    """A set of labels as one string: sorted, with `|` between the names."""
     return SEPARATOR.join(sorted(set(labels))) or NO_LABELS
 
 
-def parts(label_set: str) -> tuple[str, ...]:
-    """The labels in a string that `joined` wrote."""
+def split_labels(label_set: str) -> tuple[str, ...]:
+    """The labels in a string that `join_labels` wrote."""
     return tuple(part for part in label_set.split(SEPARATOR) if part)
 
 
-def cell_parts(cell: str) -> list[str]:
+def split_cell(cell: str) -> list[str]:
     """The labels in a cell of a file, in which `|`, `;` or `,` separates them."""
     return [part for given in _SEPARATORS.split(cell) if (part := given.strip())]
 
 
-def shown(label_set: str) -> str:
+def format_labels(label_set: str) -> str:
     """A set of labels, for people to read."""
-    return ", ".join(parts(label_set)) or "(no label)"
+    return ", ".join(split_labels(label_set)) or "(no label)"
 
 
 class LabelSets:
@@ -48,13 +48,13 @@ class LabelSets:
         self._names = frozenset(names)
 
     def __contains__(self, label_set: object) -> bool:
-        return isinstance(label_set, str) and self._names.issuperset(parts(label_set))
+        return isinstance(label_set, str) and self._names.issuperset(split_labels(label_set))
 
 
-def contains(answers: Container[str], intended: str, answer: str) -> bool:
+def includes(answers: Container[str], intended: str, answer: str) -> bool:
     """Whether an answer includes the intended label.
 
     Args:
         answers: all possible answers: a task's labels, or `LabelSets`.
     """
-    return intended in parts(answer) if isinstance(answers, LabelSets) else intended == answer
+    return intended in split_labels(answer) if isinstance(answers, LabelSets) else intended == answer

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fingerpost.core.label_sets import joined, parts
+from fingerpost.core.label_sets import join_labels, split_labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,7 +128,7 @@ class Example:
     def label(self) -> str:
         """The most probable label; with `multi`, the labels with a probability of at least 0.5 (`core.label_sets`)."""
         if self.multi:
-            return joined(label for label, probability in self.target.items() if probability >= 0.5)
+            return join_labels(label for label, probability in self.target.items() if probability >= 0.5)
         return max(self.target, key=self.target.__getitem__)
 
 
@@ -153,7 +153,7 @@ class Prediction:
         """The names of the answer's labels."""
         if self.label is None:
             return ()
-        return parts(self.label) if self.multi else (self.label,)
+        return split_labels(self.label) if self.multi else (self.label,)
 
 
 @dataclass(frozen=True, slots=True)

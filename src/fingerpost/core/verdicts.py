@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
-from fingerpost.core.label_sets import contains
+from fingerpost.core.label_sets import includes
 from fingerpost.core.types import Question, Verdict
 
 LabelsFrom: TypeAlias = Literal["consensus", "best", "teacher", "human"]
@@ -78,7 +78,7 @@ class QuestionVerdicts:
         if not intended or self.human:
             return False
         answer = self.teacher_label
-        return answer is not None and not any(contains(self._labels, label, answer) for label in intended)
+        return answer is not None and not any(includes(self._labels, label, answer) for label in intended)
 
     @property
     def teacher_label(self) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.label_sets import cell_parts, joined
+from fingerpost.core.label_sets import join_labels, split_cell
 from fingerpost.core.text import MAX_CHARACTERS, check_text, content_text, shorten
 from fingerpost.core.types import Conversation, Message, Split
 from fingerpost.data.files import Row, read_rows
@@ -108,7 +108,7 @@ def column_labels(values: Iterable[Any]) -> list[str]:
     labels = []
     for number, value in enumerate(_column_values(values, "label"), 1):
         if isinstance(value, COLLECTIONS):
-            labels.append(joined(str(part).strip() for part in value))
+            labels.append(join_labels(str(part).strip() for part in value))
             continue
         label = (str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)).strip()
         if not label:
@@ -268,8 +268,8 @@ def _label(
         return None, raw if columns.teacher else None
     if task is None:
         if isinstance(given, list) or columns.multi:
-            cell = given if isinstance(given, list) else cell_parts(str(given))
-            return joined(text for value in cell if (text := str(value).strip())), raw
+            cell = given if isinstance(given, list) else split_cell(str(given))
+            return join_labels(text for value in cell if (text := str(value).strip())), raw
         return _label_in_answer(answer) if answer is not None and given is answer else str(given).strip(), raw
     label = parse(task, given) if given is answer else resolve(task, given)
     if label is None and not columns.teacher:

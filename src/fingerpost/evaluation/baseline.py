@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.svm import LinearSVC
 
-from fingerpost.core.label_sets import joined, parts
+from fingerpost.core.label_sets import join_labels, split_labels
 from fingerpost.core.types import Example
 from fingerpost.evaluation.estimators import EstimatorPredictor
 from fingerpost.evaluation.evaluate import Candidate
@@ -52,7 +52,7 @@ def fit_baseline(texts: Sequence[str], labels: Sequence[str], multi: bool = Fals
     if not multi:
         return make_pipeline(features, LinearSVC(random_state=0)).fit(list(texts), list(labels))
     binarizer = MultiLabelBinarizer()
-    columns = binarizer.fit_transform([parts(label) for label in labels])
+    columns = binarizer.fit_transform([split_labels(label) for label in labels])
     fitted = make_pipeline(features, OneVsRestClassifier(LinearSVC(random_state=0))).fit(list(texts), columns)
     return _SetClassifier(fitted, binarizer)
 
@@ -64,4 +64,4 @@ class _SetClassifier:
         self._fitted, self._binarizer, self.classes_ = fitted, binarizer, binarizer.classes_
 
     def predict(self, texts: Sequence[str]) -> list[str]:
-        return [joined(labels) for labels in self._binarizer.inverse_transform(self._fitted.predict(texts))]
+        return [join_labels(labels) for labels in self._binarizer.inverse_transform(self._fitted.predict(texts))]

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerpost.core.label_sets import LabelSets, parts
+from fingerpost.core.label_sets import LabelSets, split_labels
 from fingerpost.core.text import shorten
 from fingerpost.core.types import FAST, Prediction
 from fingerpost.evaluation import metrics
@@ -164,7 +164,7 @@ def _measure_sets(model: ModelReport, answers: ModelAnswers, rows: Sequence[Test
 
 def _as_sets(answers: Sequence[str], labels: Sequence[str]) -> NDArray[np.bool_]:
     """Which labels each answer names, shape (answers, labels)."""
-    found = [set(parts(answer)) for answer in answers]
+    found = [set(split_labels(answer)) for answer in answers]
     return np.array([[label in names for label in labels] for names in found], dtype=bool)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fingerpost.consensus.evidence import answer_of_row, collect_evidence, compute_features, consensus_of
 from fingerpost.core.errors import InputError
-from fingerpost.core.label_sets import parts
+from fingerpost.core.label_sets import split_labels
 from fingerpost.core.types import (
     Example,
     Prediction,
@@ -87,7 +87,7 @@ def evaluate(
         raise InputError("there are no test rows; import labelled rows with a split column that contains 'test'")
     with_gold = [row for row in rows if row.gold is not None]
     measured = with_gold or list(rows)
-    used = {part for row in with_gold for part in (parts(str(row.gold)) if multi else (str(row.gold),))}
+    used = {part for row in with_gold for part in (split_labels(str(row.gold)) if multi else (str(row.gold),))}
     if unknown := sorted(used - set(labels)):
         raise InputError(
             f"the test rows have labels that the models do not know: {', '.join(unknown[:5])}; "

@@ -24,7 +24,7 @@ class Settings:
         cutoff: requests with a lower student confidence go to the teacher.
         agreement, accuracy: choose the cut-off on dev rows for this target agreement with the teacher, or accuracy
             against human labels. At most one of `cutoff`, `agreement` and `accuracy` is set.
-        encoder: base encoder of fine-tuning jobs, a folder or a hub name.
+        encoder: base encoder of fine-tuning jobs, a folder or a hub name; `auto` chooses by the language of a job's texts.
         allowed_hosts: host names that requests without API keys may come from.
         log_requests: whether requests are stored, for `keep_days` days.
         redact: applied to all texts before they are stored.
@@ -47,7 +47,7 @@ class Settings:
     cutoff: float | None = None
     agreement: float | None = None
     accuracy: float | None = None
-    encoder: str = "all-MiniLM-L6-v2"
+    encoder: str = "auto"
     keys_required: bool = False
     allowed_hosts: tuple[str, ...] = ()
     log_requests: bool = True

@@ -30,7 +30,7 @@ Folds = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
 @dataclass(frozen=True, slots=True)
-class CleanedSets:
+class CleanedLabelSets:
     """Rows with softened targets and reduced weights.
 
     Attributes:
@@ -99,16 +99,16 @@ def held_out_scores(rows: Rows, targets: Array, weights: Array, folds: Folds, st
     return encoder, lexical
 
 
-def clean_sets(given: Rows) -> CleanedSets:
+def clean_label_sets(given: Rows) -> CleanedLabelSets:
     """Soften the targets and reduce the weights of labels that are implausible on a row, and weigh the views."""
     weights = np.repeat(given.weights[:, None], given.targets.shape[1], axis=1)
     encoder, lexical = held_out_scores(given, given.targets, weights, folds_of(given.groups), head_strength(given))
     stack = fit_label_stack(encoder, lexical, given.targets, weights)
-    targets, weights, plausible = soften_sets(given, expit(stack.combine(encoder, lexical)))
-    return CleanedSets(targets, weights, plausible, encoder, lexical, stack)
+    targets, weights, plausible = soften_label_sets(given, expit(stack.combine(encoder, lexical)))
+    return CleanedLabelSets(targets, weights, plausible, encoder, lexical, stack)
 
 
-def soften_sets(given: Rows, predicted: Array) -> tuple[Array, Array, Array]:
+def soften_label_sets(given: Rows, predicted: Array) -> tuple[Array, Array, Array]:
     """Softened targets, reduced weights, and the plausibility of the given labels; each of shape (rows, labels).
 
     Args:

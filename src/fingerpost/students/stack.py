@@ -52,7 +52,7 @@ def fit_stack(encoder: Array, lexical: Array, targets: Array, weights: Array) ->
 
 
 def fit_label_stack(encoder: Array, lexical: Array, targets: Array, weights: Array) -> Stack:
-    """As `fit_stack`, for independent label probabilities, with an intercept.
+    """The weights and the intercept that maximise the likelihood of independent label probabilities; see `fit_stack`.
 
     Args:
         encoder, lexical: scores of each view for rows that it was not fitted to, shape (rows, labels).

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fingerpost.core.errors import TaskError
-from fingerpost.core.label_sets import FORBIDDEN, parts
+from fingerpost.core.label_sets import FORBIDDEN, split_labels
 from fingerpost.core.languages import LANGUAGES
 from fingerpost.core.text import canonical_name, humanise
 from fingerpost.core.types import Label
@@ -100,7 +100,7 @@ def task_of_labels(name: str, labels: Iterable[str], answer_field: str = "action
     Raises:
         TaskError: fewer than two labels.
     """
-    unique = sorted({part for label in labels for part in (parts(label) if multi else (label,))})
+    unique = sorted({part for label in labels for part in (split_labels(label) if multi else (label,))})
     if len(unique) < 2:
         raise TaskError(
             f"{name}: {len(unique)} label found, at least two are needed; give the label column with --label"

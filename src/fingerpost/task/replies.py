@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from fingerpost.core.label_sets import cell_parts, joined
+from fingerpost.core.label_sets import join_labels, split_cell
 from fingerpost.core.text import canonical_name, strip_code_fence
 from fingerpost.task.settings import Task
 
@@ -41,7 +41,7 @@ def resolve(task: Task, value: object) -> str | None:
         found = [resolve_label(task, one) for one in _given(value)]
         if None in found or (not found and isinstance(value, str) and not value.strip()):
             return None
-        return joined(name for name in found if name) if found or task.fallback is None else task.fallback
+        return join_labels(name for name in found if name) if found or task.fallback is None else task.fallback
     return resolve_label(task, value)
 
 
@@ -53,7 +53,7 @@ def unknown_in(task: Task, value: object) -> str:
 
 def _given(value: object) -> list[Any]:
     """The parts of a value that states a set of labels."""
-    return cell_parts(value) if isinstance(value, str) else value if isinstance(value, list) else [value]
+    return split_cell(value) if isinstance(value, str) else value if isinstance(value, list) else [value]
 
 
 def resolve_label(task: Task, value: object) -> str | None:

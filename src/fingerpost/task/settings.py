@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from fingerpost.core.label_sets import LabelSets, joined, parts
+from fingerpost.core.label_sets import LabelSets, join_labels, split_labels
 from fingerpost.core.types import Label, Strict
 
 
@@ -154,11 +154,11 @@ class Task(Strict):
 
     def labels_in(self, answer: str) -> tuple[str, ...]:
         """The names of the labels in an answer."""
-        return parts(answer) if self.multi else (answer,)
+        return split_labels(answer) if self.multi else (answer,)
 
     def answer(self, labels: Iterable[str]) -> str:
         """The answer that names these labels; the first of them, if the task is not multi-label."""
-        return joined(labels) if self.multi else next(iter(labels))
+        return join_labels(labels) if self.multi else next(iter(labels))
 
     @property
     def teacher_model(self) -> str | None:

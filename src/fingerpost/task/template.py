@@ -23,6 +23,7 @@ def render_task(
     base_url: str | None = None,
     data: Iterable[str] = (),
     prompt: str | None = None,
+    multi: bool = False,
 ) -> str:
     """The text of a commented task.toml.
 
@@ -31,12 +32,14 @@ def render_task(
         model, base_url: the teacher's model and endpoint; default endpoint is OpenAI.
         data: files of questions that `fingerpost run` imports.
         prompt: path of a file with the whole system prompt.
+        multi: a message may have several labels.
     """
     label_lines = "\n".join(f"{_key(label)} = {_quote(text)}" for label, text in labels.items())
     data_tables = "\n".join(f'\n[[data]]\nfile = {_quote(file)}\nsource = "user"' for file in data)
     instructions = instructions or f"You route messages for {name}. Decide where the last message belongs."
     prompt_line = f"prompt = {_quote(prompt)}" if prompt else '# prompt = "prompt.txt"'
     fallback_line = f"fallback = {_quote(fallback)}" if fallback else '# fallback = "other"'
+    multi_line = "multi = true" if multi else "# multi = true"
     url_line = f"base_url = {_quote(base_url)}" if base_url else '# base_url = "http://localhost:8080/v1"'
     return f"""\
 # A classification task. `fingerpost status` shows what to do next.
@@ -51,6 +54,8 @@ instructions = {_quote(instructions)}
 answer_field = "action"
 # The label for messages that no other label fits.
 {fallback_line}
+# A message may have several labels.
+{multi_line}
 
 # One line per label: name = "which messages belong to it". If your application uses its own codes:
 # name = {{ description = "which messages belong to it", code = 7 }}

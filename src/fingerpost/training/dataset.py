@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.label_sets import parts
+from fingerpost.core.label_sets import split_labels
 from fingerpost.core.text import fingerprint, hash_fraction, question_id
 from fingerpost.core.types import Conversation, Example, Message, Question
 from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
@@ -302,7 +302,9 @@ def data_fingerprint(examples: Sequence[Example], dev: Sequence[Example]) -> str
 def _example(messages: Conversation, label: str, multi: bool) -> Example:
     """An example with a certain label, or set of labels, in a group of its own."""
     key = question_id(messages)
-    return Example(key, messages, dict.fromkeys(parts(label) if multi else (label,), 1.0), group=key, multi=multi)
+    return Example(
+        key, messages, dict.fromkeys(split_labels(label) if multi else (label,), 1.0), group=key, multi=multi
+    )
 
 
 def _training_set(task: Task, train: list[Example], dev: list[Example], **fields: Any) -> TrainingSet:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fingerpost.core.label_sets import joined
+from fingerpost.core.label_sets import join_labels
 from fingerpost.core.text import MAX_CHARACTERS, content_text
 from fingerpost.core.types import FAST, WHOLE, Conversation, Message, Prediction
 from fingerpost.llm.completion import Reply
@@ -246,7 +246,7 @@ def restrict(prediction: Prediction, allowed: Sequence[str] | None) -> Predictio
         return prediction
     kept = {name: prediction.scores[name] for name in allowed}
     if prediction.multi:
-        return replace(prediction, label=joined(name for name in prediction.labels if name in kept), scores=kept)
+        return replace(prediction, label=join_labels(name for name in prediction.labels if name in kept), scores=kept)
     total = sum(kept.values()) or 1.0
     scores = {name: score / total for name, score in kept.items()}
     best = max(scores, key=scores.__getitem__)

@@ -20,7 +20,7 @@ from fingerpost.students.encoder.calibrate import MIN_DEV_ROWS, cross_entropy
 from fingerpost.students.encoder.network import EMBED_BATCH, Encoder, Network, best_device
 from fingerpost.students.folder import Stack
 from fingerpost.students.linear import Array, Head
-from fingerpost.students.stack import MIN_ROWS, fit_stack
+from fingerpost.students.stack import fit_stack
 from fingerpost.task.settings import Task
 
 STEP = "train"
@@ -117,7 +117,7 @@ def tune(
         for batch in batches:
             tokens = {key: value.to(device) for key, value in encoder.tokens([texts[i] for i in batch]).items()}
             if cached is not None:
-                cached.show(batch)
+                cached.replay(batch)
             with mixed_precision:
                 logits = network(**tokens)
             chosen = torch.from_numpy(batch).to(device)
@@ -130,7 +130,7 @@ def tune(
             losses.append(float(loss.detach()))
         network.eval()
         if cached is not None:
-            cached.hide()
+            cached.restore()
         if on_epoch(number, float(np.mean(losses)), time.perf_counter() - began):
             break
     network.requires_grad_(True).to("cpu").eval()
@@ -140,7 +140,7 @@ class CachedLayers:
     """Stands in for an encoder's lower layers: gives back what they computed for each text.
 
     Args:
-        layers: the encoder's list of layers, whose first ones are replaced while `show` is in force.
+        layers: the encoder's list of layers, whose first ones are replaced from `replay` to `restore`.
         lower: those first ones.
         states: their output for each text, shape (tokens, width).
     """
@@ -174,13 +174,13 @@ class CachedLayers:
         handle.remove()
         return cls(layers, list(layers[:-upper]), states)
 
-    def show(self, batch: NDArray[np.int64]) -> None:
+    def replay(self, batch: NDArray[np.int64]) -> None:
         """From now on, the lower layers give the output for these texts."""
         output = torch.nn.utils.rnn.pad_sequence([self._states[i] for i in batch], batch_first=True).float()
         for number in range(len(self._lower)):
             self._layers[number] = _Fixed(output)
 
-    def hide(self) -> None:
+    def restore(self) -> None:
         """The lower layers compute again."""
         for number, layer in enumerate(self._lower):
             self._layers[number] = layer
@@ -250,12 +250,7 @@ def is_promising(base: Encoder, frozen: Network, train: Rows, seed: int, on_prog
     tune(
         base, network, rows.texts, targets, rows.weights, epochs=TRIAL_EPOCHS, seed=seed, on_epoch=_ignore, upper=UPPER
     )
-    lexical = views.lexical_scores(held_out)
-    losses = []
-    for scores in (views.head.logits(held_out.vectors), predict_logits(base, network, held_out.texts)):
-        stack = fit_stack(scores, lexical, held_out.targets, held_out.weights)
-        losses.append(_losses(stack.combine(scores, lexical), held_out))
-    gain = held_out.weights * (losses[0] - losses[1])
+    gain = _gain(views, network, base, held_out, held_out.weights)
     promising = bool(gain.sum() > np.sqrt((gain**2).sum()))
     found = "promising" if promising else "not promising"
     message = f"trial of fine-tuning on {TRIAL_ROWS:,} rows: {found}, {gain.mean():+.3f} nats a row"
@@ -314,10 +309,7 @@ def fine_tune(
     )  # fmt: skip
     assert best is not None
     network.load_state_dict(best[1])
-    lexical = views.lexical_scores(dev)
-    scores = predict_logits(base, network, dev.texts)
-    stack = fit_stack(scores, lexical, dev.targets, plausibility) if len(dev.texts) >= MIN_ROWS else views.stack
-    gain = plausibility * (_losses(views.logits(dev), dev) - _losses(stack.combine(scores, lexical), dev))
+    gain = _gain(views, network, base, dev, plausibility)
     if len(dev.texts) < MIN_DEV_ROWS or gain.sum() <= np.sqrt((gain**2).sum()):
         on_progress(Progress(STEP, "fine-tuning does not help on dev; keeping the linear head"))
         return frozen, []
@@ -330,10 +322,21 @@ def _smoothed(targets: Array) -> Array:
     return result
 
 
-def _losses(logits: Array, rows: Rows) -> NDArray[np.float64]:
-    """The cross-entropy of each row in nats, shape (rows,)."""
-    result: NDArray[np.float64] = -(rows.targets * log_softmax(logits.astype(np.float64), axis=1)).sum(1)
-    return result
+def _gain(views: Views, network: Network, base: Encoder, rows: Rows, weights: Array) -> NDArray[np.float64]:
+    """What the fine-tuned network gains over the head of the frozen encoder, each with the lexical view at its own best
+    weights: weighted log-likelihood of each row in nats, shape (rows,).
+
+    Args:
+        rows: that neither was fitted to.
+        weights: shape (rows,).
+    """
+    lexical = views.lexical_scores(rows)
+    losses = []
+    for scores in (views.head.logits(rows.vectors), predict_logits(base, network, rows.texts)):
+        logits = fit_stack(scores, lexical, rows.targets, weights).combine(scores, lexical)
+        losses.append(-(rows.targets * log_softmax(logits.astype(np.float64), axis=1)).sum(1))
+    gain: NDArray[np.float64] = weights * (losses[0] - losses[1])
+    return gain
 
 
 def _with_head(network: Network, head: Head) -> Network:

@@ -28,7 +28,7 @@ ACTIVATIONS = {"Tanh": torch.nn.Tanh, "Identity": torch.nn.Identity, "ReLU": tor
 
 @dataclass(frozen=True, slots=True)
 class Modules:
-    """What follows the transformer, and what it reads.
+    """Pooling, dense layers, prompt and length of a sentence encoder.
 
     Attributes:
         transformer: the transformer's folder inside the model.

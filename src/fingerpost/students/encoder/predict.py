@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from fingerpost.core.errors import InputError, ModelError
-from fingerpost.core.label_sets import joined
+from fingerpost.core.label_sets import join_labels
 from fingerpost.core.predictor import BasePredictor
 from fingerpost.core.text import conversation, encoder_input
 from fingerpost.core.types import FAST, WHOLE, Message, Prediction, Usage
@@ -45,7 +45,8 @@ class EncoderStudent(BasePredictor):
         if tiers not in get_args(Tiers):
             raise InputError(f"there are no tiers '{tiers}'; write one of {', '.join(get_args(Tiers))}")
         if tiers == "fast" and manifest.fast is None and manifest.stack.encoder:
-            raise InputError(f"{folder} has no fast tier; use --tiers auto, or train it on more rows")
+            more = "" if manifest.multi else ", or train it on more rows"
+            raise InputError(f"{folder} has no fast tier; use --tiers auto{more}")
         self.name = folder.name
         self.folder = folder
         self.manifest = manifest
@@ -162,7 +163,7 @@ class EncoderStudent(BasePredictor):
         row = probabilities.tolist()
         if (multi := self.manifest.multi) is not None:
             chosen = multi.decide(probabilities[None])
-            label = joined(name for name, given in zip(self.labels, chosen[0], strict=True) if given)
+            label = join_labels(name for name, given in zip(self.labels, chosen[0], strict=True) if given)
             confidence = float(multi.confidence(probabilities[None], chosen)[0])
             return Prediction(label, confidence, dict(zip(self.labels, row, strict=True)), self.name, usage, tier, True)
         confidence = max(row)

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.label_sets import joined
+from fingerpost.core.label_sets import join_labels
 from fingerpost.core.text import encoder_input, humanise
 from fingerpost.core.types import Example, Progress, ProgressCallback, Tuning, no_progress
 from fingerpost.students.binary_relevance import (
     choose_thresholds,
-    clean_sets,
+    clean_label_sets,
     fit_label_views,
-    soften_sets,
+    soften_label_sets,
 )
 from fingerpost.students.denoise import Rows, Views, clean, clean_held_out, fit_views
 from fingerpost.students.encoder.calibrate import calibrate, cross_entropy, loses_accuracy
@@ -260,7 +260,7 @@ def _fit_label_sets(data: _Data, epochs: int | None, on_progress: ProgressCallba
     """Fit both views and their stack to rows with any number of labels. There is no fine-tuning."""
     if epochs:
         on_progress(Progress(STEP, "with several labels, the encoder is not fine-tuned"))
-    cleaned, dev = clean_sets(data.train), data.dev
+    cleaned, dev = clean_label_sets(data.train), data.dev
     implausible = float((cleaned.plausibility < IMPLAUSIBLE).any(1).mean())
     on_progress(
         Progress(STEP, f"{implausible:.1%} of the training rows have a label that is probably wrong or missing")
@@ -273,7 +273,7 @@ def _fit_label_sets(data: _Data, epochs: int | None, on_progress: ProgressCallba
     exact = float((chosen == has).all(1).mean())
     f1 = float(2 * (chosen & has).sum() / max(1, chosen.sum() + has.sum()))
     on_progress(Progress(STEP, f"dev: all labels right {exact:.3f}, micro F1 {f1:.3f}"))
-    dev_targets, dev_weights, _ = soften_sets(dev, probabilities)
+    dev_targets, dev_weights, _ = soften_label_sets(dev, probabilities)
     final = fit_label_views(
         data.train + dev,
         np.concatenate([cleaned.targets, dev_targets]),
@@ -289,7 +289,7 @@ def _fit_label_sets(data: _Data, epochs: int | None, on_progress: ProgressCallba
         1.0,
         None,
         multi,
-        [(joined(names[row]), float(confidence)) for row, confidence in zip(chosen, sure, strict=True)],
+        [(join_labels(names[row]), float(confidence)) for row, confidence in zip(chosen, sure, strict=True)],
         {
             "doubtful_labels": round(implausible, 4),
             "epochs": 0,
