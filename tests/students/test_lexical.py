@@ -9,6 +9,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from fingerpost.core.errors import ModelError
+from fingerpost.students import lexical
 from fingerpost.students.lexical import (
     LexicalView,
     LinearScores,
@@ -111,3 +112,12 @@ def test_familiarity_without_the_texts_own_ngrams() -> None:
     seen, held_out = familiarity_of(matrix), held_out_familiarity(matrix)
     assert (held_out <= seen + 1e-6).all() and held_out[4] < seen[4]
     assert held_out[0] > held_out[1]  # `amber` occurs in two other texts, `birch` in none
+
+
+def test_remembered_words_change_nothing_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lexical, "MAX_WORDS_SEEN", 3)
+    texts = ["amber birch cedar", "birch cedar delta", "amber " + "x" * 100, "delta delta amber"]
+    ngrams = Ngrams.fit(texts)
+    first = [ngrams.features(text) for text in texts]
+    assert [ngrams.features(text) for text in texts] == first
+    assert len(ngrams._words_seen) <= 3 and not any(len(word) > 32 for word in ngrams._words_seen)

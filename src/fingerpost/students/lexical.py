@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,8 @@ CHARACTERS = range(2, 6)
 MIN_TEXTS = 2
 """N-grams that occur in fewer training texts are left out. They still count in a text's norm."""
 MAX_NGRAMS = 100_000
+MAX_WORDS_SEEN, LONGEST_WORD_SEEN = 20_000, 32
+"""Words whose n-grams are remembered, and their length in characters: at most about 30 MB."""
 STRENGTHS, STRENGTH_ROWS = (0.3, 1.0), 1_000
 """C, the inverse regularisation strength of the support vector machine: STRENGTH_ROWS / rows, within these limits."""
 TOLERANCE = 1e-2
@@ -62,6 +64,12 @@ def character_ngrams(text: str) -> list[str]:
     return grams
 
 
+def _known(grams: Sequence[str], index: Mapping[str, int]) -> tuple[list[int], int]:
+    """The numbers of n-grams, and how many have none."""
+    numbers = [number for number in map(index.get, grams) if number is not None]
+    return numbers, len(grams) - len(numbers)
+
+
 class Ngrams:
     """Turns texts into TF-IDF features: word n-grams and character n-grams, each block with unit norm.
 
@@ -80,6 +88,7 @@ class Ngrams:
         self._word_index = {gram: i for i, gram in enumerate(self.words)}
         self._character_index = {gram: i for i, gram in enumerate(self.characters, len(self.words))}
         self._idf = idf.tolist()
+        self._words_seen: dict[str, tuple[list[int], int]] = {}
 
     def __len__(self) -> int:
         return len(self.idf)
@@ -108,15 +117,10 @@ class Ngrams:
         numbers: list[int] = []
         values: list[float] = []
         idf, unknown = self._idf, self.unknown_idf**2
-        for grams, index in (
-            (word_ngrams(normal), self._word_index),
-            (character_ngrams(normal), self._character_index),
-        ):
-            counts = Counter(map(index.get, grams))
-            squares = counts.pop(None, 0) * unknown
+        for found, missing in (_known(word_ngrams(normal), self._word_index), self._characters_of(normal)):
+            squares = missing * unknown
             block: list[float] = []
-            for number, count in counts.items():
-                assert number is not None
+            for number, count in Counter(found).items():
                 value = idf[number] if count == 1 else (1 + math.log(count)) * idf[number]
                 squares += value * value
                 block.append(value)
@@ -124,6 +128,22 @@ class Ngrams:
             scale = 1 / math.sqrt(squares) if squares else 0.0
             values += [value * scale for value in block]
         return numbers, values
+
+    def _characters_of(self, normal: str) -> tuple[list[int], int]:
+        """The numbers of a normalised text's character n-grams, and how many have none. Frequent words are remembered."""
+        numbers: list[int] = []
+        missing = 0
+        for word in normal.split():
+            known = self._words_seen.get(word)
+            if known is None:
+                known = _known(character_ngrams(word), self._character_index)
+                if len(word) <= LONGEST_WORD_SEEN:
+                    if len(self._words_seen) >= MAX_WORDS_SEEN:
+                        self._words_seen.clear()
+                    self._words_seen[word] = known
+            numbers += known[0]
+            missing += known[1]
+        return numbers, missing
 
     def matrix(self, texts: Iterable[str]) -> csr_matrix:
         """The features of texts as a sparse matrix, shape (texts, features)."""
