@@ -27,7 +27,7 @@ class FingerpostClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     Args:
         encoder: a sentence encoder: folder or hub name; `auto` chooses by the language of the texts.
-        epochs: epochs of fine-tuning; 0 for none. Default: 3 if a trial on some of the rows promises a gain.
+        epochs: epochs of fine-tuning; 0 for none. Default: 3, 2 on a processor, if a trial on some rows promises a gain.
         random_state: seed of the training.
 
     Attributes:

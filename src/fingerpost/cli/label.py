@@ -49,7 +49,8 @@ def label(
         Path | None, typer.Option(help="Append the answers to this file, from which they can be played back.")
     ] = None,
     batch: Annotated[
-        bool, typer.Option("--batch", help="Hand the requests in as a batch: usually half the price, answered within a day.")
+        bool,
+        typer.Option("--batch", help="Hand the requests in as a batch: usually half the price, answered within a day."),
     ] = False,
 ) -> None:
     """Have the teacher label questions: those that it has not labelled yet, or with --retry and --again, some once more."""

@@ -62,7 +62,9 @@ def train(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=0, help="Epochs of fine-tuning. Default: 3. Without --tune, 0 means off and more means on."),
+        typer.Option(
+            min=0, help="Epochs of fine-tuning. Default: 3, 2 on a CPU. Without --tune, 0 means off and more means on."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random choices in training. Default: 0.")] = None,
     compare: Annotated[

@@ -30,8 +30,8 @@ ENCODER_RATE = 1e-4
 HEAD_RATE = 1e-2
 WARM_UP = 0.1
 LABEL_SMOOTHING = 0.1
-UPPER = 3
-"""Layers that are trained on a processor, of six in the default encoder."""
+UPPER, CPU_EPOCHS = 2, 2
+"""Layers that are trained on a processor, of six in the default encoder, and for how many epochs by default."""
 TRIAL_ROWS, TRIAL_HELD_OUT, TRIAL_EPOCHS = 1_200, 400, 2
 LENGTH_NOISE = 8.0  # characters; batches contain texts of similar length, but differ between epochs
 
@@ -57,9 +57,10 @@ class TrainingStep:
 
 def epochs_of(tuning: Tuning | None, epochs: int | None) -> tuple[Tuning, int]:
     """Whether to fine-tune, and for how many epochs, from the options as given; `auto` where neither is."""
+    usual = CPU_EPOCHS if best_device().type == "cpu" else EPOCHS
     if tuning is None:
         tuning = "auto" if epochs is None else "on" if epochs else "off"
-    return tuning, 0 if tuning == "off" else epochs or EPOCHS
+    return tuning, 0 if tuning == "off" else epochs or usual
 
 
 def tune(
@@ -233,7 +234,7 @@ def is_promising(base: Encoder, frozen: Network, train: Rows, seed: int, on_prog
     """A trial: whether fine-tuning the upper layers on some of the rows makes the labels of others more likely.
 
     Both views are fitted to TRIAL_ROWS rows, and compared with the fine-tuned encoder view on TRIAL_HELD_OUT others. The
-    gain has to exceed its standard error.
+    gain has to exceed two standard errors.
 
     Args:
         frozen: the network with the frozen encoder.
@@ -251,7 +252,7 @@ def is_promising(base: Encoder, frozen: Network, train: Rows, seed: int, on_prog
         base, network, rows.texts, targets, rows.weights, epochs=TRIAL_EPOCHS, seed=seed, on_epoch=_ignore, upper=UPPER
     )
     gain = _gain(views, network, base, held_out, held_out.weights)
-    promising = bool(gain.sum() > np.sqrt((gain**2).sum()))
+    promising = bool(gain.sum() > 2 * np.sqrt((gain**2).sum()))
     found = "promising" if promising else "not promising"
     message = f"trial of fine-tuning on {TRIAL_ROWS:,} rows: {found}, {gain.mean():+.3f} nats a row"
     on_progress(Progress(STEP, f"{message}, {time.perf_counter() - began:.0f} s"))

@@ -93,7 +93,7 @@ def fit(
         seed: seed of all random choices.
         tune: whether to fine-tune the encoder. `auto`, the default, fine-tunes if a trial on some of the rows promises a
             gain.
-        epochs: epochs of fine-tuning, 3 if not given; 0 is as `tune="off"`, and more as `tune="on"` if that is not given.
+        epochs: epochs of fine-tuning, 3 if not given and 2 on a processor; 0 is as `tune="off"`, and more as `tune="on"` if that is not given.
         max_tokens: tokens that the encoder reads at once; longer texts are read in windows. Default: what 95 % of the
             texts fit into, at least 128 and at most what the encoder can read.
         vectors: known embeddings by example id, each of shape (width,).
