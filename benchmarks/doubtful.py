@@ -21,6 +21,7 @@ from fingerpost.core.text import question_id
 from fingerpost.core.types import Message
 from fingerpost.data.rows import Columns
 from fingerpost.project import Project
+from fingerpost.store.project import Store
 from fingerpost.training.dataset import from_store
 
 TASK = """\
@@ -71,9 +72,9 @@ def main() -> None:
         report(project, frame, gold, "after")
 
 
-def teacher_right(store: object, project: Project, gold: dict[str, str], asked: set[str]) -> float:
+def teacher_right(store: Store, project: Project, gold: dict[str, str], asked: set[str]) -> float:
     """The share of these questions on which the teacher's present label is right."""
-    labelled = store.labelled(project.task.names, project.task.teacher_model, "train", "dev")  # type: ignore[attr-defined]
+    labelled = store.labelled(project.task.names, project.task.teacher_model, "train", "dev")
     right = [verdicts.teacher_label == gold[question.id] for question, verdicts in labelled if question.id in asked]
     return float(np.mean(right))
 

@@ -242,6 +242,24 @@ def test_review_by_several_keys(multi: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert NO_LABELS in labels and len(labels) == 3 and all(label in project.task.answers for label in labels)
 
 
+def test_a_live_teacher_and_a_model_at_a_provider_answer_with_sets(multi: Path, cli: Cli, teacher: Teacher) -> None:
+    from fingerpost.labelling.teacher import LiveTeacher
+
+    teacher.reply = '{"action": ["delivery", "billing"]}'
+    live = LiveTeacher(load_task(multi / "task.toml"), multi)
+    (multi / "gold.jsonl").write_text(
+        "\n".join(json.dumps({"text": text, "label": labels}) for text, labels in messages(80))
+    )
+    assert cli("import", "gold.jsonl").returncode == 0
+    arguments = ("--student", "hosted", "--base-url", teacher.base_url, "--labels", "human", "--yes")
+    done = cli("train", *arguments)
+    assert done.returncode == 0, done.stderr
+    for model in (live, fingerpost.load(multi / "models" / "hosted")):
+        (answer,) = model.predict(["my invoice and my parcel"])
+        assert answer.label == "billing|delivery" and answer.labels == ("billing", "delivery")
+        assert model.predict_proba(["my invoice and my parcel"]).tolist() == [[1.0, 1.0]]
+
+
 def test_the_consensus_of_sets(multi: Path) -> None:
     from reviewing import bag_of_words
 

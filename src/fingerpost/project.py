@@ -282,7 +282,11 @@ class Project:
         given = {**self.task.student.model_dump(), **options}
         settings = StudentSettings(**{key: given[key] for key in StudentSettings.model_fields})
         resolved = self._resolved(settings)
-        given |= {"encoder": resolved.encoder, "max_tokens": resolved.max_tokens, "requested": settings.encoder}
+        given |= {
+            "encoder": resolved.encoder,
+            "max_tokens": resolved.max_tokens,
+            "requested": {"encoder": settings.encoder, "max_tokens": settings.max_tokens},
+        }
         if self._encoder is not None and self._encoder[1]:
             on_progress(Progress("train", self._encoder[1]))
         other_encoder = given.pop("consensus_encoder") not in (None, settings.encoder)

@@ -69,6 +69,7 @@ def test_doubtful_labels_are_asked_again_with_reviewed_examples(project: Project
         assert len(asked) == 5 and not reviewed & set(asked)
         prompts = {verdict.prompt for found in asked.values() for verdict in found if verdict.raw}
     assert len(prompts) == 5  # of each row's own examples
+    assert len({str(prompt).split("+")[0] for prompt in prompts}) == 1
     assert all(found[-1].label == "delivery" and found[-1].usage.cost_usd for found in asked.values())
     run(project, "--again", "doubtful", "--limit", "5")
     last = [body["messages"][-1]["content"] for body in teacher.bodies]

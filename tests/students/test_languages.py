@@ -55,7 +55,7 @@ def test_a_student_of_german_texts(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     student = fingerpost.train(texts, labels, folder=folder)
     manifest = read_manifest(folder)
-    assert manifest.encoder["name"] == MULTILINGUAL and manifest.requested_encoder == AUTO
+    assert manifest.encoder["name"] == MULTILINGUAL and manifest.requested == {"encoder": AUTO, "max_tokens": None}
     assert [answer.label for answer in student.predict(["die Rechnung ist falsch", "mein Paket kam nicht"])] == list(
         GERMAN
     )

@@ -114,3 +114,19 @@ def test_the_consensus_may_have_an_encoder_of_its_own(tmp_path: Path, tiny_encod
         with np.load(file) as stored:
             widths.add(stored["vectors"].shape[1])
     assert widths == {24}  # the student's own vectors are computed in training, and not stored
+
+
+def test_another_length_in_the_task_makes_a_model_stale(tmp_path: Path, tiny_encoder: Path) -> None:
+    from conftest import task_text, write_labelled
+
+    from fingerpost.project import Project
+
+    (tmp_path / "task.toml").write_text(task_text("http://127.0.0.1:9/v1"))
+    project = Project(tmp_path)
+    project.import_file(write_labelled(tmp_path / "data.csv"))
+    project.train()
+    assert project.is_trained()
+    (tmp_path / "task.toml").write_text(task_text("http://127.0.0.1:9/v1") + "max_tokens = 32\n")
+    changed = Project(tmp_path)
+    assert not changed.is_trained()
+    assert changed.train().manifest.max_tokens == 32 and changed.is_trained()

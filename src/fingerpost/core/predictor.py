@@ -34,7 +34,8 @@ class BasePredictor:
     def predict_proba(self, conversations: Sequence[str | Sequence[Message]]) -> NDArray[np.float64]:
         """Probabilities, shape (conversations, labels), columns in the order of `labels`; rows sum to 1.
 
-        Those of a multi-label model are independent of each other: rows do not sum to 1. If a model does not score all labels, its predicted label gets its confidence, and the other labels share the rest
+        Those of a multi-label model are independent of each other: rows do not sum to 1. Where it gives no scores, the labels
+        of its answer have probability 1 and the others 0. If a model does not score all labels, its predicted label gets its confidence, and the other labels share the rest
         equally. Without a predicted label or a confidence, all labels have the same probability.
         """
         import numpy as np
@@ -44,6 +45,8 @@ class BasePredictor:
         for row, prediction in zip(rows, predictions, strict=True):
             if len(prediction.scores) == len(self.labels):
                 row[:] = [prediction.scores[label] for label in self.labels]
+            elif prediction.multi:
+                row[:] = [label in prediction.labels for label in self.labels]
             elif prediction.label in self.labels and prediction.confidence == prediction.confidence:
                 row[:] = (1 - prediction.confidence) / max(1, len(self.labels) - 1)
                 row[self.labels.index(prediction.label)] = prediction.confidence

@@ -33,7 +33,7 @@ class RecordedTeacher(BasePredictor):
 
     def __init__(self, name: str, answers: Mapping[str, Sequence[Verdict]], task: Task) -> None:
         self.name, self.labels, self.manifest = name, task.names, manifest_of("teacher", name, task)
-        self._verdicts, self._answers = answers, task.answers
+        self._verdicts, self._answers, self._multi = answers, task.answers, task.multi
 
     def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
         """One prediction for each conversation, in order.
@@ -60,7 +60,7 @@ class RecordedTeacher(BasePredictor):
             cost_usd=sum(cost or 0.0 for cost in costs) if None not in costs else None,
             latency_s=float(np.mean(seconds)) if seconds else None,
         )
-        return Prediction(label, confidence, shares, self.name, usage)
+        return Prediction(label, confidence, {} if self._multi else shares, self.name, usage, multi=self._multi)
 
 
 def teachers_from_store(task: Task, store: Store, ids: Sequence[str]) -> tuple[list[RecordedTeacher], list[str]]:

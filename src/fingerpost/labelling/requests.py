@@ -17,6 +17,7 @@ from fingerpost.task.replies import parse
 from fingerpost.task.settings import Task
 
 STEP = "label"
+SHOTS = "+"
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
@@ -124,8 +125,10 @@ def jobs_with_shots(task: Task, store: Store, found: Sequence[tuple[Question, Sh
 
 
 def fingerprint_with(prompt: str, shots: Shots) -> str:
-    """The fingerprint of a prompt with these examples."""
-    return fingerprint([prompt, *(f"{text}\x1f{answer}" for text, answer in shots)]) if shots else prompt
+    """The fingerprint of a prompt, and after SHOTS that of its examples, if there are any."""
+    if not shots:
+        return prompt
+    return prompt + SHOTS + fingerprint(f"{text}\x1f{answer}" for text, answer in shots)
 
 
 class LabelRequests:
@@ -155,7 +158,7 @@ class LabelRequests:
             "teacher",
             teacher_of(self._task).model,
             label,
-            origin=STEP if prompt == self._prompt else WITH_EXAMPLES,
+            origin=WITH_EXAMPLES if SHOTS in prompt else STEP,
             prompt=prompt,
             order=order,
             raw=reply.text if reply.text else reply.refusal,

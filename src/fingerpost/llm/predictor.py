@@ -135,8 +135,9 @@ class ChatPredictor(BasePredictor):
     def _prediction(self, reply: Reply, settlement: Settlement) -> Prediction:
         label = parse(self._task, reply.text)
         confidence = math.nan if reply.logprob is None else math.exp(min(0.0, reply.logprob))
-        scores = {label: confidence} if label is not None and reply.logprob is not None else {}
-        return Prediction(label, confidence, scores, self.name, settlement.usage)
+        multi = self._task.multi
+        scores = {label: confidence} if label is not None and reply.logprob is not None and not multi else {}
+        return Prediction(label, confidence, scores, self.name, settlement.usage, multi=multi)
 
 
 async def _catch_errors(prediction: Any) -> Prediction | TeacherError | BudgetError:

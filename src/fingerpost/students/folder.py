@@ -115,9 +115,9 @@ class Manifest(BaseModel):
         temperature: logits are divided by it before the softmax.
         stack: the weights of the views. Folders of earlier versions have the encoder view alone.
         fast: when the lexical view answers alone.
-        multi: of a multi-label model, how it decides.
+        multi: of a multi-label model, how it decides. A model at a provider has no thresholds: its reply lists the labels.
         encoder: name, origin and hash of the pretrained encoder.
-        requested_encoder: the name in the settings, which may be `auto`.
+        requested: `encoder` and `max_tokens` as they stood in the settings: `auto` and None leave the choice to training.
         task_fingerprint, data_fingerprint: fingerprints of the prompt and of the training data.
         trained_from: the training file as it was named, and its columns of texts and labels, where they were named.
         labels_from: number of training labels by source.
@@ -145,7 +145,7 @@ class Manifest(BaseModel):
     multi: MultiLabel | None = None
     precision: Literal["int8", "fp32"] = "fp32"
     encoder: dict[str, str] = {}
-    requested_encoder: str = ""
+    requested: dict[str, Any] = {}
     task_fingerprint: str
     data_fingerprint: str = ""
     trained_from: dict[str, str] = {}
@@ -254,10 +254,11 @@ def writing(folder: Path) -> Iterator[Path]:
 
 
 def matches_task(manifest: Manifest, task: Task) -> bool:
-    """Whether a model was trained for the current task: same prompt, encoder, history and seed."""
+    """Whether a model was trained for the current task: same prompt, encoder, tokens read at once, history and seed."""
     return (
         manifest.task_fingerprint == prompt_fingerprint(task)
-        and (manifest.requested_encoder or manifest.encoder.get("name")) == task.student.encoder
+        and manifest.requested.get("encoder", manifest.encoder.get("name")) == task.student.encoder
+        and manifest.requested.get("max_tokens") == task.student.max_tokens
         and manifest.history == task.student.history
         and manifest.seed == task.student.seed
     )

@@ -26,6 +26,7 @@ from fingerpost.llm.predictor import ChatPredictor
 from fingerpost.students.folder import (
     TRAINED_ON,
     Manifest,
+    MultiLabel,
     manifest_of,
     require_free,
     task_of,
@@ -103,6 +104,7 @@ def fit(
             max_tokens=REPLY_TOKENS,
             data_fingerprint=data_fingerprint,
             labels_from=labels_from or {},
+            multi=MultiLabel(thresholds=[], empty=True) if task.multi else None,
             training={"train_rows": len(examples), "dev_rows": len(dev), "tokens": job.trained_tokens or 0},
             versions={"openai": version("openai")},
         )  # fmt: skip

@@ -37,7 +37,7 @@ from fingerpost.students.encoder.finetune import (
     network_of,
     predict_logits,
 )
-from fingerpost.students.encoder.network import SCALE, SPECIAL_TOKENS, Encoder, Network, repeatable
+from fingerpost.students.encoder.network import MAX_TOKENS, SCALE, SPECIAL_TOKENS, Encoder, Network, repeatable
 from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE, EncoderView, softmax
 from fingerpost.students.encoder.source import AUTO, choose_encoder
 from fingerpost.students.folder import (
@@ -68,7 +68,7 @@ def fit(
     folder: Path,
     *,
     encoder: str = AUTO,
-    requested: str | None = None,
+    requested: Mapping[str, Any] = MappingProxyType({}),
     history: int = 2,
     seed: int = 0,
     tune: Tuning | None = None,
@@ -88,7 +88,7 @@ def fit(
         task: the task, for label names and the manifest.
         folder: the model folder; a model that is already there is replaced.
         encoder: the pretrained sentence encoder, a folder or hub name; `auto` chooses by the language of the texts.
-        requested: the encoder's name in the task's settings, if `encoder` was chosen for `auto`.
+        requested: `encoder` and `max_tokens` of the task's settings, where these were chosen for `auto` and None.
         history: number of earlier turns of a conversation that the student sees.
         seed: seed of all random choices.
         tune: whether to fine-tune the encoder. `auto`, the default, fine-tunes if a trial on some of the rows promises a
@@ -137,7 +137,7 @@ def fit(
                 "stack": fitted.stack,
                 "fast": fitted.fast,
                 "multi": fitted.multi,
-                "requested_encoder": requested or encoder,
+                "requested": {"encoder": encoder, "max_tokens": max_tokens, **requested},
                 **fields,
             }
         )
@@ -146,7 +146,7 @@ def fit(
         precision: str = manifest.precision
         if fitted.stack.encoder:
             on_progress(Progress(STEP, "exporting to ONNX"))
-            if manifest.requested_encoder == AUTO:
+            if manifest.requested["encoder"] == AUTO:
                 base.prune(fitted.network, texts)
             base.save_tokenizer(staging / TOKENIZER_FILE)
             precision = _export(base, fitted.network, staging, manifest, dev_rows, on_progress)
@@ -378,7 +378,7 @@ def fit_base(task: Task, folder: Path) -> Manifest:
     """
     with repeatable(0), writing(folder) as staging:
         descriptions = [label.description or humanise(label.name) for label in task.labels]
-        base = Encoder(choose_encoder(task.student.encoder, descriptions)[0])
+        base = Encoder(choose_encoder(task.student.encoder, descriptions)[0], task.student.max_tokens or MAX_TOKENS)
         described = base.embed(descriptions)
         network = network_of(base, task, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
         if task.student.encoder == AUTO:
@@ -386,7 +386,8 @@ def fit_base(task: Task, folder: Path) -> Manifest:
         base.save_tokenizer(staging / TOKENIZER_FILE)
         write_graph(encoder_graphs(base, network).int8, network, staging / MODEL_FILE)
         manifest = _manifest(task, folder.name, base, task.student.history, task.student.seed)
-        update = {"precision": "int8", "requested_encoder": task.student.encoder}
+        requested = {"encoder": task.student.encoder, "max_tokens": task.student.max_tokens}
+        update = {"precision": "int8", "requested": requested}
         manifest = write_manifest(staging, manifest.model_copy(update=update))
     return manifest
 
