@@ -12,7 +12,8 @@ from conftest import question_text
 
 import fingerpost
 from fingerpost.core.types import Label
-from fingerpost.students.encoder.finetune import CachedLayers, epochs_of, layers_of, network_of, tune
+from fingerpost.students.encoder.cached_layers import CachedLayers, layers_of
+from fingerpost.students.encoder.finetune import epochs_of, network_of, tune
 from fingerpost.students.encoder.network import Encoder, best_device, repeatable
 from fingerpost.students.linear import Head
 from fingerpost.task.settings import Task
