@@ -31,8 +31,8 @@ MOST_TOKENS, UNLIMITED = 8_192, 10**9
 SPECIAL_TOKENS = 8
 """At most so many tokens are added to a text, those of a prompt included."""
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
-MULTILINGUAL_LAYERS = (-1, -3, -5, -7)
-"""The last, third last, fifth last and seventh last layer; better than the last one alone (benchmarks/languages.py)."""
+MULTILINGUAL_LAYERS = (-1, -2, -3, -5)
+"""Better than the last layer alone (benchmarks/languages.py)."""
 KEPT_PIECES = 50_000
 """Of a large vocabulary, the most frequent pieces that are kept beside those of the training texts."""
 SCALE = 20.0
@@ -43,6 +43,11 @@ def best_device() -> torch.device:
     """A GPU (CUDA or Apple's MPS) if torch finds one, else the processor."""
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return torch.device(found)
+
+
+def layers_read(encoder: str) -> tuple[int, ...]:
+    """The layers whose token vectors are pooled, for an encoder of this name; -1 is the last one."""
+    return MULTILINGUAL_LAYERS if encoder == MULTILINGUAL else (-1,)
 
 
 class Network(torch.nn.Module):
@@ -104,7 +109,7 @@ class Encoder:
     def __init__(self, name: str, max_tokens: int = MAX_TOKENS) -> None:
         source, self.origin = find_encoder(name)
         modules, longest = MEAN, UNLIMITED
-        self.layers = MULTILINGUAL_LAYERS if name == MULTILINGUAL else (-1,)
+        self.layers = layers_read(name)
         self._vocabulary: Vocabulary | None = None
         logging.disable_progress_bar()
         if self.origin["from"] == MULTILINGUAL_PACKAGE:

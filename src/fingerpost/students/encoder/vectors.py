@@ -10,7 +10,7 @@ import numpy as np
 
 from fingerpost.core.text import encoder_input, fingerprint
 from fingerpost.core.types import Question
-from fingerpost.students.encoder.network import MAX_TOKENS, Encoder, repeatable
+from fingerpost.students.encoder.network import MAX_TOKENS, Encoder, layers_read, repeatable
 from fingerpost.students.encoder.source import find_encoder
 from fingerpost.students.linear import Array
 from fingerpost.task.settings import StudentSettings
@@ -32,7 +32,8 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
     """
     max_tokens = settings.max_tokens or MAX_TOKENS
     origin = find_encoder(settings.encoder)[1]
-    key = fingerprint([str(sorted(origin.items())), str(settings.history), str(max_tokens)])
+    layers = layers_read(settings.encoder)
+    key = fingerprint([str(sorted(origin.items())), str(layers), str(settings.history), str(max_tokens)])
     file = None if cache is None else cache / f"vectors-{key}.npz"
     known: dict[str, int] = {}
     stored: Array | None = None
