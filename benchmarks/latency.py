@@ -20,8 +20,9 @@ from transformers import AutoModel
 
 import fingerpost
 from fingerpost.students.encoder.network import MAX_TOKENS
-from fingerpost.students.encoder.predict import TOKENIZER_FILE, limited
+from fingerpost.students.encoder.predict import limited
 from fingerpost.students.encoder.source import DEFAULT, find_encoder
+from fingerpost.students.folder import TOKENIZER_FILE
 
 MESSAGES = [
     "could you please tell me how many days of leave I still have this year",

@@ -47,6 +47,8 @@ class Teacher:
         fail: (status, headers) of the next requests, in order.
         drop: so many of the next requests get no answer and a closed connection.
         usage, logprob: what answers report; None to leave it out.
+        payload: the bytes of every response, with these headers, in place of a completion.
+        drip_s: seconds between any two bytes of a response.
         log: a file that gets one line per answered request.
         asked, answered: number of requests by the text of their last message.
         bodies: the requests, oldest first.
@@ -60,7 +62,9 @@ class Teacher:
     refuse: dict[str, str] = field(default_factory=dict)
     fail: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     drop: int = 0
-    usage: dict[str, Any] | None = field(default_factory=lambda: dict(USAGE))
+    payload: tuple[bytes, dict[str, str]] | None = None
+    drip_s: float = 0.0
+    usage: Any = field(default_factory=lambda: dict(USAGE))
     logprob: float | None = -0.25
     log: Path | None = None
     asked: Counter[str] = field(default_factory=Counter)
@@ -136,12 +140,23 @@ class Teacher:
                 if answer is None:
                     break
                 status, extra, content = answer
-                _send(writer, status, extra, json.dumps(content).encode())
+                payload, more = self.payload or (json.dumps(content).encode(), {})
+                if self.drip_s:
+                    await self._drip(writer, payload)
+                    continue
+                _send(writer, status, extra | more, payload)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
+
+    async def _drip(self, writer: asyncio.StreamWriter, payload: bytes) -> None:
+        _send(writer, 200, {}, b"", len(payload))
+        for byte in payload:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(self.drip_s)
 
     async def _answer(self, body: dict[str, Any]) -> tuple[int, dict[str, str], Any] | None:
         text = body["messages"][-1]["content"]
@@ -191,7 +206,7 @@ class Teacher:
             "model": body["model"],
             "choices": [choice],
         }
-        return 200, {}, completion | ({"usage": self.usage} if self.usage else {})
+        return 200, {}, completion | ({"usage": self.usage} if self.usage is not None else {})
 
     def _write(self, text: str, wanted: dict[str, Any]) -> str:
         lines = {line.split(". ")[0]: line for line in text.splitlines() if line[:1].isdigit()}
@@ -213,9 +228,12 @@ def words(number: int) -> str:
     return " ".join("".join(SYLLABLES[byte % len(SYLLABLES)] for byte in digest[i : i + 3]) for i in range(0, 15, 3))
 
 
-def _send(writer: asyncio.StreamWriter, status: int, extra: dict[str, str], payload: bytes) -> None:
+def _send(
+    writer: asyncio.StreamWriter, status: int, extra: dict[str, str], payload: bytes, length: int | None = None
+) -> None:
     more = "".join(f"{key}: {value}\r\n" for key, value in extra.items())
-    head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(payload)}\r\n{more}\r\n"
+    length = len(payload) if length is None else length
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{more}\r\n"
     writer.write(head.encode() + payload)
 
 

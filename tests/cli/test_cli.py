@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ import typer
 from command_line import Cli
 from conftest import ROOT, write_labelled, write_questions
 from serving import Serving
+from sqlalchemy.exc import OperationalError
 from teacher import Teacher
 
 
@@ -189,7 +192,40 @@ def test_every_command_of_the_overview_can_be_loaded() -> None:
 
     group = typer.main.get_command(app)
     names = [name for commands in COMMANDS.values() for name in commands]
-    assert len(names) == len(set(names)) == 15
+    assert len(names) == len(set(names)) == 17
     for name in names:
         command = group.get_command(None, name)
         assert command is not None and command.name == name and command.help
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied"),
+        (sqlite3.OperationalError("database is locked"), "another program"),
+        (sqlite3.OperationalError("database or disk is full"), "disk is full"),
+        (sqlite3.DatabaseError("database disk image is malformed"), "fingerpost repair"),
+        (OperationalError("SELECT", {}, sqlite3.OperationalError("no such table: questions")), "fingerpost repair"),
+        (RecursionError("x"), "nested too deeply"),
+        (MemoryError(), "memory"),
+        (KeyError("a\nb\x1b[2J"), "mistake in Fingerpost"),
+    ],
+)
+def test_any_error_of_a_command_is_one_line_without_control_characters(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("fingerpost.cli.app", fail)
+    ended = cli("status")
+    assert ended.returncode == 2 and says in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1 and "\x1b" not in ended.stderr
+
+
+def test_a_budget_that_is_no_number_allows_nothing(cli: Cli, folder: Path, teacher: Teacher) -> None:
+    (folder / "q.txt").write_text("billing\n")
+    cli("import", "q.txt")
+    ended = cli("label", "--yes", "--budget", "nan")
+    assert ended.returncode == 2 and not teacher.asked

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas
 import polars
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Label, Message
@@ -244,3 +248,50 @@ def test_a_single_string_is_no_column() -> None:
         column_texts("my bill")
     with pytest.raises(InputError, match="empty label"):
         column_labels(["a", ""])
+
+
+def test_rows_that_a_stray_quote_would_merge_are_named(tmp_path: Path) -> None:
+    rows = [f"message {i} about {i * 7},a" for i in range(100)]
+    rows[10], rows[60] = '"' + rows[10], rows[60].replace(",a", '",a')
+    file = tmp_path / "x.csv"
+    file.write_text("\n".join(["text,label", *rows]) + "\n")
+    (bad,) = [row for row in read_rows(file) if row.error]
+    assert bad.line == 12 and "lines 12 and 62" in bad.error
+    rows[60] = rows[60].replace('"', "")
+    file.write_text("\n".join(["text,label", *rows]) + "\n")
+    (bad,) = [row for row in read_rows(file) if row.error]
+    assert bad.line == 12 and "never closed" in bad.error
+
+
+@given(
+    st.lists(
+        st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0\r"), max_size=30),
+        min_size=2,
+        max_size=9,
+    )
+)
+def test_what_a_csv_writer_wrote_is_read_whole(texts: list[str]) -> None:
+    """Quotes, commas and line breaks in fields, as a spreadsheet writes them."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "x.csv"
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["text", "label", "more"])
+            writer.writerows([text, "a", "b"] for text in texts)
+        assert [row.values["text"] for row in read_rows(file)] == texts
+
+
+def test_a_quote_inside_an_unquoted_field_is_a_character(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text('text,label\nmy 13" laptop is broken,a\nand my "phone,b\n')
+    assert [row.values["text"] for row in read_rows(file)] == ['my 13" laptop is broken', 'and my "phone']
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+def test_deep_nesting_is_an_error_of_the_row_or_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("[" * 100_000)
+    if name == "x.jsonl":
+        assert [row.error[:17] for row in read_rows(tmp_path / name)] == ["nested too deeply"]
+    else:
+        with pytest.raises(InputError, match="nested too deeply"):
+            list(read_rows(tmp_path / name))

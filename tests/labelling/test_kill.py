@@ -13,11 +13,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from command_line import HOUR
+from command_line import HOUR, Cli
 from conftest import lines_of, teacher_process, write_questions
 
 from fingerpost.data.importer import import_file
-from fingerpost.labelling.label import plan_labels
+from fingerpost.labelling.label import label, plan_labels
 from fingerpost.store.project import Store
 from fingerpost.task.loader import load_task
 
@@ -56,3 +56,48 @@ def test_a_run_killed_at_random_moments_loses_and_repeats_no_answer(tmp_path: Pa
         account = store.ledger.account()
         assert account.uncertain <= kills * CONCURRENCY
         assert sum(answered.values()) * COST <= account.committed_usd <= budget
+
+
+def test_of_two_labellers_at_once_one_asks_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+    with teacher_process(tmp_path, 0.02) as log:
+        task = load_task(tmp_path / "task.toml")
+        with Store(tmp_path / "fingerpost.db") as store:
+            import_file(store, task, write_questions(tmp_path / "q.txt", 200))
+            early = plan_labels(task, store)
+        command = [sys.executable, "-m", "fingerpost", "label", "--yes"]
+        runs = [
+            subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for _ in range(3)
+        ]
+        with Store(tmp_path / "fingerpost.db") as store:
+            import_file(store, task, write_questions(tmp_path / "more.txt", 210))
+        ended = [(run.communicate(timeout=HOUR)[1], run.returncode) for run in runs]
+        assert 0 in [code for _, code in ended]
+        assert all("another command is asking" in error for error, code in ended if code)
+        with Store(tmp_path / "fingerpost.db") as store:
+            label(task, store, early, tmp_path)  # a plan from before
+            label(task, store, plan_labels(task, store), tmp_path)
+        answered = Counter(json.loads(line) for line in log.read_text().splitlines())
+    assert len(answered) == 210 and set(answered.values()) == {1}
+
+
+def test_reservations_of_a_killed_run_are_released_by_hand(tmp_path: Path, cli: Cli) -> None:
+    with teacher_process(tmp_path, 1.0) as log:
+        task = load_task(tmp_path / "task.toml")
+        with Store(tmp_path / "fingerpost.db") as store:
+            import_file(store, task, write_questions(tmp_path / "q.txt", 40))
+        command = [sys.executable, "-m", "fingerpost", "label", "--yes"]
+        run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+        while not lines_of(log):
+            time.sleep(0.01)
+        assert cli("costs", "--release", cwd=tmp_path).returncode == 2  # it is still asking
+        run.kill()
+        run.wait()
+        with Store(tmp_path / "fingerpost.db") as store:
+            before = store.ledger.account()
+        assert before.uncertain_usd > 0
+        assert f"of {before.uncertain} interrupted calls" in cli("costs", "--release", cwd=tmp_path).stdout
+        with Store(tmp_path / "fingerpost.db") as store:
+            after = store.ledger.account()
+    assert after.uncertain == 0
+    assert after.committed_usd == pytest.approx(before.committed_usd - before.uncertain_usd)

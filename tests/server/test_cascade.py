@@ -20,11 +20,13 @@ from fingerpost.core.types import Verdict
 from fingerpost.data.importer import import_file, import_log
 from fingerpost.data.rows import Columns
 from fingerpost.server.inference.breaker import FAILURES, MOST_OPEN_S, OPEN_S, Attempt, Breaker
+from fingerpost.server.inference.teacher import longest_reply
 from fingerpost.server.inference.thresholds import cutoffs
 from fingerpost.server.settings import Settings
 from fingerpost.store.project import Store
 from fingerpost.store.server import ServerStore
 from fingerpost.task.loader import load_task
+from fingerpost.task.settings import TeacherSettings
 
 TIMEOUT_S = 5
 
@@ -238,6 +240,25 @@ def test_a_budget_bounds_the_reply_and_is_never_exceeded(
     store = ServerStore(tmp_path / "served" / "fingerpost.db")
     assert store.ledger.account().committed_usd == pytest.approx(spent)
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({"max_completion_tokens": 1, "max_tokens": 20_000}, {"max_completion_tokens": 1}),
+        ({"max_tokens": 9, "max_completion_tokens": 12}, {"max_completion_tokens": 9, "max_tokens": 9}),
+        *[({"max_tokens": value}, {"max_tokens": 64}) for value in (-1, 0, None, "many", [9], 1e300, 1.5)],
+    ],
+)
+def test_one_possible_limit_goes_to_the_teacher(given: dict[str, object], sent: dict[str, int]) -> None:
+    settings = TeacherSettings.model_validate({"model": "m", "base_url": "http://127.0.0.1:1/v1"})
+    name, length = longest_reply(given, settings)
+    assert sent[name] == length
+
+
+@pytest.mark.parametrize("given", [{"max_tokens": None}, {"max_tokens": "x"}, {"max_tokens": [1]}, {"max_tokens": -1}])
+def test_a_strange_limit_is_no_server_error(server: Serving, given: dict[str, object]) -> None:
+    assert server.ask("billing", **given).status_code in (200, 400)
 
 
 def project_with_dev(folder: Path, student: Path, accuracy: float) -> Path:

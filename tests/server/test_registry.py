@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from fingerpost.core.errors import ModelError
 from fingerpost.server.inference import registry
 from fingerpost.server.inference.registry import CHECKPOINT, ModelRegistry
 from fingerpost.server.schemas import ApiError
 from fingerpost.store.server import ServerStore
 from fingerpost.store.server_rows import JobRow
+from fingerpost.students import load
+from fingerpost.students.folder import MANIFEST, MODEL_FILE, TOKENIZER_FILE, read_manifest, write_manifest
 
 
 @pytest.fixture
@@ -71,3 +74,34 @@ def test_the_least_recently_used_job_model_is_dropped(
     asyncio.run(models.find("c"))
     assert asyncio.run(models.find("a")) is first
     assert asyncio.run(models.find("b")) is not second
+
+
+def test_a_changed_folder_that_cannot_be_loaded_is_reported_once(
+    store: ServerStore, student: Path, tmp_path: Path
+) -> None:
+    folders = {name: tmp_path / name for name in ("a", "b")}
+    for folder in folders.values():
+        shutil.copytree(student, folder)
+    models = ModelRegistry(folders, store, tmp_path)
+    before = models.folder_models
+    for name, damage in (("a", b"{}"), ("b", None)):
+        folder = folders[name]
+        manifest = read_manifest(folder)
+        if damage is not None:
+            (folder / TOKENIZER_FILE).write_bytes(damage)
+        write_manifest(folder, manifest)
+    ((first, problem), (second, none)) = models.reload_changed()
+    assert (first, second, none) == ("a", "b", None)
+    assert problem is not None and "cannot be loaded" in problem and "\n" not in problem
+    assert models.reload_changed() == []
+    assert models.folder_models[0] is before[0] and models.folder_models[1] is not before[1]
+
+
+def test_a_graph_that_the_manifest_does_not_list_is_not_loaded(student: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(student, folder)
+    manifest = read_manifest(folder)
+    files = {name: digest for name, digest in manifest.files.items() if name != MODEL_FILE}
+    (folder / MANIFEST).write_text(manifest.model_copy(update={"files": files}).model_dump_json())
+    with pytest.raises(ModelError, match=f"does not list {MODEL_FILE}"):
+        load(folder)

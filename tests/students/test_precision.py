@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
-from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE
+from fingerpost.students.folder import MODEL_FILE, TOKENIZER_FILE
 
 LARGEST_ACTIVATION, LARGEST_SUM = 255, 2**15 - 1
 

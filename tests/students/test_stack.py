@@ -12,8 +12,8 @@ from conftest import TEXTS, question_text
 
 import fingerpost
 from fingerpost.core.errors import InputError
-from fingerpost.students.folder import read_manifest
-from fingerpost.students.lexical import LEXICAL_FILE, LexicalView
+from fingerpost.students.folder import LEXICAL_FILE, read_manifest
+from fingerpost.students.lexical import LexicalView
 from fingerpost.students.stack import AGREEMENT, MIN_ROWS, fit_fast_tier, fit_stack
 
 LABELS = 4

@@ -106,3 +106,20 @@ def test_a_task_of_labels_alone() -> None:
     assert [label.description for label in task.labels] == ["book holiday", "other"]
     with pytest.raises(TaskError, match="at least two"):
         task_of_labels("x", ["one", "one"])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('name = "x"\n[labels]\na = "a"\nb = "b"\n["x]y"]\nz = 1\n', "line 5"),
+        ('name = "x"\n[labels]\n"x]y" = 3\nb = "b"\n', "line 3"),
+        ('name = "x"\n[labels]\na = "a"\nb = "b"\n[teacher]\nmodel = "m"\nbase_url = "http://[::1"\n', "line 7"),
+        ('name = "x"\n[labels]\na = "a"\nb = "b"\n[teacher]\nmodel = "m"\nbase_url = "localhost:1"\n', "line 7"),
+    ],
+)
+def test_brackets_in_keys_and_impossible_addresses_are_errors_with_their_line(
+    tmp_path: Path, text: str, line: str
+) -> None:
+    (tmp_path / "task.toml").write_text(text)
+    with pytest.raises(TaskError, match=line):
+        load_task(tmp_path / "task.toml")

@@ -5,6 +5,9 @@ A command's module is imported when the command runs, so that `fingerpost --help
 
 from __future__ import annotations
 
+import errno
+import os
+import sqlite3
 import sys
 from importlib import import_module
 from typing import Any
@@ -12,14 +15,19 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from fingerpost.cli.terminal import printable
 from fingerpost.core.errors import FingerpostError
 from fingerpost.core.version import __version__
 
+TRACEBACK = "FINGERPOST_TRACEBACK"
+"""The environment variable that shows the traceback of an unexpected error."""
 COMMANDS: dict[str, dict[str, str]] = {
     "Start": {
         "init": "Write a commented task.toml.",
         "run": "Import, label, train and evaluate: every step that is not done yet.",
         "status": "Show what the project has, what it cost and what to do next.",
+        "backup": "Copy the database, also while it is used.",
+        "repair": "Save what can be read of a damaged database.",
     },
     "Questions": {
         "import": "Import questions, with labels if they have any.",
@@ -97,12 +105,47 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error of ours becomes one line on standard error, and exit code 2."""
+    """Run the command line. Any error becomes one line on standard error that says what to do, and exit code 2."""
     try:
         app()
-    except FingerpostError as error:
-        print(f"fingerpost: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("fingerpost: interrupted; answered requests are kept, run the command again to resume", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        print(f"fingerpost: {printable(one_line(error))}", file=sys.stderr)
+        sys.exit(2)
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, and what to do about it."""
+    if isinstance(error, FingerpostError):
+        return str(error)
+    original = getattr(error, "orig", None)  # of SQLAlchemy's errors
+    if isinstance(original, sqlite3.Error):
+        return _database_error(original)
+    if isinstance(error, sqlite3.Error):
+        return _database_error(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space and run the command again"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; check that the path exists, and that you may read and write there"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; use fewer rows, or a machine with more memory"
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply; check the file for thousands of brackets"
+    found = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {found}. This is a mistake in Fingerpost; set {TRACEBACK}=1 for the details"
+
+
+def _database_error(error: sqlite3.Error) -> str:
+    found = str(error)
+    if "full" in found:
+        return "the disk is full; free some space and run the command again"
+    if "locked" in found:
+        return "another program has locked the database for a minute; end it and run the command again"
+    if "readonly" in found or "unable to open" in found:
+        return f"the database cannot be opened for writing ({found}); check the rights of its file and folder"
+    return f"the database is damaged ({found}); save what can be read with 'fingerpost repair', or restore a backup"

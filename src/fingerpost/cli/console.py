@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from fingerpost.cli.terminal import printable
 from fingerpost.core.errors import BudgetError, InputError
 from fingerpost.core.types import Progress
 
@@ -31,7 +32,7 @@ def console() -> Console:
 def show_message(progress: Progress) -> None:
     """A progress callback that prints messages to standard error."""
     if progress.message:
-        print(f"  {progress.message}", file=sys.stderr, flush=True)
+        print(f"  {printable(progress.message)}", file=sys.stderr, flush=True)
 
 
 def confirm_price(
@@ -89,7 +90,7 @@ def show_rejected(file: Path, rejected: Sequence[Rejected], total: int) -> None:
     if not rejected:
         return
     for row in rejected[:MAX_SHOWN]:
-        print(f"{file}, line {row.line}: {row.reason}", file=sys.stderr)
+        print(printable(f"{file}, line {row.line}: {row.reason}"), file=sys.stderr)
     if len(rejected) > MAX_SHOWN:
         print(f"... and {len(rejected) - MAX_SHOWN} more", file=sys.stderr)
     raise InputError(

@@ -19,9 +19,21 @@ from fingerpost.task.settings import Task
 WIDTH = 160  # characters per line if the output is not a terminal
 
 
-def costs(folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path()) -> None:
+def costs(
+    folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path(),
+    release: Annotated[
+        bool,
+        typer.Option("--release", help="Give back what is reserved for interrupted calls; stop the server first."),
+    ] = False,
+) -> None:
     """Show the cost of every step by model, and what it would have cost without caching and batches."""
     project = Project(folder)
+    if release:
+        with project.store() as store, store.asking_teacher():
+            number, usd = store.ledger.release()
+        print(
+            f"released ${usd:.4f} of {number:,} interrupted calls; the provider may have charged for them: see its bill"
+        )
     with project.store() as store:
         lines = store.ledger.step_costs()
         account = store.ledger.account()
@@ -52,7 +64,8 @@ def costs(folder: Annotated[Path, typer.Argument(help="The project's folder.")] 
     out.print(table)
     print(f"total ${account.committed_usd:.4f}", end="")
     print(
-        f", including ${account.uncertain_usd:.4f} for {account.uncertain} calls that are open or were interrupted"
+        f", including ${account.uncertain_usd:.4f} for {account.uncertain} calls that are open or were interrupted "
+        "('costs --release' gives it back)"
         if account.uncertain
         else ""
     )

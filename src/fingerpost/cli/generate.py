@@ -44,15 +44,13 @@ def generate(
     ] = False,
 ) -> None:
     """Generate questions with the teacher or other models, from the task's labels and the style of your users."""
-    from fingerpost.core.utils import locked
     from fingerpost.generation.estimate import count_open_questions, estimate
     from fingerpost.generation.generate import MAX_QUESTIONS
     from fingerpost.generation.requests import writers_of
     from fingerpost.generation.state import GenerationState
 
     project = Project(folder)
-    busy = "another 'fingerpost generate' is running in this project; wait until it has ended"
-    with project.store() as store, locked(folder / ".generate.lock", busy):
+    with project.store() as store, store.asking_teacher():
         examples = _hard_examples(project, store, model or project.models / STUDENT) if from_errors else []
         wanted = count or (len(examples) if examples else None)
         state = GenerationState.read(project.task, store)

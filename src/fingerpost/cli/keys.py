@@ -23,7 +23,7 @@ keys = typer.Typer(
 def _open_store(folder: Path, data: Path | None) -> ServerStore:
     """Open the server's database, and create it if it is missing."""
     served = data or folder / SERVED
-    served.mkdir(parents=True, exist_ok=True)
+    served.mkdir(parents=True, exist_ok=True, mode=0o700)
     return ServerStore(served / DATABASE)
 
 

@@ -160,6 +160,7 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
     from fingerpost.server.app import Server
     from fingerpost.server.ops.logs import set_up
 
+    os.umask(0o077)  # what the server stores are people's messages
     settings.folder.mkdir(parents=True, exist_ok=True)
     taken = f"another server uses {settings.folder}; stop it, or give another folder with --data"
     with locked(settings.folder / "lock", taken):

@@ -18,6 +18,8 @@ from fingerpost.core.errors import InputError
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt")
 BATCH = 10_000
 """Rows of Parquet that are decoded at once."""
+MIN_MERGED, MERGED = 3, 0.8
+"""So many lines, and so large a share of the lines inside a quoted field, make it suspicious if they look like rows."""
 MAX_FIELD = 10_000_000
 """Characters in one field of CSV."""
 
@@ -68,12 +70,14 @@ def _read_csv(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         first = stream.readline()
         separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
-        reader = csv.reader(chain([first], stream), delimiter=separator)
+        lines: list[str] = []
+        reader = csv.reader(_remembered(chain([first], stream), lines), delimiter=separator)
         header = [name.strip() for name in next(reader, [])]
         if not any(header):
             raise InputError(f"{path} has no header; its first line must name the columns")
         while True:
             line = reader.line_num + 1
+            lines.clear()
             try:
                 values = next(reader)
             except StopIteration:
@@ -83,7 +87,9 @@ def _read_csv(path: Path) -> Iterator[Row]:
                 continue
             if not values:
                 continue
-            if len(values) != len(header):
+            if reason := _stray_quote(lines, line, separator, len(header)):
+                yield Row(line, error=reason)
+            elif len(values) != len(header):
                 yield Row(
                     line,
                     error=f"{len(values)} fields where the header has {len(header)}; quote fields with commas",
@@ -94,6 +100,32 @@ def _read_csv(path: Path) -> Iterator[Row]:
                 yield Row(line, dict(zip(header, values, strict=True)))
 
 
+def _remembered(stream: Iterator[str], lines: list[str]) -> Iterator[str]:
+    """The lines of a stream, which are also added to `lines`."""
+    for line in stream:
+        lines.append(line)
+        yield line
+
+
+def _stray_quote(lines: list[str], first: int, separator: str, columns: int) -> str:
+    """Why a row that was read from these lines probably holds several rows, because of a stray quote; empty if it does not.
+
+    A field with line breaks is usual. But where the lines inside it look like rows themselves, or its quote is never closed,
+    the file has a quote too many or too few.
+    """
+    last = first + len(lines) - 1
+    if len(lines) > 1 and sum(line.count('"') for line in lines) % 2:
+        return f"a quote is opened and never closed, up to line {last}; remove the quote, or double it"
+    inner = [line for line in lines[1:-1] if line.strip()]
+    like_rows = sum(line.count(separator) == columns - 1 for line in inner)
+    if columns > 1 and len(inner) >= MIN_MERGED and like_rows >= MERGED * len(inner):
+        return (
+            f"a quoted field ends on line {last}, and the lines inside it look like rows; remove the stray quotes on the "
+            f"lines {first} and {last}, or double them"
+        )
+    return ""
+
+
 def _read_jsonl(path: Path) -> Iterator[Row]:
     for line, text in _lines(path):
         if _has_invalid_bytes(text):
@@ -101,6 +133,9 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             continue
         try:
             values = json.loads(text)
+        except RecursionError:
+            yield Row(line, error="nested too deeply; write one flat object per line")
+            continue
         except ValueError as error:
             yield Row(line, error=f"not JSON: {error}")
             continue
@@ -110,6 +145,8 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 def _read_json(path: Path) -> Iterator[Row]:
     try:
         items = json.loads(path.read_bytes())
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply; write a flat list of rows") from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); JSON Lines end with .jsonl") from None
     if not isinstance(items, list):

@@ -26,12 +26,14 @@ class LabelPlan:
         prompt_tokens: estimated tokens of all prompts.
         about_usd: estimated cost in US dollars.
         at_most_usd: upper bound of the cost in US dollars.
+        made_after: the number of the newest verdict when the plan was made.
     """
 
     jobs: tuple[LabelJob, ...]
     prompt_tokens: int
     about_usd: float
     at_most_usd: float
+    made_after: int
 
 
 def plan_labels(task: Task, store: Store, selection: LabelSelection = EVERYTHING, *, batch: bool = False) -> LabelPlan:
@@ -41,11 +43,15 @@ def plan_labels(task: Task, store: Store, selection: LabelSelection = EVERYTHING
         TaskError: the task has no teacher, or fewer label orders than votes.
         TeacherError: the model's price is not known.
     """
-    return plan_of(task, open_jobs(task, store, selection), batch=batch)
+    last = store.last_verdict()
+    return plan_of(task, open_jobs(task, store, selection), last, batch=batch)
 
 
-def plan_of(task: Task, jobs: Sequence[LabelJob], *, batch: bool = False) -> LabelPlan:
+def plan_of(task: Task, jobs: Sequence[LabelJob], made_after: int, *, batch: bool = False) -> LabelPlan:
     """These requests and their cost. With `batch`, batch prices apply.
+
+    Args:
+        made_after: the number of the newest verdict when the requests were chosen.
 
     Raises:
         TaskError: the task has no teacher.
@@ -61,6 +67,7 @@ def plan_of(task: Task, jobs: Sequence[LabelJob], *, batch: bool = False) -> Lab
         prompt_tokens=tokens,
         about_usd=discount * prices.cost(teacher, typical),
         at_most_usd=discount * sum(prices.at_most(teacher, size) for size in sizes),
+        made_after=made_after,
     )
 
 
@@ -78,7 +85,7 @@ def label(
     """Send the planned requests and store the teacher's answers as verdicts.
 
     Ctrl-C lets the requests in flight finish. With `batch`, the results of an earlier batch are fetched first, then the
-    requests are submitted as a new batch.
+    requests are submitted as a new batch. What another process has asked since the plan was made is not asked again.
 
     Args:
         folder: the project's folder, which recordings and GGUF files are relative to.
@@ -88,13 +95,15 @@ def label(
     Raises:
         TeacherError: the teacher cannot be used, or none of its replies names a label.
         BudgetError: the budget has no room for a single request.
+        InputError: another process is asking the teacher, or the database cannot be written.
     """
     from fingerpost.llm.batch import run_requests_or_batch  # imports the client library, which takes half a second
 
-    with teacher_endpoint(teacher_of(task), folder) as teacher:
+    with store.asking_teacher(), teacher_endpoint(teacher_of(task), folder) as teacher:
+        answered = store.answered_since(plan.made_after, teacher.model)
         return run_requests_or_batch(
             LabelRequests(task),
-            plan.jobs,
+            [job for job in plan.jobs if (job.question.id, job.order) not in answered],
             store,
             teacher,
             folder,

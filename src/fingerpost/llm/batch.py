@@ -276,7 +276,7 @@ def _json_object(text: str) -> dict[str, Any]:
     """A line of a batch's output file as a JSON object; empty if it is not one."""
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return line if isinstance(line, dict) else {}
 

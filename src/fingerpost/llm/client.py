@@ -8,6 +8,7 @@ left out of all later requests.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from email.utils import parsedate_to_datetime
@@ -22,6 +23,8 @@ from pyrate_limiter import Duration, InMemoryBucket, Limiter, Rate
 from fingerpost.core.errors import TeacherError
 from fingerpost.core.types import Usage
 from fingerpost.llm.completion import (
+    DEFAULT_BASE_URL,
+    OVERLOADED,
     Chat,
     Reply,
     RequestLost,
@@ -29,18 +32,21 @@ from fingerpost.llm.completion import (
     SchemaMode,
     api_key,
     error_message,
+    finite,
+    is_maybe_charged,
     mentions,
     parse_reply,
     request_body,
     request_parameters,
     teacher_error,
 )
-from fingerpost.llm.recording import LATENCY_HEADER, Recorder, ReplayTransport, recorded_answer, request_key
+from fingerpost.llm.recording import Recorder, ReplayTransport, recorded_answer, recorded_latency, request_key
+from fingerpost.llm.transport import BoundedTransport
 from fingerpost.task.settings import TeacherSettings
 
 ATTEMPTS = 8
-OVERLOADED = (429, 503)  # refused, so not charged: safe to retry
-MAYBE_CHARGED = (408, 500, 502, 504)  # the model may have answered, so a retry may be charged twice
+LONGEST_WAIT_S = 600.0
+"""The most that an endpoint is believed when it says how long to wait."""
 TOKENS_PER_UNIT = 100  # the rate limiter counts in units of this many tokens
 
 
@@ -62,16 +68,19 @@ class ChatModel:
     ) -> None:
         self.settings = settings
         self._recorder = Recorder(record) if record else None
-        transport = ReplayTransport(folder / settings.recorded) if settings.recorded else None
-        connections = httpx2.Limits(
-            max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency
+        transport = (
+            ReplayTransport(folder / settings.recorded)
+            if settings.recorded
+            else BoundedTransport(
+                settings.base_url or os.environ.get("OPENAI_BASE_URL", DEFAULT_BASE_URL), settings.concurrency
+            )
         )
         self._client = openai.AsyncOpenAI(
             api_key=api_key(settings),
             base_url=settings.base_url,
             max_retries=0,
             timeout=settings.timeout_s,
-            http_client=httpx2.AsyncClient(transport=transport, timeout=settings.timeout_s, limits=connections),
+            http_client=httpx2.AsyncClient(transport=transport, timeout=settings.timeout_s),
         )
         self._parameters = request_parameters(settings, temperature)
         self._schema_modes: list[SchemaMode] = ["json_schema", "json_object", None]
@@ -111,9 +120,10 @@ class ChatModel:
             body = request_body(self.settings.model, messages, schema, self._parameters, self._schema_modes[0])
             try:
                 # The same request as `client.chat.completions.create`, without the cost of building its response objects.
-                response = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=body)
+                async with asyncio.timeout(self.settings.timeout_s):  # the client's own limits each read, not their sum
+                    response = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=body)
             except openai.APIStatusError as error:
-                if error.status_code in MAYBE_CHARGED:
+                if is_maybe_charged(error.status_code):
                     raise RequestLost(f"status {error.status_code}") from None
                 if error.status_code == 400:
                     if self._adapt(error, body):
@@ -124,15 +134,15 @@ class ChatModel:
                     raise teacher_error(error, self.where, self.settings.key_env) from None
                 await self._back_off(error, attempt)
                 continue
-            except openai.APITimeoutError:
+            except (openai.APITimeoutError, TimeoutError):
                 raise RequestLost(f"no answer within {self.settings.timeout_s:g} s") from None
             except openai.APIConnectionError as error:
                 if isinstance(error.__cause__, httpx2.ConnectError):
                     then = "is it running, and is base_url right?"
                     raise teacher_error(error, self.where, self.settings.key_env, then) from None
                 raise RequestLost("the connection broke") from None
-            seconds = float(response.headers.get(LATENCY_HEADER, time.perf_counter() - started))
-            reply = parse_reply(response.text, seconds, self.where)
+            seconds = recorded_latency(response, time.perf_counter() - started)
+            reply = parse_reply(response.content, seconds, self.where)
             if self._recorder and reply.text is not None:
                 self._recorder.add(request_key(self.settings.model, messages), recorded_answer(reply))
             return reply
@@ -176,7 +186,11 @@ class ChatModel:
     async def _back_off(self, error: openai.APIStatusError, attempt: int) -> None:
         """Pause all requests for as long as the endpoint asks, else by exponential backoff with jitter."""
         requested = _retry_after(error.response.headers)
-        wait = requested if requested is not None else min(30.0, 0.5 * 2**attempt) * random.uniform(0.75, 1.25)
+        wait = (
+            min(LONGEST_WAIT_S, requested)
+            if requested is not None
+            else min(30.0, 0.5 * 2**attempt) * random.uniform(0.75, 1.25)
+        )
         self._blocked_until = max(self._blocked_until, time.monotonic() + wait)
         await asyncio.sleep(wait)
 
@@ -192,12 +206,13 @@ def _retry_after(headers: Any) -> float | None:
     """Seconds to wait according to `retry-after-ms` or `retry-after` (RFC 9110: seconds or a date), or None."""
     try:
         if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+            wait = finite(float(headers["retry-after-ms"]))
+            return None if wait is None else max(0.0, wait / 1000)
         value = headers.get("retry-after")
         if value is None:
             return None
         if value.replace(".", "", 1).isdigit():
             return float(value)
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,15 @@ Schema: TypeAlias = dict[str, Any]
 """The JSON schema of a reply."""
 SchemaMode: TypeAlias = Literal["json_schema", "json_object"] | None
 """How the reply's schema is requested: the full schema, any JSON object, or no constraint."""
+
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+OVERLOADED = (429, 503)
+"""Statuses of requests that were refused, so not charged: it is safe to send them again."""
+MAX_COUNT = 10_000_000
+"""The most tokens of one call that are believed: more than any model reads."""
+MAX_REPLY_CHARACTERS = 200_000
+"""Longer replies are cut: they are stored."""
 
 
 class RequestLost(Exception):
@@ -96,33 +106,71 @@ def parse_completion(completion: object, seconds: float | None, where: str) -> R
     """
     try:
         choice = completion["choices"][0]  # type: ignore[index]
-        used = completion.get("usage") or {}  # type: ignore[attr-defined]
         message = choice["message"]
         text = message.get("content")
         if not text and message.get("tool_calls"):
             text = message["tool_calls"][0]["function"]["arguments"]
         refusal = message.get("refusal")
-        tokens = (choice.get("logprobs") or {}).get("content") or []
-        logprob = float(sum(token["logprob"] for token in tokens)) if tokens else None
-        cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
-        counts = [_count(value) for value in (used.get("prompt_tokens"), cached, used.get("completion_tokens"))]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        if text is not None:
+            text = replace_surrogates(text if isinstance(text, str) else json.dumps(text))[:MAX_REPLY_CHARACTERS]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise RequestLost(f"{where} does not answer in OpenAI's chat format; does base_url end with /v1?") from None
-    if text is not None:
-        text = replace_surrogates(text if isinstance(text, str) else json.dumps(text))
-    usage = Usage(counts[0], counts[1], counts[2], None, seconds)
-    return Reply(text, usage, logprob, refusal or (None if text else "an empty reply"))
+    usage = _usage(_object(completion).get("usage"), seconds)
+    reason = str(refusal)[:MAX_REPLY_CHARACTERS] if refusal else None
+    return Reply(text, usage, _logprob(choice), reason or (None if text else "an empty reply"))
 
 
-def _count(value: object) -> int | None:
-    """A token count, or None if the endpoint sent something else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _usage(given: object, seconds: float | None) -> Usage:
+    """The token counts of a completion; all unknown where the prompt's or the reply's is not a possible count."""
+    used = _object(given)
+    prompt, completion = count(used.get("prompt_tokens")), count(used.get("completion_tokens"))
+    if prompt is None or completion is None:
+        return Usage(latency_s=seconds)
+    cached = count(_object(used.get("prompt_tokens_details")).get("cached_tokens"))
+    return Usage(prompt, cached, completion, None, seconds)
+
+
+def _logprob(choice: object) -> float | None:
+    """The log-probability of the whole reply, in nats; None where it is missing or impossible."""
+    tokens = _object(_object(choice).get("logprobs")).get("content")
+    if not isinstance(tokens, list) or not tokens:
+        return None
+    values = [finite(_object(token).get("logprob")) for token in tokens]
+    known = [value for value in values if value is not None]
+    total = sum(known)
+    return min(0.0, total) if len(known) == len(values) and math.isfinite(total) else None
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def count(value: object) -> int | None:
+    """A number of tokens from outside; None where it is not a whole number from 0 to MAX_COUNT."""
+    number = finite(value)
+    return int(number) if number is not None and 0 <= number <= MAX_COUNT and number == int(number) else None
+
+
+def finite(value: object) -> float | None:
+    """A finite number from outside; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def is_maybe_charged(status: int) -> bool:
+    """Whether the model may have answered in spite of this status, so that a retry may be charged twice."""
+    return status == 408 or (status >= 500 and status not in OVERLOADED)
 
 
 def usage_with_cost(settings: TeacherSettings, reply: Reply, at_most_usd: float) -> Usage:
     """The reply's usage with its cost in US dollars.
 
-    Without token counts from the endpoint, the cost is `at_most_usd`; a rejected request costs nothing.
+    Without possible token counts from the endpoint, the cost is `at_most_usd`; a rejected request costs nothing.
 
     Raises:
         TeacherError: the model's price is not known.

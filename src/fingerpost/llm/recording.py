@@ -16,7 +16,8 @@ import httpx2
 from fingerpost.core.errors import TeacherError
 from fingerpost.llm.completion import Reply
 
-LATENCY_HEADER = "fingerpost-latency-s"
+LATENCY = "fingerpost_latency_s"
+"""The extension of a replayed response that holds the recorded latency."""
 
 
 def request_key(model: str, messages: Any) -> str:
@@ -38,6 +39,11 @@ def recorded_answer(reply: Reply) -> dict[str, Any]:
     }
 
 
+def recorded_latency(response: httpx2.Response, measured: float) -> float:
+    """The latency in seconds of a replayed answer; `measured`, if the answer is not replayed."""
+    return float(response.extensions.get(LATENCY, measured))
+
+
 class Recorder:
     """Appends answers to a recording, one line at a time."""
 
@@ -53,7 +59,7 @@ class Recorder:
 
 
 class ReplayTransport(httpx2.AsyncBaseTransport):
-    """An HTTP transport that answers chat completions from a recording, with the recorded latency in a header.
+    """An HTTP transport that answers chat completions from a recording, with the recorded latency as an extension.
 
     Raises:
         TeacherError: on construction, if the file is missing or broken.
@@ -80,9 +86,7 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
                 "record again with 'fingerpost label --record FILE' and a live teacher"
             )
             return httpx2.Response(404, json={"error": {"message": message, "type": "not_recorded"}})
-        return httpx2.Response(
-            200, json=_completion(body["model"], answer), headers={LATENCY_HEADER: str(answer["latency_s"])}
-        )
+        return httpx2.Response(200, json=_completion(body["model"], answer), extensions={LATENCY: answer["latency_s"]})
 
 
 def _completion(model: str, answer: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Generic
 
-from fingerpost.core.errors import BudgetError, TeacherError
+from sqlalchemy.exc import DatabaseError
+
+from fingerpost.core.errors import BudgetError, InputError, TeacherError
 from fingerpost.core.types import ProgressCallback, no_progress
 from fingerpost.core.utils import run_async
 from fingerpost.llm import prices
@@ -30,9 +32,12 @@ from fingerpost.llm.requests import (
 )
 from fingerpost.store.ledger import Call, Settlement
 from fingerpost.store.project import Store
+from fingerpost.store.unstored import file_of, put_aside
 from fingerpost.task.settings import TeacherSettings
 
 LOST_ATTEMPTS = 3
+STORE_ATTEMPTS, STORE_PAUSE_S = 3, 1.0
+"""Each attempt to write to the database waits a minute for its lock."""
 
 
 def run_requests(
@@ -195,7 +200,7 @@ class _GroupCommit:
     """Collects the ledger entries of all workers while a transaction runs, and stores them in the next transaction."""
 
     def __init__(self, store: Store, budget_usd: float | None) -> None:
-        self._ledger, self._budget = store.ledger, budget_usd
+        self._path, self._ledger, self._budget = store.path, store.ledger, budget_usd
         self._waiting: list[tuple[Settlement | None, Call | None, asyncio.Future[int | None]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -217,20 +222,41 @@ class _GroupCommit:
             await self._task
 
     async def _commit_waiting(self) -> None:
+        """Every entry gets a result or an error, also those that come while a transaction fails."""
         while self._waiting:
             batch, self._waiting = self._waiting, []
             settlements = [settlement for settlement, _, _ in batch if settlement is not None]
             calls = [(call, done) for _, call, done in batch if call is not None]
             try:
-                ids = await asyncio.to_thread(
-                    self._ledger.record, settlements, [call for call, _ in calls], self._budget
-                )
+                ids = await self._record(settlements, [call for call, _ in calls])
             except BaseException as error:
                 for _, _, done in batch:
                     done.set_exception(error)
+                if isinstance(error, Exception):
+                    continue
                 raise
             for (_, done), call_id in zip(calls, ids, strict=True):
                 done.set_result(call_id)
             for _, call, done in batch:
                 if call is None:
                     done.set_result(None)
+
+    async def _record(self, settlements: list[Settlement], calls: list[Call]) -> list[int | None]:
+        """Store the entries, if need be in several attempts; what cannot be stored is put aside.
+
+        Raises:
+            InputError: the database takes nothing.
+        """
+        for attempt in range(1, STORE_ATTEMPTS + 1):
+            try:
+                return await asyncio.to_thread(self._ledger.record, settlements, calls, self._budget)
+            except DatabaseError as error:
+                if attempt < STORE_ATTEMPTS:
+                    await asyncio.sleep(STORE_PAUSE_S)
+                    continue
+                await asyncio.to_thread(put_aside, self._path, settlements)
+                raise InputError(
+                    f"{self._path} cannot be written ({error.orig}); paid answers are kept in {file_of(self._path)}. Free "
+                    "disk space, or end the program that locks the database, and run the command again"
+                ) from None
+        raise AssertionError

@@ -5,9 +5,10 @@ All queries go through SQLAlchemy. What is specific to SQLite is in this module.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from sqlalchemy.exc import DatabaseError
 from fingerpost.core.errors import InputError
 from fingerpost.store.tables import HEAD
 
+LOCK_S = 60.0
+"""Seconds that a transaction waits for the lock of another one."""
+
 
 def connect(path: Path) -> Engine:
     """An engine for the file, which is created or migrated where needed.
@@ -24,7 +28,9 @@ def connect(path: Path) -> Engine:
     Raises:
         InputError: the file is not a database, cannot be written, or was written by a newer version.
     """
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 60, "check_same_thread": False})
+    with suppress(OSError):  # the message below says what is wrong
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))  # it holds people's messages
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": LOCK_S, "check_same_thread": False})
     event.listen(engine, "connect", _prepare)
     try:
         with engine.connect() as connection:
@@ -33,7 +39,8 @@ def connect(path: Path) -> Engine:
     except DatabaseError as error:
         engine.dispose()
         raise InputError(
-            f"{path} cannot be used as a database ({error.orig}); move it away or restore a backup"
+            f"{path} cannot be used as a database ({error.orig}); check its rights, save what can be read with "
+            "'fingerpost repair', or restore a backup"
         ) from None
     return engine
 

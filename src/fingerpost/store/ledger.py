@@ -150,7 +150,7 @@ class Ledger:
             insert_new(connection, verdicts, answered)
             ids: list[int | None] = []
             for call in requested:
-                if budget_usd is not None and committed + call.at_most_usd > budget_usd:
+                if budget_usd is not None and not committed + call.at_most_usd <= budget_usd:  # NaN allows nothing
                     ids.append(None)
                     continue
                 committed += call.at_most_usd
@@ -162,6 +162,23 @@ class Ledger:
             if committed != before:
                 connection.execute(update(ledger).values(committed_usd=max(0.0, committed)))
             return ids
+
+    def release(self) -> tuple[int, float]:
+        """Give back the reservations of calls that were interrupted, except those of a batch.
+
+        The provider may have charged for them. Call it only while no process is asking the teacher.
+
+        Returns:
+            Their number and their sum in US dollars.
+        """
+        uncertain = (calls.c.outcome.in_(["open", "lost"]), calls.c.posted.is_(None))
+        with writing(self._engine) as connection:
+            query = select(func.count(), func.coalesce(func.sum(calls.c.reserved_usd), 0.0)).where(*uncertain)
+            number, usd = connection.execute(query).one()
+            connection.execute(update(calls).where(*uncertain).values(outcome="unsent", cost_usd=0.0))
+            committed = connection.execute(select(ledger.c.committed_usd)).scalar_one()
+            connection.execute(update(ledger).values(committed_usd=max(0.0, committed - usd)))
+        return int(number), float(usd)
 
     def reserved(self, call_id: int) -> float:
         """The US dollars that were reserved for a call."""

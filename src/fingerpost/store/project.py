@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -12,12 +13,13 @@ from typing import Any
 from sqlalchemy import Connection, Select, Table, delete, func, select, update
 
 from fingerpost.core.types import Question, Split, Verdict
-from fingerpost.core.utils import chunks
+from fingerpost.core.utils import chunks, locked
 from fingerpost.core.verdicts import WITHDRAWN, QuestionVerdicts
 from fingerpost.store.engine import connect, writing
 from fingerpost.store.ledger import Ledger
 from fingerpost.store.rows import import_key, insert_new, now, question_row, to_question, to_verdict, verdict_row
 from fingerpost.store.tables import calls, drafts, posted, questions, sketches, verdicts
+from fingerpost.store.unstored import take_in
 
 BATCH = 5_000
 NO_SKETCHES: Mapping[str, bytes] = MappingProxyType({})
@@ -80,6 +82,7 @@ class Store:
         self.path = path
         self._engine = connect(path)
         self.ledger = Ledger(self._engine)
+        take_in(self.path, self.ledger)
 
     def __enter__(self) -> Store:
         return self
@@ -89,6 +92,15 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def asking_teacher(self) -> AbstractContextManager[None]:
+        """Let no other process ask this project's teacher while the context is open, so that nothing is asked twice.
+
+        Raises:
+            InputError: another process is asking it.
+        """
+        taken = "another command is asking this project's teacher; let it finish, or stop it with Ctrl-C"
+        return locked(self.path.with_name(".teacher.lock"), taken)
 
     # --- questions
 
@@ -205,6 +217,17 @@ class Store:
         if prompt is not None:
             query = query.where(verdicts.c.prompt == prompt)
         return {(key, order, label is not None) for key, order, label in self._rows(query)}
+
+    def last_verdict(self) -> int:
+        """The number of the newest verdict; 0 without any."""
+        (row,) = self._rows(select(func.coalesce(func.max(verdicts.c.id), 0).label("last")))
+        return int(row.last)
+
+    def answered_since(self, verdict: int, teacher: str) -> set[tuple[str, int | None]]:
+        """(question id, number of the label order) of this teacher's answers after the verdict with this number."""
+        query = select(verdicts.c.question_id, verdicts.c.order_no)
+        query = query.where(verdicts.c.id > verdict, verdicts.c.kind == "teacher", verdicts.c.by == teacher)
+        return {(row.question_id, row.order_no) for row in self._rows(query)}
 
     def verdict_counts(self) -> list[tuple[str, str, int, int, int]]:
         """(kind, by, questions, verdicts, verdicts without a label) by author, withdrawn verdicts included."""

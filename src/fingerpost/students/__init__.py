@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fingerpost.core.errors import ModelError
+from fingerpost.core.errors import FingerpostError, ModelError
 from fingerpost.students.folder import read_manifest
 
 if TYPE_CHECKING:
@@ -36,5 +36,12 @@ def load(folder: str | Path, threads: int = 1, tiers: Tiers = "auto") -> Predict
             f"{path} contains a student of kind '{manifest.kind}', which this version does not know; "
             "update with pip install -U fingerpost"
         )
-    predictor: Predictor = import_module(KINDS[manifest.kind]).load(path, manifest, threads, tiers)
+    module = import_module(KINDS[manifest.kind])
+    try:
+        predictor: Predictor = module.load(path, manifest, threads, tiers)
+    except FingerpostError:
+        raise
+    except Exception as error:  # what a file of the folder may cause in the library that reads it is not foreseeable
+        found = " ".join(str(error).split())[:120]
+        raise ModelError(f"{path} cannot be loaded ({type(error).__name__}: {found}); train it again") from error
     return predictor

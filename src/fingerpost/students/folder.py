@@ -30,6 +30,11 @@ from fingerpost.task.settings import Task
 MANIFEST = "manifest.json"
 TRAINED_ON = "trained_on.txt"
 DEV_ANSWERS = "dev.jsonl"
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+LEXICAL_FILE = "lexical.npz"
+OPENED = (MODEL_FILE, TOKENIZER_FILE, LEXICAL_FILE, TRAINED_ON, DEV_ANSWERS)
+"""The files that are opened beside the manifest. Each of them that is there has to be listed."""
 
 
 class Stack(BaseModel):
@@ -167,7 +172,7 @@ class DevAnswer:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a folder's manifest and check the hash of every file that it lists.
+    """Read a folder's manifest, and check the hash of every file that it lists and that no other file would be opened.
 
     Raises:
         ModelError: the folder or its manifest is missing or invalid, or a file is missing or altered.
@@ -181,6 +186,9 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or MANIFEST
         raise ModelError(f"{path} cannot be read ({where}: {first['msg']}); train the model again") from None
+    unlisted = sorted(name for name in OPENED if name not in manifest.files and (folder / name).exists())
+    if unlisted:
+        raise ModelError(f"{folder}: the manifest does not list {unlisted[0]}; remove that file, or train again")
     for name, expected in manifest.files.items():
         file = folder / name
         if not file.is_file():

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[np.float32]
 
-LEXICAL_FILE = "lexical.npz"
 CHARACTERS = range(2, 6)
 """Lengths of the character n-grams. They do not cross word boundaries."""
 MIN_TEXTS = 2

@@ -38,7 +38,7 @@ def _key_lines(source: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
             open_quote = "" if open_quote in line else open_quote
             continue
         stripped = line.strip()
-        if header := re.match(r"(\[\[?)([^\[\]]+)\]", stripped):
+        if header := re.match(r"""(\[\[?)((?:"[^"]*"|'[^']*'|[^\[\]"'])+)\]""", stripped):
             table = _split_key(header[2])
             if header[1] == "[[":
                 counts[table] = counts.get(table, -1) + 1
@@ -53,8 +53,11 @@ def _key_lines(source: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
 
 
 def _split_key(key: str) -> tuple[Any, ...]:
-    """The parts of a dotted TOML key."""
-    node: Any = tomllib.loads(f"{key.strip()} = 0")
+    """The parts of a dotted TOML key; of one that this module does not understand, the key itself."""
+    try:
+        node: Any = tomllib.loads(f"{key.strip()} = 0")
+    except tomllib.TOMLDecodeError:
+        return (key,)
     path: tuple[Any, ...] = ()
     while isinstance(node, dict):
         (name, node), *_ = node.items()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fingerpost.core.label_sets import LabelSets, join_labels, split_labels
 from fingerpost.core.types import Label, Strict
@@ -20,6 +21,18 @@ class Prices(Strict):
     input: Annotated[float, Field(ge=0)]
     cached_input: Annotated[float, Field(ge=0)] | None = None
     output: Annotated[float, Field(ge=0)]
+
+
+def _endpoint(url: str) -> str:
+    """The URL itself, if it is one."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError(f"'{url}' is not the address of an endpoint; write one such as https://host/v1")
+    return url
 
 
 class TeacherSettings(Strict):
@@ -39,7 +52,7 @@ class TeacherSettings(Strict):
     """
 
     model: Annotated[str, Field(min_length=1)]
-    base_url: str | None = None
+    base_url: Annotated[str, AfterValidator(_endpoint)] | None = None
     key_env: str = "OPENAI_API_KEY"
     gguf: str | None = None
     recorded: str | None = None

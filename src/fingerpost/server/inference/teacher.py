@@ -17,8 +17,17 @@ from sqlalchemy.exc import DatabaseError
 from fingerpost.core.errors import TeacherError
 from fingerpost.core.types import Usage
 from fingerpost.llm import prices
-from fingerpost.llm.completion import Reply, RequestLost, api_key, parse_reply
-from fingerpost.llm.recording import LATENCY_HEADER, ReplayTransport
+from fingerpost.llm.completion import (
+    DEFAULT_BASE_URL,
+    Reply,
+    RequestLost,
+    api_key,
+    count,
+    is_maybe_charged,
+    parse_reply,
+)
+from fingerpost.llm.recording import ReplayTransport, recorded_latency
+from fingerpost.llm.transport import BoundedTransport
 from fingerpost.server.inference.breaker import Breaker
 from fingerpost.server.ops.logs import log
 from fingerpost.store.ledger import Call, Ledger, Settlement
@@ -27,7 +36,8 @@ from fingerpost.task.settings import TeacherSettings
 STEP = "serve"
 REFUSED = ("status-400", "status-422")  # the fault of the request, not of the teacher
 UNBOUNDED = ("service_tier", "web_search_options", "audio", "modalities", "prediction")  # change what a token costs
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
+LIMITS = ("max_completion_tokens", "max_tokens")
+"""The parameters that bound a reply's length."""
 
 
 class Unanswered(Exception):
@@ -55,12 +65,14 @@ class Teacher:
         self._slots = asyncio.Semaphore(settings.concurrency)
         if budget_usd is not None:
             prices.cost(settings, Usage(prompt=1))
+        base_url = (settings.base_url or DEFAULT_BASE_URL).rstrip("/") + "/"
         self._client = httpx2.AsyncClient(
-            base_url=(settings.base_url or DEFAULT_BASE_URL).rstrip("/") + "/",
+            base_url=base_url,
             headers={"Authorization": f"Bearer {api_key(settings)}"},
-            transport=ReplayTransport(folder / settings.recorded) if settings.recorded else None,
+            transport=ReplayTransport(folder / settings.recorded)
+            if settings.recorded
+            else BoundedTransport(base_url, settings.concurrency),
             timeout=timeout_s,
-            limits=httpx2.Limits(max_connections=settings.concurrency),
         )
 
     async def close(self) -> None:
@@ -118,13 +130,10 @@ class Teacher:
         body = {key: value for key, value in body.items() if key not in UNBOUNDED}
         if any(part.get("type") != "text" for part in _parts(body)):
             raise Unanswered("budget")
-        limit = next(
-            (key for key in ("max_completion_tokens", "max_tokens") if isinstance(body.get(key), int)), "max_tokens"
-        )
-        body.setdefault(limit, self._settings.max_tokens)
+        limit, length = longest_reply(body, self._settings)
+        body = {key: value for key, value in body.items() if key not in LIMITS} | {limit: length}
         content = _encoded(body)
-        bounded = self._settings.model_copy(update={"max_tokens": max(1, body[limit])})
-        at_most = prices.at_most(bounded, len(content))
+        at_most = prices.at_most(self._settings.model_copy(update={"max_tokens": length}), len(content))
         try:
             (number,) = await asyncio.to_thread(
                 self._ledger.record, [], [Call(STEP, self.model, at_most)], self._budget
@@ -139,7 +148,8 @@ class Teacher:
             cost = at_most if reply.usage.prompt is None else prices.cost(self._settings, reply.usage)
             ending = Settlement(number, "paid", replace(reply.usage, cost_usd=cost))
         except Unanswered as error:
-            if error.reason.startswith("status-4"):
+            status = error.reason.removeprefix("status-")
+            if status.isdigit() and not is_maybe_charged(int(status)):
                 ending = Settlement(number, "unsent")
             raise
         finally:
@@ -159,7 +169,7 @@ class Teacher:
         )
         if response.status_code != 200:
             raise Unanswered(f"status-{response.status_code}")
-        seconds = float(response.headers.get(LATENCY_HEADER, time.perf_counter() - began))
+        seconds = recorded_latency(response, time.perf_counter() - began)
         try:
             reply = parse_reply(response.content, seconds, "the teacher")
         except RequestLost:
@@ -174,6 +184,13 @@ class Teacher:
         except TeacherError:  # no price is known, and no budget asks for one
             return usage
         return replace(usage, cost_usd=cost)
+
+
+def longest_reply(body: dict[str, Any], settings: TeacherSettings) -> tuple[str, int]:
+    """The parameter that bounds the reply's length, and its value in tokens: the least that the client gave."""
+    given = {key: count(body[key]) for key in LIMITS if key in body}
+    length = min((value for value in given.values() if value), default=settings.max_tokens)
+    return next(iter(given), "max_tokens"), length
 
 
 def _encoded(body: dict[str, Any]) -> bytes:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from typing import Any
 
+_LINE_BREAKS = re.compile("[\x7f-\x9f\u2028\u2029]")
+"""Characters that JSON allows, and that terminals and other readers take for the end of a line or for commands."""
 LOGGER = "fingerpost.server"
 
 
@@ -20,7 +23,9 @@ class JsonLines(logging.Formatter):
         line |= {"event": record.getMessage(), **getattr(record, "fields", {})}
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _LINE_BREAKS.sub(
+            lambda found: f"\\u{ord(found[0]):04x}", json.dumps(line, ensure_ascii=False, default=str)
+        )
 
 
 def set_up(quiet: bool) -> None:

@@ -21,11 +21,9 @@ from fingerpost.core.label_sets import join_labels
 from fingerpost.core.predictor import BasePredictor
 from fingerpost.core.text import conversation, encoder_input
 from fingerpost.core.types import FAST, WHOLE, Message, Prediction, Usage
-from fingerpost.students.folder import Manifest, copy_model
-from fingerpost.students.lexical import LEXICAL_FILE, LexicalView, margins
+from fingerpost.students.folder import LEXICAL_FILE, MODEL_FILE, TOKENIZER_FILE, Manifest, copy_model
+from fingerpost.students.lexical import LexicalView, margins
 
-MODEL_FILE = "model.onnx"
-TOKENIZER_FILE = "tokenizer.json"
 BATCH = 16
 
 Tiers: TypeAlias = Literal["auto", "all", "fast"]

@@ -27,9 +27,12 @@ from fingerpost.students.encoder.finetune import (
 )
 from fingerpost.students.encoder.fitting import Fitted, fit_label_sets, fit_labels, prepare
 from fingerpost.students.encoder.network import MAX_TOKENS, SCALE, SPECIAL_TOKENS, Encoder, Network, repeatable
-from fingerpost.students.encoder.predict import MODEL_FILE, TOKENIZER_FILE, EncoderView
+from fingerpost.students.encoder.predict import EncoderView
 from fingerpost.students.encoder.source import AUTO, choose_encoder
 from fingerpost.students.folder import (
+    LEXICAL_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
     TRAINED_ON,
     DevAnswer,
     Manifest,
@@ -38,7 +41,7 @@ from fingerpost.students.folder import (
     write_manifest,
     writing,
 )
-from fingerpost.students.lexical import LEXICAL_FILE, LexicalView
+from fingerpost.students.lexical import LexicalView
 from fingerpost.students.linear import Array, Head
 from fingerpost.task.settings import Task
 

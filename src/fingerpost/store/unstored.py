@@ -1,0 +1,57 @@
+"""Paid answers that the database did not take, in a file beside it until it does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import TypeAdapter, ValidationError
+
+from fingerpost.core.errors import InputError
+from fingerpost.store.ledger import Ledger, Settlement
+
+_SETTLEMENT = TypeAdapter(Settlement)
+
+
+def file_of(database: Path) -> Path:
+    """The file with the answers that this database did not take."""
+    return database.with_name(f"{database.name}.unstored")
+
+
+def put_aside(database: Path, settlements: Sequence[Settlement]) -> None:
+    """Append settlements to the file, one JSON object per line.
+
+    Raises:
+        OSError: the file cannot be written either.
+    """
+    with _lock(database), file_of(database).open("ab") as stream:
+        stream.writelines(_SETTLEMENT.dump_json(settlement) + b"\n" for settlement in settlements)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def take_in(database: Path, ledger: Ledger) -> None:
+    """Store what was put aside. A call that is settled already does not change, so taking in twice does no harm.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    file = file_of(database)
+    if not file.is_file():
+        return
+    with _lock(database):
+        lines = file.read_bytes().splitlines() if file.is_file() else []
+        try:
+            found = [_SETTLEMENT.validate_json(line) for line in lines if line]
+        except ValidationError:
+            raise InputError(
+                f"{file} is damaged; correct its last line, or move it away: its answers are then lost"
+            ) from None
+        ledger.record(found, [], None)
+        file.unlink(missing_ok=True)
+
+
+def _lock(database: Path) -> FileLock:
+    return FileLock(file_of(database).with_suffix(".lock"))
