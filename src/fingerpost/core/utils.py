@@ -38,7 +38,7 @@ def locked(file: Path, taken: str) -> Iterator[None]:
     Raises:
         InputError: another process holds the lock.
     """
-    lock = FileLock(file, timeout=0, is_singleton=True)  # may be taken again where it is held
+    lock = FileLock(file, timeout=0)
     try:
         lock.acquire()
     except Timeout:

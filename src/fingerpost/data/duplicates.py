@@ -18,7 +18,13 @@ from fingerpost.data.sketches import BANDS, PERMUTATIONS, Sketches, check_value,
 from fingerpost.store.project import Store
 
 SIMILARITY = 0.7
-CACHED_SETS = 50_000
+MAX_COMPARED = 30
+"""Texts of one template share bands with all others of it. Of those, each is compared with so many at most, so that the
+time stays linear."""
+MAX_UNCHECKED, MIN_SHARED = 3, 3
+"""After so many comparisons within a band, only pairs that share so many of the BANDS are compared exactly. Of the pairs
+with a similarity of 0.7, 99 % share them; more above it."""
+CACHED_SETS = 20_000
 """Sets of shingles that are kept in memory; one takes about 5 kB."""
 
 
@@ -45,34 +51,47 @@ class DuplicateIndex:
     def _find(self, conversation: Conversation, values: RMinHash) -> list[int]:
         candidates = self._lsh.query(values)
         own = shingles(conversation) if candidates else set()
-        return [number for number in candidates if _similar(own, self._shingles(number))]
+        return [number for number in candidates[-MAX_COMPARED:] if _similar(own, self._shingles(number))]
 
 
 def duplicate_groups(conversations: Sequence[Conversation], sketches: Sketches) -> list[int]:
     """For each conversation the number of its group. Near-duplicates, also of near-duplicates, are in one group."""
-    parent = list(range(len(conversations)))
+    parent = np.arange(len(conversations))
     shingles_of = _cached_shingles(conversations)
-
-    def root(number: int) -> int:
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number
-
     for band in range(1, 1 + BANDS):
         order = np.argsort(sketches[:, band], kind="stable")
         hashes = sketches[order, band]
         starts = np.arange(len(order))
-        distance = 0
-        while len(starts):  # compare what is `distance` apart in the sorted order, while the hashes are equal
-            distance += 1
+        for distance in range(1, MAX_COMPARED + 1):  # of the sorted order, while the hashes are equal
             starts = starts[starts + distance < len(order)]
             starts = starts[hashes[starts] == hashes[starts + distance]]
-            for one, other in zip(order[starts].tolist(), order[starts + distance].tolist(), strict=True):
-                low, high = sorted((root(one), root(other)))
+            if not len(starts):
+                break
+            ones, others = order[starts], order[starts + distance]
+            apart = _roots(parent, ones) != _roots(parent, others)
+            if distance > MAX_UNCHECKED:
+                shared = (sketches[ones, 1:] == sketches[others, 1:]).sum(1)
+                apart &= shared >= MIN_SHARED
+            for one, other in zip(ones[apart].tolist(), others[apart].tolist(), strict=True):
+                low, high = sorted((_root(parent, one), _root(parent, other)))
                 if low != high and _similar(shingles_of(one), shingles_of(other)):
                     parent[high] = low
-    return [root(number) for number in range(len(conversations))]
+    return [int(number) for number in _roots(parent, parent)]
+
+
+def _root(parent: NDArray[np.int64], number: int) -> int:
+    while parent[number] != number:
+        parent[number] = parent[parent[number]]
+        number = parent[number]
+    return number
+
+
+def _roots(parent: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The root of each number."""
+    roots = parent[numbers]
+    while not np.array_equal(above := parent[roots], roots):
+        roots = above
+    return roots
 
 
 def related_questions(store: Store, sketches: Sketches, conversations: Sequence[Conversation]) -> list[Question]:
@@ -144,7 +163,7 @@ def _with_duplicates(
         order = np.argsort(other_sketches[:, band], kind="stable")
         hashes = other_sketches[order, band]
         first = np.searchsorted(hashes, sketches[:, band], "left")
-        stop = np.searchsorted(hashes, sketches[:, band], "right")
+        stop = np.minimum(np.searchsorted(hashes, sketches[:, band], "right"), first + MAX_COMPARED)
         while (positions := np.flatnonzero(~found & (first < stop))).size:
             for position, other in zip(positions.tolist(), order[first[positions]].tolist(), strict=True):
                 found[position] = _similar(shingles_of(position), other_shingles_of(other))
@@ -158,4 +177,5 @@ def _cached_shingles(conversations: Sequence[Conversation]) -> Callable[[int], s
 
 
 def _similar(one: set[str], other: set[str]) -> bool:
-    return len(one & other) >= SIMILARITY * len(one | other)
+    common = len(one & other)
+    return common >= SIMILARITY * (len(one) + len(other) - common)
