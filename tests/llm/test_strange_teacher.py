@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from teacher import USAGE, Teacher
 
 from fingerpost.core.errors import TeacherError
+from fingerpost.core.utils import MAX_COUNT
 from fingerpost.data.importer import import_file
 from fingerpost.labelling.label import label, plan_labels
-from fingerpost.llm.completion import MAX_COUNT, MAX_REPLY_CHARACTERS, RequestLost, parse_reply, usage_with_cost
+from fingerpost.llm.completion import MAX_REPLY_CHARACTERS, RequestLost, parse_reply, usage_with_cost
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task, TeacherSettings
 

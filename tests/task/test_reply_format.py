@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Message
-from fingerpost.data.chat import as_classification, examples_of, read_chat
+from fingerpost.data.chat import Row, as_classification, examples_of, read_chat
 from fingerpost.task.reply_format import (
     NoClassification,
     ReplyTemplate,
@@ -204,3 +204,51 @@ def test_a_prompt_around_the_users_texts_is_left_out() -> None:
 def test_texts_that_begin_alike_have_no_frame() -> None:
     assert find_user_template(["how do I pay?", "how do I leave?"]) == UserTemplate()
     assert find_user_template(["x", "x"]) == UserTemplate()
+
+
+STRANGE = st.sampled_from(["", " ", "a", "a|b", "\x1f", "x" * 400, "1", "[]", "ä", "null"])
+
+
+@given(
+    st.lists(st.tuples(STRANGE, STRANGE), min_size=10, max_size=30), st.sampled_from(["%s", '{"action": "%s"}', "%s!"])
+)
+def test_any_replies_are_a_classification_or_named_as_none(found: list[tuple[str, str]], form: str) -> None:
+    rows = [Row(i, (Message("user", f"{text} {i}"),), form % label, "") for i, (text, label) in enumerate(found)]
+    try:
+        data = as_classification(rows, "x")
+    except NoClassification as error:
+        assert "\n" not in str(error)
+    else:
+        assert len(data.examples) == len(rows)
+
+
+def test_an_empty_label_is_named() -> None:
+    rows = [
+        Row(i, (Message("user", f"text {i}"),), json.dumps({"action": name}), "")
+        for i, name in enumerate(["", "a", "b"] * 9)
+    ]
+    with pytest.raises(NoClassification, match="label that cannot be used"):
+        as_classification(rows, "x")
+
+
+@pytest.mark.parametrize(
+    "line", [" " * 200_000, "a" + " " * 200_000 + "b", "*" * 200_000, "- " + "`'" * 100_000, "a -" * 60_000]
+)
+def test_a_long_line_of_the_system_prompt_takes_no_time(line: str) -> None:
+    assert [label.name for label in labels_of(["x", "y"], line).values()] == ["x", "y"]
+
+
+@pytest.mark.parametrize("field", ["system", "user", "assistant"])
+@pytest.mark.parametrize("bad", ["\\ud800", "\\u0000"])
+def test_characters_that_cannot_be_stored_are_named_with_their_line(tmp_path: Path, field: str, bad: str) -> None:
+    lines = []
+    for number in range(12):
+        said = {"system": "s", "user": f"text {number}", "assistant": NAMES[number % 3]}
+        turns = ", ".join(
+            f'{{"role": "{role}", "content": "{text}{bad if role == field and number == 6 else ""}"}}'
+            for role, text in said.items()
+        )
+        lines.append(f'{{"messages": [{turns}]}}')
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="line 7: "):
+        read_chat(tmp_path / "x.jsonl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from filelock import FileLock, Timeout
 from fingerpost.core.errors import InputError, MissingExtra
 
 T = TypeVar("T")
+MAX_COUNT = 10_000_000
+"""The most tokens of one call that are believed: more than any model reads."""
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -102,3 +105,20 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     if errors:
         raise errors[0]
     return results[0]
+
+
+def count(value: object) -> int | None:
+    """A number of tokens from outside; None where it is not a whole number from 0 to MAX_COUNT."""
+    number = finite(value)
+    return int(number) if number is not None and 0 <= number <= MAX_COUNT and number == int(number) else None
+
+
+def finite(value: object) -> float | None:
+    """A finite number from outside; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import content_text, question_id
+from fingerpost.core.text import check_characters, content_text, question_id, shorten
 from fingerpost.core.types import Conversation, Example, Message
 from fingerpost.data.files import read_rows
 from fingerpost.data.rows import LABEL_COLUMNS, Columns
 from fingerpost.task.reply_format import (
+    NoClassification,
     ReplyTemplate,
     UserTemplate,
     find_reply_template,
@@ -107,6 +110,9 @@ def _row(number: int, value: Any) -> Row:
                     f"line {number}: the assistant's reply has no text; tool calls cannot be learnt, write the answer as text"
                 )
             before = tuple(Message(turn["role"], content_text(turn.get("content"))) for turn in dialogue[:end])
+            for text in (system, reply, *(message.content for message in before)):
+                if reason := check_characters(text):
+                    raise InputError(f"line {number}: {reason}")
             return Row(number, before, reply, system)
     raise InputError(f"line {number} has no assistant reply to a user message; add the answer to learn")
 
@@ -120,14 +126,22 @@ def as_classification(rows: Sequence[Row], name: str) -> ChatData:
     reply_template, field, values = find_reply_template([row.reply for row in rows])
     system = Counter(row.system for row in rows).most_common(1)[0][0]
     multi = isinstance(values[0], list)
-    labels = labels_of(single_values(values), system)
-    codes = any(label.code is not None for label in labels.values())
-    reply_template = reply_template.model_copy(update={"codes": codes})
-    task = Task(name=name, answer_field=field, labels=tuple(labels.values()), multi=multi)
+    try:
+        labels = labels_of(single_values(values), system)
+        codes = any(label.code is not None for label in labels.values())
+        reply_template = reply_template.model_copy(update={"codes": codes})
+        task = Task(name=name, answer_field=field, labels=tuple(labels.values()), multi=multi)
+    except ValidationError as error:
+        raise NoClassification(f"the replies have a label that cannot be used: {_reason(error)}") from None
     user_template = find_user_template([row.messages[-1].content for row in rows])
     answers = [task.answer(labels[value].name for value in single_values([answer])) for answer in values]
     examples = [_example(task, row, answer, user_template) for row, answer in zip(rows, answers, strict=True)]
     return ChatData(task, reply_template, user_template, system, examples)
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{shorten(repr(first['input']), 60)}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def examples_of(rows: Sequence[Row], data: ChatData) -> tuple[list[Example], list[Row]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Split, Usage, Verdict
+from fingerpost.core.utils import count, finite
 from fingerpost.data.rows import Columns, LabelledRow, Rejected, read_labelled_rows
 from fingerpost.data.splits import NewQuestion, assign_in_store, first_split
 from fingerpost.store.project import Store
@@ -141,21 +141,17 @@ def teacher_verdict(row: LabelledRow, key: str, teacher: str) -> Verdict:
     """
     values = row.values
 
-    def number(name: str, convert: Callable[[Any], Any] = int) -> Any:
+    def number(name: str) -> float | None:
+        value = values.get(name)
         try:
-            return convert(values[name])
-        except (KeyError, TypeError, ValueError):
+            return finite(float(value) if isinstance(value, str) else value)
+        except ValueError:
             return None
 
-    latency = number("latency_s", float)
-    if latency is None and (milliseconds := number("latency_ms", float)) is not None:
+    latency = number("latency_s")
+    if latency is None and (milliseconds := number("latency_ms")) is not None:
         latency = milliseconds / 1000
-    usage = Usage(
-        number("prompt_tokens"),
-        number("cached_tokens"),
-        number("completion_tokens"),
-        number("cost_usd", float),
-        latency,
-    )
-    verdict = Verdict(key, "teacher", teacher, row.label, raw=row.raw, logprob=number("logprob", float))
-    return replace(verdict, order=number("label_order"), usage=usage)
+    tokens = [count(number(name)) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")]
+    usage = Usage(tokens[0], tokens[1], tokens[2], number("cost_usd"), latency)
+    verdict = Verdict(key, "teacher", teacher, row.label, raw=row.raw, logprob=number("logprob"))
+    return replace(verdict, order=count(number("label_order")), usage=usage)

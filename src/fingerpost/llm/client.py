@@ -22,6 +22,7 @@ from pyrate_limiter import Duration, InMemoryBucket, Limiter, Rate
 
 from fingerpost.core.errors import TeacherError
 from fingerpost.core.types import Usage
+from fingerpost.core.utils import finite
 from fingerpost.llm.completion import (
     DEFAULT_BASE_URL,
     OVERLOADED,
@@ -32,7 +33,6 @@ from fingerpost.llm.completion import (
     SchemaMode,
     api_key,
     error_message,
-    finite,
     is_maybe_charged,
     mentions,
     parse_reply,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from fingerpost.core.errors import TeacherError
 from fingerpost.core.text import replace_surrogates
 from fingerpost.core.types import Usage
+from fingerpost.core.utils import count, finite
 from fingerpost.llm import prices
 from fingerpost.task.settings import TeacherSettings
 
@@ -29,8 +30,6 @@ SchemaMode: TypeAlias = Literal["json_schema", "json_object"] | None
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 OVERLOADED = (429, 503)
 """Statuses of requests that were refused, so not charged: it is safe to send them again."""
-MAX_COUNT = 10_000_000
-"""The most tokens of one call that are believed: more than any model reads."""
 MAX_REPLY_CHARACTERS = 200_000
 """Longer replies are cut: they are stored."""
 
@@ -143,23 +142,6 @@ def _logprob(choice: object) -> float | None:
 
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def count(value: object) -> int | None:
-    """A number of tokens from outside; None where it is not a whole number from 0 to MAX_COUNT."""
-    number = finite(value)
-    return int(number) if number is not None and 0 <= number <= MAX_COUNT and number == int(number) else None
-
-
-def finite(value: object) -> float | None:
-    """A finite number from outside; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def is_maybe_charged(status: int) -> bool:

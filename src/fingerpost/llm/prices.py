@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from fingerpost.core.errors import TeacherError
@@ -33,7 +34,7 @@ def cost(settings: TeacherSettings, usage: Usage) -> float:
     prices = settings.prices or (FREE if settings.gguf or settings.recorded else None)
     if prices is None:
         try:
-            return _library_price(settings, prompt, cached, completion)
+            return _library_price(settings.model, settings.base_url, is_local(settings), prompt, cached, completion)
         except LookupError:
             if not is_local(settings):
                 raise TeacherError(
@@ -45,16 +46,17 @@ def cost(settings: TeacherSettings, usage: Usage) -> float:
     return ((prompt - cached) * prices.input + cached * cached_price + completion * prices.output) / 1e6
 
 
-def _library_price(settings: TeacherSettings, prompt: int, cached: int, completion: int) -> float:
+@lru_cache(65_536)  # a look-up takes half a millisecond, and many questions have the same length
+def _library_price(model: str, base_url: str | None, local: bool, prompt: int, cached: int, completion: int) -> float:
     """The cost in US dollars by the price library; raises LookupError if it does not know the model."""
     from genai_prices import Usage as PricedUsage
     from genai_prices import calc_price
 
     priced = PricedUsage(input_tokens=prompt, cache_read_tokens=cached, output_tokens=completion)
-    where: dict[str, Any] = {"provider_id": "openai"} if settings.base_url is None else {}
-    if settings.base_url is not None and not is_local(settings):
-        where = {"provider_api_url": settings.base_url}
-    return float(calc_price(priced, model_ref=settings.model, **where).total_price)
+    where: dict[str, Any] = {"provider_id": "openai"} if base_url is None else {}
+    if base_url is not None and not local:
+        where = {"provider_api_url": base_url}
+    return float(calc_price(priced, model_ref=model, **where).total_price)
 
 
 def at_most(settings: TeacherSettings, prompt_bytes: int) -> float:

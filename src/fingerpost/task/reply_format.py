@@ -292,9 +292,13 @@ def labels_of(values: Iterable[Value], system: str) -> dict[Value, Label]:
 
 
 def _list_item(line: str) -> tuple[str, str] | None:
-    """A line of a list as (name, description), or None if it is not a list item."""
+    """A line of a list as (name, description), or None if it is not a list item. White space is collapsed.
+
+    Names have up to 200 characters, so that the time stays linear.
+    """
+    line = " ".join(line.split())
     match = re.match(
-        r"""\s*(?:[-*•+]\s+|\(?\d+[.)]\s+)?[`"'*]*(?P<head>[^\s`"'*:=][^`"':=]*?)[`"'*]*\s*(?::|=|\s[-–—]+\s)\s*(?P<rest>.*)""",
+        r"""\s*(?:[-*•+]\s+|\(?\d+[.)]\s+)?[`"'*]*(?P<head>[^\s`"'*:=][^`"':=]{0,200}?)[`"'*]*\s*(?::|=|\s[-–—]+\s)\s*(?P<rest>.*)""",
         line,
     )
     return (match["head"].strip(), match["rest"].strip().strip('",')) if match else None

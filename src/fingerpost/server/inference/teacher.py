@@ -16,13 +16,13 @@ from sqlalchemy.exc import DatabaseError
 
 from fingerpost.core.errors import TeacherError
 from fingerpost.core.types import Usage
+from fingerpost.core.utils import count
 from fingerpost.llm import prices
 from fingerpost.llm.completion import (
     DEFAULT_BASE_URL,
     Reply,
     RequestLost,
     api_key,
-    count,
     is_maybe_charged,
     parse_reply,
 )

@@ -43,6 +43,10 @@ def validate(settings: Settings, store: ServerStore, job: JobRow) -> None:
     except UnusableFile as error:
         store.fail_job(job.id, f"invalid_{error.param}", str(error), error.param)
         return
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:  # would only come again
+        found = shorten(f"{type(error).__name__}: {error}", 200)
+        store.fail_job(job.id, "invalid_training_file", f"the files cannot be read ({found})", "training_file")
+        return
     template, user = data.reply_template, data.user_template
     assert template is not None
     store.add_event(
