@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -158,6 +159,7 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
     import uvicorn
 
     from fingerpost.server.app import Server
+    from fingerpost.server.ops.connections import LimitedProtocol, most_connections
     from fingerpost.server.ops.logs import set_up
 
     os.umask(0o077)  # what the server stores are people's messages
@@ -182,9 +184,12 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
             ) from None
         set_up(quiet)
         _print_summary(server, host, listener.getsockname()[1])
+        LimitedProtocol.most = most_connections()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again after it has stopped
         config = uvicorn.Config(
-            server.app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=30
-        )
+            server.app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=30,
+            http=LimitedProtocol,
+        )  # fmt: skip
         with listener:
             uvicorn.Server(config).run(sockets=[listener])
 

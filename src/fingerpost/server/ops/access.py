@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -21,6 +22,10 @@ from fingerpost.store.server import ServerStore, hash_key, new_id
 KEY_CACHE_S = 2.0
 OPEN_PATHS = ("/healthz", "/readyz")
 UPLOAD_PATH = "/v1/files"
+BODY_S, SLOWEST_BYTES_PER_S = 30.0, 100_000
+"""A request body has to arrive in so many seconds, and one more for so many bytes of the largest body that is allowed."""
+CUT_OFF = (408, 413)
+"""After these statuses the connection is closed, because the rest of the body may be endless."""
 FORM_OVERHEAD = 100_000  # bytes that an upload's form may add to the file
 
 
@@ -50,6 +55,7 @@ class AccessMiddleware:
                     *message.get("headers", []),
                     (b"x-request-id", request_id.encode()),
                     (b"openai-processing-ms", str(round(took_ms)).encode()),
+                    *([(b"connection", b"close")] if status in CUT_OFF else []),
                 ]
             await send(message)
 
@@ -142,12 +148,20 @@ class AccessMiddleware:
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
             raise error
-        received = 0
+        received, complete = 0, False
+        until = time.monotonic() + BODY_S + limit / SLOWEST_BYTES_PER_S
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            if complete:  # from here on, only a disconnection can come
+                return await receive()
+            try:
+                async with asyncio.timeout(until - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise ApiError(408, "the request body did not arrive in time; send it again", code="timeout") from None
             received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
             if received > limit:
                 raise error
             return message
