@@ -17,7 +17,7 @@ from fingerpost.core.verdicts import REVIEW, QuestionVerdicts
 from fingerpost.students.binary_relevance import held_out_scores
 from fingerpost.students.denoise import Rows as StudentRows
 from fingerpost.students.lexical import Ngrams, scores_out_of_fold
-from fingerpost.students.linear import Centring, logits_out_of_fold
+from fingerpost.students.linear import Projection, logits_out_of_fold
 from fingerpost.students.stack import fit_label_stack, fit_stack
 from fingerpost.task.settings import Task
 
@@ -164,7 +164,7 @@ def compute_features(evidence: Evidence) -> Features:
     targets[evidence.reviewed], has_label[evidence.reviewed] = evidence.human_votes, True
     targets[evidence.none_fits], has_label[evidence.none_fits] = 0, False
     labels = np.where(targets.sum(1) > 0, targets.argmax(1), -1)
-    evidence = replace(evidence, vectors=Centring.of(evidence.vectors).apply(evidence.vectors))
+    evidence = replace(evidence, vectors=Projection.of(evidence.vectors).apply(evidence.vectors))
     embeddings = lda_whitening(evidence.vectors, labels, targets.shape[1])
     return Features(embeddings, _held_out_probabilities(evidence, targets, has_label))
 

@@ -44,6 +44,7 @@ class Rows:
         weights: shape (rows,).
         groups: the near-duplicate group of each row.
         ngrams: features of the lexical view, shape (rows, features); without them that view is left out.
+        read_width: the width of the embeddings that the vectors were projected from; None for the vectors' own.
     """
 
     texts: list[str]
@@ -52,6 +53,7 @@ class Rows:
     weights: Array
     groups: list[str]
     ngrams: csr_matrix | None = None
+    read_width: int | None = None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -67,6 +69,7 @@ class Rows:
             np.concatenate([self.weights, other.weights]),
             self.groups + other.groups,
             None if self.ngrams is None else vstack([self.ngrams, other.ngrams], format="csr"),
+            self.read_width,
         )
 
     def take(self, positions: NDArray[np.int64]) -> Rows:
@@ -78,6 +81,7 @@ class Rows:
             self.weights[positions],
             [self.groups[i] for i in positions],
             None if self.ngrams is None else self.ngrams[positions],
+            self.read_width,
         )
 
 
@@ -204,5 +208,5 @@ def fit_views(rows: Rows, stack: Stack, *, lexical: bool = True) -> Views:
 
 
 def head_strength(rows: Rows) -> float:
-    """Each of many dimensions of a unit vector is small, so wider vectors need less regularisation."""
-    return STRENGTH * max(1.0, int(rows.vectors.shape[1]) / WIDTH)
+    """Each of many dimensions of a unit vector is small, so wider embeddings need less regularisation."""
+    return STRENGTH * max(1.0, (rows.read_width or int(rows.vectors.shape[1])) / WIDTH)

@@ -47,35 +47,62 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Centring:
-    """Takes out the part that all embeddings have in common, for encoders whose embeddings lie in a narrow cone.
+class Projection:
+    """A linear map of embeddings, which a head is fitted behind.
+
+    It takes out what all embeddings have in common, for encoders whose embeddings lie in a narrow cone; and it reduces
+    embeddings of several parts to their principal components.
 
     Attributes:
-        mean: shape (width,).
-        scale: vectors without the mean are divided by it, so that they are about as long as before.
+        mean: is subtracted, shape (width,).
+        scale: then everything is multiplied by it, so that vectors are about as long as before.
+        matrix: then they are multiplied by it, shape (width, new width); None for the identity.
     """
 
     mean: Array
-    scale: float
+    scale: float = 1.0
+    matrix: Array | None = None
 
     @classmethod
-    def of(cls, vectors: Array) -> Centring:
-        """Centring by the mean of these unit vectors; none where it is short."""
+    def of(cls, vectors: Array, parts: int = 1) -> Projection:
+        """The projection for embeddings like these.
+
+        Args:
+            vectors: shape (rows, width). The squared lengths of all parts of a row sum to 1.
+            parts: number of equally long parts that an embedding consists of. Of one, the mean is taken out if it is long;
+                of several, the mean of each, and the principal components of all are kept, as many as a part is long.
+        """
         mean = vectors.mean(0) if len(vectors) else np.zeros(vectors.shape[1], dtype=np.float32)
-        if float(mean @ mean) <= COMMON:
-            return cls(np.zeros_like(mean), 1.0)
-        return cls(mean, float(np.sqrt(((vectors - mean) ** 2).sum(1).mean())) or 1.0)
+        if parts == 1 and float(mean @ mean) <= COMMON:
+            return cls(np.zeros_like(mean))
+        centred = vectors - mean
+        squares = (centred**2).mean(0).reshape(parts, -1).sum(1) if len(vectors) else np.ones(parts)
+        scales = 1 / np.sqrt(parts * np.maximum(squares, 1e-12))
+        if parts == 1:
+            return cls(mean, float(scales[0]))
+        columns = np.repeat(scales, vectors.shape[1] // parts).astype(np.float32)
+        scaled = (centred * columns).astype(np.float64)
+        _, axes = np.linalg.eigh(scaled.T @ scaled)  # ascending
+        kept = axes[:, ::-1][:, : vectors.shape[1] // parts].astype(np.float32)
+        return cls(mean, matrix=columns[:, None] * kept)
 
     def apply(self, vectors: Array) -> Array:
-        """Centred vectors, shape (rows, width)."""
-        return vectors if self.scale == 1.0 else (vectors - self.mean) / np.float32(self.scale)
+        """Shape (rows, new width)."""
+        if self._is_identity:
+            return vectors
+        centred: Array = (vectors - self.mean) * np.float32(self.scale)
+        return centred if self.matrix is None else centred @ self.matrix
 
     def fold(self, head: Head) -> Head:
-        """A head for vectors that are not centred, with the same logits as `head` for centred ones."""
-        if self.scale == 1.0:
+        """A head for vectors that are not projected, with the same logits as `head` for projected ones."""
+        if self._is_identity:
             return head
-        weights = head.weights / np.float32(self.scale)
+        weights = np.float32(self.scale) * (head.weights if self.matrix is None else self.matrix @ head.weights)
         return Head(weights, head.bias - self.mean @ weights)
+
+    @property
+    def _is_identity(self) -> bool:
+        return self.matrix is None and not self.mean.any()
 
 
 def fit_head(vectors: Array, targets: Array, weights: Array, strength: float) -> Head:

@@ -28,7 +28,7 @@ class CachedLayers:
     def of(cls, encoder: Encoder, network: Network, texts: Sequence[str], upper: int) -> CachedLayers | None:
         """Freeze all but the upper layers and compute the others' output; None if the encoder has no such list of layers."""
         layers = layers_of(network)
-        if layers is None or not 0 < upper < len(layers) or network.layers != (-1,):
+        if layers is None or not 0 < upper < len(layers) or min(layer for layer, _ in network.parts) < -upper:
             return None
         network.encoder.requires_grad_(False)
         layers[-upper:].requires_grad_(True)

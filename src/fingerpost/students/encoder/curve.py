@@ -13,7 +13,7 @@ from fingerpost.core.types import Conversation, Example
 from fingerpost.students.denoise import clean, fit_views
 from fingerpost.students.encoder.network import Encoder, repeatable
 from fingerpost.students.encoder.train import encoder_of, rows_of
-from fingerpost.students.linear import Centring
+from fingerpost.students.linear import Projection
 from fingerpost.task.settings import Task
 
 FIRST_SIZE = 25
@@ -42,9 +42,9 @@ def learning_curve(
         base = Encoder(encoder_of(task.student.encoder, examples, history))
         base.read_at_once(task.student.max_tokens or base.covering([turns[-1].content for turns in test]))
         rows = rows_of(base, examples, task, history, vectors)
-        centring = Centring.of(rows.vectors)
-        rows = replace(rows, vectors=centring.apply(rows.vectors))
-        embedded = centring.apply(base.embed([encoder_input(messages, history) for messages in test]))
+        projection = Projection.of(rows.vectors, base.projected_parts)
+        rows = replace(rows, vectors=projection.apply(rows.vectors), read_width=rows.vectors.shape[1])
+        embedded = projection.apply(base.embed([encoder_input(messages, history) for messages in test]))
         order = np.random.default_rng(seed).permutation(len(examples))
         sizes = []
         size = FIRST_SIZE

@@ -32,7 +32,7 @@ class Graphs:
 
 def encoder_graphs(encoder: Encoder, network: Network) -> Graphs:
     """Export a network's encoder. An encoder that was not fine-tuned is exported only once per process."""
-    key = str(sorted(encoder.origin.items()))
+    key = str((sorted(encoder.origin.items()), network.parts))
     frozen = network.encoder is encoder.model
     if frozen and key in _graph_cache:
         return _graph_cache[key]

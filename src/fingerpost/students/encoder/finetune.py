@@ -159,7 +159,7 @@ def _has_bfloat16() -> bool:
 def network_of(base: Encoder, task: Task, head: Head) -> Network:
     """A network with the encoder and this head, in evaluation mode."""
     network = base.network(len(task.labels))
-    return _with_head(network, head).eval()
+    return with_head(network, head).eval()
 
 
 def is_promising(base: Encoder, frozen: Network, train: Rows, seed: int, on_progress: ProgressCallback) -> bool:
@@ -178,7 +178,7 @@ def is_promising(base: Encoder, frozen: Network, train: Rows, seed: int, on_prog
     rows, held_out = train.take(order[:TRIAL_ROWS]), train.take(order[TRIAL_ROWS:][:TRIAL_HELD_OUT])
     began = time.perf_counter()
     views = fit_views(rows, Stack())
-    network = _with_head(copy.deepcopy(frozen), views.head)
+    network = with_head(copy.deepcopy(frozen), views.head)
     targets = _smoothed(rows.targets)
     tune(
         base, network, rows.texts, targets, rows.weights, epochs=TRIAL_EPOCHS, seed=seed, on_epoch=_ignore, upper=UPPER
@@ -272,7 +272,7 @@ def _gain(views: Views, network: Network, base: Encoder, rows: Rows, weights: Ar
     return gain
 
 
-def _with_head(network: Network, head: Head) -> Network:
+def with_head(network: Network, head: Head) -> Network:
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(head.weights.T.copy()))
         network.head.bias.copy_(torch.from_numpy(head.bias))

@@ -35,7 +35,7 @@ from fingerpost.students.folder import (
     Stack,
 )
 from fingerpost.students.lexical import LinearScores, Ngrams, held_out_familiarity, margins
-from fingerpost.students.linear import Array, Centring, Head
+from fingerpost.students.linear import Array, Head, Projection
 from fingerpost.students.stack import MIN_ROWS, fit_fast_tier, fit_stack
 from fingerpost.task.settings import Task
 
@@ -45,18 +45,18 @@ IMPLAUSIBLE = 0.2  # plausibility below which a label is reported as probably wr
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """The rows to learn from, with centred vectors and n-grams; and what is needed to build a network."""
+    """The rows to learn from, with projected vectors and n-grams; and what is needed to build a network."""
 
     base: Encoder
     task: Task
     train: Rows
     dev: Rows
-    centring: Centring
+    projection: Projection
     ngrams: Ngrams
 
     def network(self, head: Head) -> Network:
-        """The frozen encoder with a head that was fitted to centred vectors."""
-        return network_of(self.base, self.task, self.centring.fold(head))
+        """The frozen encoder with a head that was fitted to projected vectors."""
+        return network_of(self.base, self.task, self.projection.fold(head))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,17 @@ class Fitted:
 
 
 def prepare(base: Encoder, task: Task, train: Rows, dev: Rows) -> TrainingRows:
-    centring, ngrams = Centring.of(train.vectors), Ngrams.fit(train.texts + dev.texts)
+    projection, ngrams = Projection.of(train.vectors, base.projected_parts), Ngrams.fit(train.texts + dev.texts)
     parts = [
-        replace(rows, vectors=centring.apply(rows.vectors), ngrams=ngrams.matrix(rows.texts)) for rows in (train, dev)
+        replace(
+            rows,
+            vectors=projection.apply(rows.vectors),
+            ngrams=ngrams.matrix(rows.texts),
+            read_width=rows.vectors.shape[1],
+        )
+        for rows in (train, dev)
     ]
-    return TrainingRows(base, task, parts[0], parts[1], centring, ngrams)
+    return TrainingRows(base, task, parts[0], parts[1], projection, ngrams)
 
 
 def fit_labels(data: TrainingRows, tuning: Tuning, epochs: int, seed: int, on_progress: ProgressCallback) -> Fitted:

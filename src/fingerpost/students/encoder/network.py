@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from transformers.utils import logging
 
 from fingerpost.core.errors import ModelError
 from fingerpost.students.encoder.e5 import PROMPT, Vocabulary, read_e5
-from fingerpost.students.encoder.modules import MEAN, Modules, pool, read_modules, with_prompt
+from fingerpost.students.encoder.modules import MEAN, pool, read_modules, with_prompt
 from fingerpost.students.encoder.predict import limited, pooled, windows_of
-from fingerpost.students.encoder.source import MULTILINGUAL, MULTILINGUAL_PACKAGE, find_encoder
+from fingerpost.students.encoder.source import DEFAULT, MULTILINGUAL, MULTILINGUAL_PACKAGE, find_encoder
 
 EMBED_BATCH = 64
 MAX_TOKENS = 128
@@ -31,8 +31,11 @@ MOST_TOKENS, UNLIMITED = 8_192, 10**9
 SPECIAL_TOKENS = 8
 """At most so many tokens are added to a text, those of a prompt included."""
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
-MULTILINGUAL_LAYERS = (-1, -2, -3, -5)
+LAST_MEAN = (-1, ("mean",))
+MULTILINGUAL_PARTS = tuple((layer, ("mean",)) for layer in (-1, -2, -3, -5))
 """Better than the last layer alone (benchmarks/languages.py)."""
+DEFAULT_PARTS = (LAST_MEAN, (-2, ("mean",)), (-1, ("max",)))
+"""What a student reads of the default encoder: better than the mean of the last layer alone (benchmarks/student.py)."""
 KEPT_PIECES = 50_000
 """Of a large vocabulary, the most frequent pieces that are kept beside those of the training texts."""
 SCALE = 20.0
@@ -45,18 +48,16 @@ def best_device() -> torch.device:
     return torch.device(found)
 
 
-def layers_read(encoder: str) -> tuple[int, ...]:
-    """The layers whose token vectors are pooled, for an encoder of this name; -1 is the last one."""
-    return MULTILINGUAL_LAYERS if encoder == MULTILINGUAL else (-1,)
+Part: TypeAlias = tuple[int, tuple[str, ...]]
+"""A part of an embedding: the layer whose token vectors are pooled (-1 is the last one), and how; see `modules.pool`."""
 
 
 class Network(torch.nn.Module):
     """Maps token ids and attention mask, both of shape (batch, tokens), to logits, shape (batch, labels).
 
     Args:
-        layers: the layers whose token vectors are pooled; -1 is the last one. The unit vectors of several layers are
-            concatenated.
-        modules: how they are pooled, and what follows.
+        parts: the parts of an embedding, whose unit vectors are concatenated.
+        dense: layers after the pooling.
     """
 
     def __init__(
@@ -64,21 +65,22 @@ class Network(torch.nn.Module):
         encoder: torch.nn.Module,
         width: int,
         labels: int,
-        layers: Sequence[int] = (-1,),
-        modules: Modules = MEAN,
+        parts: Sequence[Part] = (LAST_MEAN,),
+        dense: torch.nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = torch.nn.Linear(width, labels)
-        self.layers, self.pooling, self.dense = tuple(layers), modules.pooling, modules.dense
+        self.parts, self.dense = tuple(parts), dense
 
     def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Unit vectors, shape (batch, width)."""
-        output = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=self.layers != (-1,)
-        )
-        states = [output.last_hidden_state] if self.layers == (-1,) else [output.hidden_states[i] for i in self.layers]
-        pooled = [torch.cat([pool(state, attention_mask, how) for how in self.pooling], dim=1) for state in states]
+        several = any(layer != -1 for layer, _ in self.parts)
+        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=several)
+        pooled = []
+        for layer, poolings in self.parts:
+            states = output.last_hidden_state if layer == -1 else output.hidden_states[layer]
+            pooled.append(torch.cat([pool(states, attention_mask, how) for how in poolings], dim=1))
         if self.dense is not None:
             pooled = [self.dense(vectors) for vectors in pooled]
         units = [torch.nn.functional.normalize(vectors, dim=1) for vectors in pooled]
@@ -98,8 +100,9 @@ class Encoder:
 
     Attributes:
         origin: the encoder's name, origin and hash for the manifest.
-        layers: the layers that are read; see `Network`.
-        width: the length of an embedding.
+        parts: the parts of an embedding that a student reads.
+        plain_parts: those of the embeddings by which texts are compared.
+        width: the length of an embedding that a student reads.
         limit: tokens that the encoder can read at once.
 
     Raises:
@@ -109,7 +112,6 @@ class Encoder:
     def __init__(self, name: str, max_tokens: int = MAX_TOKENS) -> None:
         source, self.origin = find_encoder(name)
         modules, longest = MEAN, UNLIMITED
-        self.layers = layers_read(name)
         self._vocabulary: Vocabulary | None = None
         logging.disable_progress_bar()
         if self.origin["from"] == MULTILINGUAL_PACKAGE:
@@ -135,8 +137,15 @@ class Encoder:
         self.tokenizer_json: str = tokenizer.to_str()
         self._plain: Tokenizer = tokenizer
         self.read_at_once(max_tokens)
+        self.plain_parts: tuple[Part, ...] = MULTILINGUAL_PARTS if name == MULTILINGUAL else ((-1, modules.pooling),)
+        self.parts = DEFAULT_PARTS if name == DEFAULT and self.plain_parts == (LAST_MEAN,) else self.plain_parts
         width = modules.width or int(self.model.config.hidden_size) * len(modules.pooling)
-        self.width = width * len(self.layers)
+        self.width = width * len(self.parts)
+
+    @property
+    def projected_parts(self) -> int:
+        """The number of parts that a student's embedding is projected from; see `Projection`."""
+        return 1 if self.parts == self.plain_parts else len(self.parts)
 
     def read_at_once(self, max_tokens: int) -> None:
         """Set the length of the windows, in tokens; `limit` if that is less."""
@@ -156,9 +165,15 @@ class Encoder:
         needed = int(np.quantile(self.count_tokens(sample), COVERED))
         return min(max(MAX_TOKENS, -(-needed // WINDOW_STEP) * WINDOW_STEP), self.limit)
 
-    def network(self, labels: int) -> Network:
-        """The encoder with an untrained head."""
-        return Network(self.model, self.width, labels, self.layers, self._modules)
+    def network(self, labels: int, *, plain: bool = False) -> Network:
+        """The encoder with an untrained head.
+
+        Args:
+            plain: for embeddings by which texts are compared, in place of those that a student reads.
+        """
+        parts = self.plain_parts if plain else self.parts
+        width = self.width // len(self.parts) * len(parts)
+        return Network(self.model, width, labels, parts, self._modules.dense)
 
     def prune(self, network: Network, texts: Sequence[str]) -> None:
         """Reduce a large vocabulary, of this encoder and of a network with it, to the pieces of these texts and the most
@@ -184,14 +199,17 @@ class Encoder:
         """Token ids and attention mask of each text's first window, shape (texts, tokens), padded to the longest."""
         return _tensors(self.tokenizer.encode_batch_fast(list(texts)))
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], *, plain: bool = False) -> NDArray[np.float32]:
         """Vectors of the texts, shape (texts, width); of unit length where a text fits into one window.
 
         The vector of a longer text is the mean of its windows' unit vectors, weighted by tokens.
+
+        Args:
+            plain: embeddings by which texts are compared, in place of those that a student reads; their width may differ.
         """
         device = best_device()
-        network = self.network(1).to(device)
-        vectors = np.zeros((len(texts), self.width), dtype=np.float32)
+        network = self.network(1, plain=plain).to(device)
+        vectors = np.zeros((len(texts), network.head.in_features), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         with torch.inference_mode():
             for start in range(0, len(order), EMBED_BATCH):

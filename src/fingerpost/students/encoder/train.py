@@ -22,8 +22,8 @@ from fingerpost.students.encoder.export import encoder_graphs, write_graph
 from fingerpost.students.encoder.finetune import (
     STEP,
     epochs_of,
-    network_of,
     predict_logits,
+    with_head,
 )
 from fingerpost.students.encoder.fitting import Fitted, fit_label_sets, fit_labels, prepare
 from fingerpost.students.encoder.network import MAX_TOKENS, SCALE, SPECIAL_TOKENS, Encoder, Network, repeatable
@@ -101,6 +101,7 @@ def fit(
         base.read_at_once(max_tokens or base.covering(texts))
         at_once = _read_at_once(base, texts)
         on_progress(Progress(STEP, _reading_message(base, at_once)))
+        vectors = _readable(base, vectors)
         if not vectors:
             on_progress(Progress(STEP, f"embedding {len(examples) + len(dev):,} texts"))
         train_rows, dev_rows = (rows_of(base, part, task, history, vectors) for part in (examples, dev))
@@ -176,8 +177,9 @@ def fit_base(task: Task, folder: Path) -> Manifest:
     with repeatable(0), writing(folder) as staging:
         descriptions = [label.description or humanise(label.name) for label in task.labels]
         base = Encoder(choose_encoder(task.student.encoder, descriptions)[0], task.student.max_tokens or MAX_TOKENS)
-        described = base.embed(descriptions)
-        network = network_of(base, task, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
+        described = base.embed(descriptions, plain=True)
+        network = base.network(len(task.labels), plain=True)
+        with_head(network, Head(SCALE * described.T, np.zeros(len(task.labels), dtype=np.float32)))
         if task.student.encoder == AUTO:
             base.prune(network, descriptions)
         base.save_tokenizer(staging / TOKENIZER_FILE)
@@ -218,18 +220,23 @@ def rows_of(
 ) -> Rows:
     """Examples as arrays, embedded by the frozen encoder if `vectors` are not given."""
     index = {name: i for i, name in enumerate(task.names)}
-    texts = [encoder_input(example.messages, history) for example in examples]
+    texts, known = [encoder_input(example.messages, history) for example in examples], _readable(base, vectors)
     targets = np.zeros((len(examples), len(index)), dtype=np.float32)
     for row, example in enumerate(examples):
         for name, probability in example.target.items():
             targets[row, index[name]] = probability
     return Rows(
         texts,
-        np.stack([vectors[example.id] for example in examples]) if vectors and examples else base.embed(texts),
+        np.stack([known[example.id] for example in examples]) if known and examples else base.embed(texts),
         targets if task.multi else targets / targets.sum(1, keepdims=True),
         np.array([example.weight for example in examples], dtype=np.float32),
         [example.group or example.id for example in examples],
     )
+
+
+def _readable(base: Encoder, vectors: Mapping[str, Array] | None) -> Mapping[str, Array]:
+    """The embeddings, if they are those that a student reads; else none. Those for comparing texts may be narrower."""
+    return vectors if vectors and len(next(iter(vectors.values()))) == base.width else {}
 
 
 def _export(

@@ -10,8 +10,8 @@ import numpy as np
 
 from fingerpost.core.text import encoder_input, fingerprint
 from fingerpost.core.types import Question
-from fingerpost.students.encoder.network import MAX_TOKENS, Encoder, layers_read, repeatable
-from fingerpost.students.encoder.source import find_encoder
+from fingerpost.students.encoder.network import MAX_TOKENS, MULTILINGUAL_PARTS, Encoder, repeatable
+from fingerpost.students.encoder.source import MULTILINGUAL, find_encoder
 from fingerpost.students.linear import Array
 from fingerpost.task.settings import StudentSettings
 
@@ -32,8 +32,8 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
     """
     max_tokens = settings.max_tokens or MAX_TOKENS
     origin = find_encoder(settings.encoder)[1]
-    layers = layers_read(settings.encoder)
-    key = fingerprint([str(sorted(origin.items())), str(layers), str(settings.history), str(max_tokens)])
+    layers = str(MULTILINGUAL_PARTS) if settings.encoder == MULTILINGUAL else ""
+    key = fingerprint([str(sorted(origin.items())), layers, str(settings.history), str(max_tokens)])
     file = None if cache is None else cache / f"vectors-{key}.npz"
     known: dict[str, int] = {}
     stored: Array | None = None
@@ -44,7 +44,7 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
     if missing:
         with repeatable(0):
             embedded = Encoder(settings.encoder, max_tokens).embed(
-                [encoder_input(question.messages, settings.history) for question in missing]
+                [encoder_input(question.messages, settings.history) for question in missing], plain=True
             )
         stored = embedded if stored is None else np.concatenate([stored, embedded])
         known |= {question.id: len(known) + i for i, question in enumerate(missing)}
