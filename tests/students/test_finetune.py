@@ -11,10 +11,12 @@ import tiny_encoder
 from conftest import question_text
 
 import fingerpost
-from fingerpost.core.types import Label
+from fingerpost.core.types import Label, Tuning
+from fingerpost.students.encoder import finetune
 from fingerpost.students.encoder.cached_layers import CachedLayers, layers_of
 from fingerpost.students.encoder.finetune import epochs_of, network_of, tune
 from fingerpost.students.encoder.network import Encoder, best_device, repeatable
+from fingerpost.students.encoder.source import DEFAULT
 from fingerpost.students.linear import Head
 from fingerpost.task.settings import Task
 
@@ -112,3 +114,22 @@ def test_the_trial_decides(deep: Path) -> None:
         found = [message for message in said if message.startswith("trial of fine-tuning")]
         assert len(found) == trials and all("not promising" in message for message in found)  # the words decide already
         assert not any(message.startswith("epoch ") for message in said)
+
+
+@pytest.mark.parametrize("tuning", ["auto", "on"])
+def test_the_default_encoder_is_tried_and_tuned_from_its_projected_head(
+    monkeypatch: pytest.MonkeyPatch, tuning: Tuning
+) -> None:
+    monkeypatch.setattr(finetune, "TRIAL_ROWS", 30)
+    monkeypatch.setattr(finetune, "TRIAL_HELD_OUT", 15)
+    said: list[str] = []
+    student = fingerpost.train(
+        TEXTS,
+        LABELS,
+        encoder=DEFAULT,
+        tune=tuning,
+        epochs=1,
+        on_progress=lambda progress: said.append(progress.message),
+    )
+    assert any(("trial of fine-tuning" if tuning == "auto" else "epoch 1 of 1") in line for line in said)
+    assert np.mean([one.label == label for one, label in zip(student.predict(TEXTS), LABELS, strict=True)]) > 0.9

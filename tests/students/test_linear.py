@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from fingerpost.students.linear import fit_head, neighbour_votes, out_of_fold
+from fingerpost.students.linear import Head, Projection, fit_head, neighbour_votes, out_of_fold
 
 
 def one_hot(labels: np.ndarray, count: int) -> np.ndarray:
@@ -83,3 +83,18 @@ def test_vectors_do_not_vote_on_themselves() -> None:
 def test_torch_is_not_loaded() -> None:
     code = "import sys, fingerpost.students.linear, fingerpost.students.denoise; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=3600).returncode == 0
+
+
+@pytest.mark.parametrize(("parts", "common"), [(1, 0.0), (1, 3.0), (3, 0.5)])
+def test_a_folded_head_gives_the_logits_of_the_projected_vectors(parts: int, common: float) -> None:
+    rng = np.random.default_rng(0)
+    halves = [rng.normal(size=(80, 12)) + common * number for number in range(1, parts + 1)]
+    units = [half / np.linalg.norm(half, axis=1, keepdims=True) for half in halves]
+    vectors = (np.hstack(units) / parts**0.5).astype(np.float32)
+    projection = Projection.of(vectors, parts)
+    projected = projection.apply(vectors)
+    assert projected.shape == (80, 12)
+    if common:
+        assert np.allclose(projected.mean(0), 0, atol=1e-5) and np.isclose((projected**2).sum(1).mean(), 1, atol=0.5)
+    head = Head(rng.normal(size=(12, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32))
+    assert np.allclose(projection.fold(head).logits(vectors), head.logits(projected), atol=1e-3)

@@ -162,14 +162,16 @@ def network_of(base: Encoder, task: Task, head: Head) -> Network:
     return with_head(network, head).eval()
 
 
-def is_promising(base: Encoder, frozen: Network, train: Rows, seed: int, on_progress: ProgressCallback) -> bool:
+def is_promising(
+    base: Encoder, network_of_head: Callable[[Head], Network], train: Rows, seed: int, on_progress: ProgressCallback
+) -> bool:
     """A trial: whether fine-tuning the upper layers on some of the rows makes the labels of others more likely.
 
     Both views are fitted to TRIAL_ROWS rows, and compared with the fine-tuned encoder view on TRIAL_HELD_OUT others. The
     gain has to exceed two standard errors.
 
     Args:
-        frozen: the network with the frozen encoder.
+        network_of_head: the network with the frozen encoder and a head that was fitted to the rows' vectors.
         train: cleaned rows; too few of them promise nothing.
     """
     if len(train.texts) < TRIAL_ROWS + TRIAL_HELD_OUT:
@@ -178,7 +180,7 @@ def is_promising(base: Encoder, frozen: Network, train: Rows, seed: int, on_prog
     rows, held_out = train.take(order[:TRIAL_ROWS]), train.take(order[TRIAL_ROWS:][:TRIAL_HELD_OUT])
     began = time.perf_counter()
     views = fit_views(rows, Stack())
-    network = with_head(copy.deepcopy(frozen), views.head)
+    network = copy.deepcopy(network_of_head(views.head))
     targets = _smoothed(rows.targets)
     tune(
         base, network, rows.texts, targets, rows.weights, epochs=TRIAL_EPOCHS, seed=seed, on_epoch=_ignore, upper=UPPER

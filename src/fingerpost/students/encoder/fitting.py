@@ -106,9 +106,7 @@ def fit_labels(data: TrainingRows, tuning: Tuning, epochs: int, seed: int, on_pr
     cleaned_dev, dev_plausibility = clean_held_out(dev, train, views, seed)
     network = data.network(views.head)
     tuned: list[TrainingStep] = []
-    if tuning == "on" or (
-        tuning == "auto" and is_promising(data.base, data.network(views.head), cleaned.rows, seed, on_progress)
-    ):
+    if tuning == "on" or (tuning == "auto" and is_promising(data.base, data.network, cleaned.rows, seed, on_progress)):
         network, tuned = fine_tune(
             data.base, network, views, cleaned.rows, dev, dev_plausibility, epochs, seed, on_progress
         )
