@@ -62,8 +62,8 @@ def main() -> None:
                 queue.answer(card.question, gold[card.question.id])
         report(project, frame, gold, "before")
         plan = project.plan_doubtful(arguments.limit)
-        asked = {job.question.id for job in plan.jobs}
         with project.store() as store:
+            asked = {job.question.id for job in plan.jobs.read(store)}
             before = teacher_right(store, project, gold, asked)
         project.label(plan)
         with project.store() as store:

@@ -52,6 +52,7 @@ class Teacher:
         log: a file that gets one line per answered request.
         asked, answered: number of requests by the text of their last message.
         bodies: the requests, oldest first.
+        idempotency_keys: number of requests by their header Idempotency-Key.
         most_at_once: the highest number of simultaneous requests so far.
     """
 
@@ -70,6 +71,7 @@ class Teacher:
     asked: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    idempotency_keys: Counter[str] = field(default_factory=Counter)
     most_at_once: int = 0
     port: int = 0
     batches: Batches = field(default_factory=Batches)
@@ -132,6 +134,7 @@ class Teacher:
                     continue
                 body = json.loads(data or b"{}")
                 self._now += 1
+                self.idempotency_keys[headers.get("idempotency-key", "")] += 1
                 self.most_at_once = max(self.most_at_once, self._now)
                 try:
                     answer = await self._answer(body)

@@ -160,7 +160,7 @@ class Project:
         require_training("generating questions")
         from fingerpost.generation.generate import generate
 
-        with self.store() as store, store.asking_teacher():
+        with self.store() as store, store.only("generate"):
             return generate(self.task, store, self.folder, self.embed, **options)
 
     def ask_second_teacher(self) -> None:
@@ -199,9 +199,8 @@ class Project:
         from fingerpost.consensus.doubtful import doubtful_questions
 
         with self.store() as store:
-            last = store.last_verdict()
             found = doubtful_questions(self.task, store, self.embed_for_consensus, limit)
-            return plan_of(self.task, jobs_with_shots(self.task, store, found), last, batch=batch)
+            return plan_of(self.task, store, jobs_with_shots(self.task, store, found), batch=batch)
 
     def label(
         self,

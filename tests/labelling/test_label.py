@@ -46,7 +46,7 @@ def test_every_question_is_asked_once_and_its_answer_kept(
         assert verdict.logprob == -0.25 and verdict.raw and verdict.order in (0, 1, 2)
         assert verdict.usage.cost_usd == pytest.approx(COST) and verdict.usage.cached == 60
     assert ready.ledger.account().committed_usd == pytest.approx(30 * COST) == done.cost_usd
-    assert plan_labels(task, ready).jobs == ()
+    assert len(plan_labels(task, ready).jobs) == 0
 
 
 def test_requests_are_at_temperature_0_with_a_schema_and_in_blocks_of_one_order(
@@ -247,13 +247,13 @@ def test_a_refused_question_is_not_asked_for_ever(ready: Store, task: Task, fold
     teacher.fail = [(400, {})]
     done = label(task, ready, plan_labels(task, ready), folder)
     assert (done.usable, done.unusable) == (29, 1)
-    assert plan_labels(task, ready).jobs == ()
+    assert len(plan_labels(task, ready).jobs) == 0
 
 
 def test_another_prompt_is_asked_only_when_wanted(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
     label(task, ready, plan_labels(task, ready), folder)
     changed = task.model_copy(update={"instructions": "Route with care."})
-    assert plan_labels(changed, ready).jobs == ()
+    assert len(plan_labels(changed, ready).jobs) == 0
     assert len(plan_labels(changed, ready, LabelSelection(again=True)).jobs) == 30
 
 

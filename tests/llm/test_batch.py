@@ -47,7 +47,7 @@ def test_our_own_server_labels_in_a_batch(store: Store, task: Task, folder: Path
     (line,) = store.ledger.step_costs()
     assert (line.step, line.batch, line.calls) == ("label", True, 30) and line.prompt_tokens > 0
     assert any("completed, 30 of 30 answered" in each for each in told)
-    assert plan_labels(task, store).jobs == ()
+    assert len(plan_labels(task, store).jobs) == 0
 
 
 def test_a_batch_costs_half_and_is_settled_to_the_cent(
@@ -109,7 +109,7 @@ def test_what_lies_in_a_batch_is_not_asked_at_once(ready: Store, task: Task, fol
         raise KeyboardInterrupt
 
     assert post(task, ready, folder, on_progress=interrupt).stopped == "interrupted"
-    assert len(ready.batch_keys(STEP)) == 30 and plan_labels(task, ready).jobs == ()
+    assert len(ready.batch_keys(STEP)) == 30 and len(plan_labels(task, ready).jobs) == 0
     assert len(plan_labels(task, ready, LabelSelection(votes=2)).jobs) == 30
     teacher.batches.batches["batch_1"]["polls"] = 0
     assert post(task, ready, folder).usable == 30

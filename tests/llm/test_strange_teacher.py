@@ -21,6 +21,8 @@ from fingerpost.core.errors import TeacherError
 from fingerpost.core.utils import MAX_COUNT
 from fingerpost.data.importer import import_file
 from fingerpost.labelling.label import label, plan_labels
+from fingerpost.labelling.requests import LabelSelection
+from fingerpost.llm.client import retry_after
 from fingerpost.llm.completion import MAX_REPLY_CHARACTERS, RequestLost, parse_reply, usage_with_cost
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task, TeacherSettings
@@ -139,3 +141,39 @@ def test_a_header_of_the_recordings_means_nothing_from_a_live_teacher(
     assert label(task, ready, plan_labels(task, ready), folder).usable == 12
     latencies = [one.usage.latency_s for found in ready.verdicts().values() for one in found]
     assert all(seconds is not None and 0 < seconds < 600 for seconds in latencies)
+
+
+def test_an_idempotent_endpoint_gets_one_key_for_a_request_and_its_repetitions(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    task = with_teacher(task, idempotency_header="Idempotency-Key")
+    teacher.drop = 2
+    label(task, ready, plan_labels(task, ready), folder)
+    assert sum(teacher.idempotency_keys.values()) == 14 and len(teacher.idempotency_keys) == 12
+    account = ready.ledger.account()
+    assert account.calls == 14 and account.uncertain == 0  # the two lost ones are known to be free
+    teacher.reply = "nonsense"
+    changed = task.model_copy(update={"instructions": "Route with care."})
+    with pytest.raises(TeacherError):
+        label(changed, ready, plan_labels(changed, ready, LabelSelection(again=True)), folder)
+    teacher.reply = None
+    label(changed, ready, plan_labels(changed, ready, LabelSelection(again=True, retry=True)), folder)
+    assert set(teacher.idempotency_keys.values()) == {1, 2}  # no key is used again on purpose
+
+
+@pytest.mark.parametrize(
+    ("value", "date", "seconds"),
+    [
+        ("7", None, 7.0),
+        ("Thu, 01 Jan 2026 10:00:07 GMT", "Thu, 01 Jan 2026 10:00:00 GMT", 7.0),  # whatever the time is here
+        ("Thu, 01 Jan 2026 10:00:00 GMT", None, 0.0),
+        ("Fri, 01 Jan 2126 10:00:00 GMT", "nonsense", None),
+        ("nonsense", None, None),
+        ("9" * 400, None, None),
+        ("-5", None, None),
+    ],
+)
+def test_the_wait_that_an_endpoint_asks_for(value: str, date: str | None, seconds: float | None) -> None:
+    headers = {"retry-after": value} | ({"date": date} if date else {})
+    found = retry_after(headers)
+    assert found == seconds or (seconds is None and found is not None and found > 1e9)

@@ -77,7 +77,7 @@ def _write(path: Path, worker: int, count: int) -> None:
             name = f"{worker}-{i}"
             store.add_questions([question(name)])
             (call,) = store.ledger.record([], [Call("label", "m", 0.01)], 100.0)
-            assert call is not None
+            assert isinstance(call, int)
             store.ledger.record(
                 [Settlement(call, "paid", Usage(1, 0, 1, 0.001), Verdict(name, "teacher", "m", "x"))],
                 [],
@@ -102,11 +102,11 @@ def test_several_processes_open_and_write_at_once(tmp_path: Path) -> None:
 def test_the_budget_holds_with_calls_in_flight(tmp_path: Path) -> None:
     with Store(tmp_path / "db") as store:
         ids = store.ledger.record([], [Call("label", "m", 0.3)] * 5, 1.0)
-        assert [call is not None for call in ids] == [True, True, True, False, False]
-        assert store.ledger.record([Settlement(ids[0] or 0, "paid", Usage(cost_usd=0.1))], [], 1.0) == []
-        assert store.ledger.record([], [Call("label", "m", 0.3)], 1.0) != [None]
-        assert store.ledger.record([], [Call("label", "m", 0.1)], 1.0) == [None]
-        assert store.ledger.record([Settlement(ids[1] or 0, "lost")], [], 1.0) == []
+        assert ids == [1, 2, 3, "budget", "budget"]
+        assert store.ledger.record([Settlement(1, "paid", Usage(cost_usd=0.1))], [], 1.0) == []
+        assert store.ledger.record([], [Call("label", "m", 0.3)], 1.0) == [4]
+        assert store.ledger.record([], [Call("label", "m", 0.1)], 1.0) == ["budget"]
+        assert store.ledger.record([Settlement(2, "lost")], [], 1.0) == []
         account = store.ledger.account()
         assert account.committed_usd == pytest.approx(1.0)
         assert account.uncertain == 3 and account.uncertain_usd == pytest.approx(0.9)
@@ -126,7 +126,7 @@ def test_the_committed_sum_never_exceeds_the_budget(
         for at_most, share, outcome in steps:
             (call,) = store.ledger.record([], [Call("label", "m", at_most)], 1.0)
             assert store.ledger.account().committed_usd <= 1.0 + 1e-9
-            if call is not None:
+            if isinstance(call, int):
                 settled = Settlement(call, outcome, Usage(cost_usd=at_most * share))  # type: ignore[arg-type]
                 store.ledger.record([settled, settled], [], 1.0)  # settling twice changes nothing
                 assert store.ledger.account().committed_usd <= 1.0 + 1e-9

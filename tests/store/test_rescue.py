@@ -74,8 +74,8 @@ def test_what_was_put_aside_is_taken_in_once(tmp_path: Path) -> None:
         ids = store.ledger.record([], [Call("label", "m", 1.0), Call("generate", "m", 1.0)], None)
     usage = Usage(10, 0, 2, 0.25, 0.5)
     answers = [
-        Settlement(ids[0] or 0, "paid", usage, Verdict("q", "teacher", "m", "a", "label", raw="é\n")),
-        Settlement(ids[1] or 0, "paid", usage, WriterReply(7, "text")),
+        Settlement(ids[0], "paid", usage, Verdict("q", "teacher", "m", "a", "label", raw="é\n")),
+        Settlement(ids[1], "paid", usage, WriterReply(7, "text")),
     ]
     put_aside(database, answers)
     put_aside(database, answers[:1])
@@ -83,8 +83,13 @@ def test_what_was_put_aside_is_taken_in_once(tmp_path: Path) -> None:
         ((verdict,),) = store.verdicts().values()
         assert (verdict.label, verdict.raw, verdict.usage) == ("a", "é\n", usage)
         assert store.ledger.account().committed_usd == pytest.approx(0.5)
-    file_of(database).write_bytes(b'{"call_id": 1, "outc')
-    with pytest.raises(InputError, match="damaged"):
+    put_aside(database, answers[:1])
+    with file_of(database).open("ab") as stream:
+        stream.write(b'{"call_id": 1, "outc')  # its process was killed
+    Store(database).close()
+    assert not file_of(database).exists()
+    file_of(database).write_bytes(b'{"call_id": 1, "outc\n')
+    with pytest.raises(InputError, match="damaged in line 1; delete that line"):
         Store(database)
 
 
@@ -148,6 +153,17 @@ def test_a_damaged_database_is_one_line_in_every_command(cli: Cli, folder: Path,
             assert command[0] == "costs" or "repair" in ended.stderr, (command, ended.stderr)
 
 
+def test_a_copy_of_the_file_alone_is_complete_when_a_command_has_ended(tmp_path: Path) -> None:
+    fill(tmp_path / "db", 100)
+    with Store(tmp_path / "db") as other:  # another process keeps the database open
+        assert other.questions()
+        with Store(tmp_path / "db") as store:
+            store.add_verdicts([Verdict(f"{0:016x}", "human", "you", "b", "import")])
+        (tmp_path / "copy").write_bytes((tmp_path / "db").read_bytes())
+    with Store(tmp_path / "copy") as copy:
+        assert sum(len(found) for found in copy.verdicts().values()) == 101
+
+
 def test_a_backup_is_complete_while_another_process_writes(tmp_path: Path, cli: Cli) -> None:
     fill(tmp_path / "fingerpost.db", 100)
     with Store(tmp_path / "fingerpost.db") as store:
@@ -165,7 +181,12 @@ def test_a_database_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
         fill(tmp_path / "db", 1)
         with Store(tmp_path / "db") as store:
             store.add_verdicts([Verdict(f"{0:016x}", "human", "you", "b", "import")])
+            ids = store.ledger.record([], [Call("label", "m", 0.5)], None)
+            assert isinstance(ids[0], int)
+            put_aside(tmp_path / "db", [Settlement(ids[0], "lost")])
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     finally:
         os.umask(before)
+    assert modes.pop("db.holders") == 0o700
+    modes.pop("db.lock", 0)  # nothing is in it
     assert set(modes.values()) == {0o600}, modes

@@ -23,13 +23,13 @@ def costs(
     folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path(),
     release: Annotated[
         bool,
-        typer.Option("--release", help="Give back what is reserved for interrupted calls; stop the server first."),
+        typer.Option("--release", help="Give back what is reserved for interrupted calls."),
     ] = False,
 ) -> None:
     """Show the cost of every step by model, and what it would have cost without caching and batches."""
     project = Project(folder)
     if release:
-        with project.store() as store, store.asking_teacher():
+        with project.store() as store:
             number, usd = store.ledger.release()
         print(
             f"released ${usd:.4f} of {number:,} interrupted calls; the provider may have charged for them: see its bill"

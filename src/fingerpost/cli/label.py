@@ -65,7 +65,7 @@ def label(
     plan: LabelPlan | None = None
     if again == DOUBTFUL:
         plan = project.plan_doubtful(limit or DOUBTFUL_QUESTIONS, batch=batch)
-        if not plan.jobs:
+        if not len(plan.jobs):
             print("no label is doubtful that the teacher has not been asked about with the same examples")
             return
     selection = LabelSelection(votes, splits_of(split) or SPLITS, limit, retry, again == PROMPT)
@@ -89,12 +89,12 @@ def label_project(
     if handed_in:
         how = "it is fetched now" if batch else "'fingerpost label --batch' fetches it"
         print(f"a batch of {handed_in:,} requests is at the provider; {how}")
-    if plan.jobs:
+    if len(plan.jobs):
         print(f"{len(plan.jobs):,} requests to {name}, about {plan.prompt_tokens:,} prompt tokens")
         confirm_price(task, plan.about_usd, plan.at_most_usd, budget, yes)
     elif not handed_in:
         print(f"{name} has answered everything; nothing to ask")
-    if plan.jobs or (handed_in and batch):
+    if len(plan.jobs) or (handed_in and batch):
         _show_result(_run(project, plan, budget, record, batch), budget)
     _show_position_bias(project)
 
@@ -115,7 +115,7 @@ def _run(project: Project, plan: LabelPlan, budget: float | None, record: Path |
         def show(progress: Progress) -> None:
             show_message(progress)
             if isinstance(run := progress.data, RunProgress):
-                bar.update(line, completed=run.done, rate=run.rate, cost=run.cost_usd, none=run.unusable)
+                bar.update(line, completed=progress.done, rate=run.rate, cost=run.cost_usd, none=run.unusable)
 
         return project.label(plan, budget_usd=budget, record=record, batch=batch, on_progress=show)
 
@@ -127,8 +127,11 @@ def _show_result(done: RunProgress, budget: float | None) -> None:
     )
     if done.unusable:
         print(f"  for example '{done.example}'; 'fingerpost label --retry' asks again")
-    if not done.stopped and done.done < done.total:
-        print(f"{done.total - done.done:,} came back unanswered and cost nothing; run the command again to ask them")
+    if done.elsewhere:
+        print(f"{done.elsewhere:,} were answered by another command at the same time")
+    unanswered = done.total - done.done - done.elsewhere
+    if not done.stopped and unanswered:
+        print(f"{unanswered:,} came back unanswered and cost nothing; run the command again to ask them")
     if done.stopped == "budget":
         print(f"stopped: the next request could exceed the budget of ${budget:g}; raise it to continue")
     if done.stopped == "interrupted":

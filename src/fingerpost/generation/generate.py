@@ -24,7 +24,7 @@ from fingerpost.generation.rounds import Embed, Round, RoundMeasurer
 from fingerpost.generation.state import GenerationState
 from fingerpost.labelling.requests import LabelRequests, LabelSelection, open_jobs
 from fingerpost.llm.batch import run_requests_or_batch
-from fingerpost.llm.requests import RequestSpec, teacher_endpoint, teacher_of
+from fingerpost.llm.requests import Jobs, RequestSpec, teacher_endpoint, teacher_of
 from fingerpost.store.project import Store
 from fingerpost.students.folder import dev_answers, read_manifest
 from fingerpost.task.settings import Task, TeacherSettings
@@ -122,7 +122,7 @@ def generate(
                 models.ask("writing", WritingRequests(task, state.drafts), state.open_drafts(writer.model), writer)
             kept = judge_replies(task, store, embed)
             unlabelled = open_jobs(task, store, LabelSelection(only=kept | state.intended.keys()))
-            models.ask("labelling", LabelRequests(task), unlabelled, teacher)
+            models.ask("labelling", LabelRequests(task), unlabelled.read(store), teacher, unlabelled.planned_at)
             state = _read_state(task, store)
             reported, result.rounds, result.stopped = len(result.rounds), measurer.rounds(state), models.stopped
             for ended in result.rounds[reported:]:
@@ -164,14 +164,21 @@ class _Models:
     cost_usd: float = 0.0
     endpoints: dict[str, TeacherSettings] = field(default_factory=dict)
 
-    def ask(self, activity: str, spec: RequestSpec[J], jobs: Sequence[J], settings: TeacherSettings) -> None:
+    def ask(
+        self,
+        activity: str,
+        spec: RequestSpec[J],
+        jobs: Jobs[J],
+        settings: TeacherSettings,
+        planned_at: int | None = None,
+    ) -> None:
         """Run these requests, unless the run was stopped.
 
         Raises:
             TeacherError: no request was answered.
             BudgetError: not even the first request of the run fits into the budget.
         """
-        if self.stopped or not (jobs or self.batch):
+        if self.stopped or not (len(jobs) or self.batch):
             return
         spent = self.cost_usd
 
@@ -185,6 +192,7 @@ class _Models:
                 self.store,
                 self._endpoint(settings),
                 self.folder,
+                planned_at=planned_at,
                 batch=self.batch,
                 budget_usd=self.budget_usd,
                 on_progress=report,
@@ -196,7 +204,7 @@ class _Models:
             return
         self.cost_usd += done.cost_usd
         self.asked = self.asked or done.done > 0
-        if jobs and not done.done and not done.stopped:
+        if len(jobs) and not done.done + done.elsewhere and not done.stopped:
             raise TeacherError(f"none of {len(jobs):,} requests for {activity} was answered; run the command again")
         self.stopped = done.stopped
 

@@ -119,10 +119,10 @@ def propose(
         TaskError: the task has no teacher.
         TeacherError: the teacher cannot be reached, or none of its replies has a description.
         BudgetError: the budget does not allow a single request.
-        InputError: another process is asking the teacher.
+        InputError: another process asks for descriptions.
     """
     spec = DescriptionRequests()
-    with store.asking_teacher(), teacher_endpoint(_writer(task), folder) as teacher:
+    with store.only(STEP), teacher_endpoint(_writer(task), folder) as teacher:
         run_requests(spec, found, store, teacher, folder, budget_usd=budget_usd)
     return [Proposal(confused.label, spec.proposed.get(confused.label.name)) for confused in found]
 

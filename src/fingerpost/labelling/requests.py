@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fingerpost.core.errors import TaskError
 from fingerpost.core.text import fingerprint
 from fingerpost.core.types import Question, Split, Verdict
+from fingerpost.core.utils import chunks
 from fingerpost.core.verdicts import WITH_EXAMPLES
 from fingerpost.llm.completion import Chat, Reply, Schema
 from fingerpost.llm.requests import Key, teacher_of
@@ -19,6 +23,8 @@ from fingerpost.task.settings import Task
 STEP = "label"
 SHOTS = "+"
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+CHUNK = 1_000
+"""Questions that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,52 @@ class LabelJob:
     question: Question
     order: int
     shots: Shots = ()
+
+
+class OpenJobs:
+    """Requests that are still to be sent. The questions stay in the store, so that a million requests take 18 MB.
+
+    Args:
+        jobs: (question id, index of the label order) of each request.
+        planned_at: `Ledger.settled` when they were chosen.
+        shots: the examples in the prompts, by question id.
+    """
+
+    def __init__(
+        self, jobs: Iterator[tuple[str, int]], planned_at: int, shots: Mapping[str, Shots] | None = None
+    ) -> None:
+        parts = [np.array(part, dtype=_JOB) for part in chunks(jobs, CHUNK)]
+        found = np.concatenate(parts) if parts else np.empty(0, dtype=_JOB)
+        self._jobs: NDArray[np.void] = found[np.argsort(found["order"], kind="stable")]  # to use the prompt cache
+        self._shots = shots or {}
+        self.planned_at = planned_at
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def read(self, store: Store) -> ReadJobs:
+        """The requests with their questions, sorted by label order."""
+        return ReadJobs(self._jobs, self._shots, store)
+
+
+_JOB = np.dtype([("question", "S16"), ("order", "<u2")])
+
+
+class ReadJobs:
+    """Requests with their questions, which are read from the store chunk by chunk."""
+
+    def __init__(self, jobs: NDArray[np.void], shots: Mapping[str, Shots], store: Store) -> None:
+        self._jobs, self._shots, self._store = jobs, shots, store
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[LabelJob]:
+        for start in range(0, len(self._jobs), CHUNK):
+            part = [(key.decode(), order) for key, order in self._jobs[start : start + CHUNK].tolist()]
+            found = {question.id: question for question in self._store.questions_by_id({key for key, _ in part})}
+            for key, order in part:
+                yield LabelJob(found[key], order, self._shots.get(key, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,46 +115,47 @@ def order_count(task: Task) -> int:
     return min(teacher_of(task).orders, len(task.labels))
 
 
-def open_jobs(task: Task, store: Store, selection: LabelSelection = EVERYTHING) -> list[LabelJob]:
-    """The requests that are still to be sent, sorted by label order to make use of the prompt cache.
+def open_jobs(task: Task, store: Store, selection: LabelSelection = EVERYTHING) -> OpenJobs:
+    """The requests that are still to be sent.
 
     Requests in a batch that was not fetched yet are left out.
 
     Raises:
         TaskError: the task has no teacher, or fewer label orders than votes.
     """
-    teacher, orders = teacher_of(task), order_count(task)
+    orders = order_count(task)
     if selection.votes > orders:
         raise TaskError(
             f"--votes {selection.votes} needs {selection.votes} label orders, but there are {orders}; "
             f"set orders = {selection.votes} in [teacher]"
         )
-    answered: dict[str, set[int | None]] = {}
+    planned_at = store.ledger.settled
+    return OpenJobs(_open_jobs(task, store, selection, orders), planned_at)
+
+
+def _open_jobs(task: Task, store: Store, selection: LabelSelection, orders: int) -> Iterator[tuple[str, int]]:
+    teacher, limit = teacher_of(task).model, selection.limit
     prompt = prompt_fingerprint(task) if selection.again else None
-    for question_id, order, labelled in store.answered(teacher.model, prompt):
-        if labelled or not selection.retry:
-            answered.setdefault(question_id, set()).add(order)
-    for question_id, order, _ in store.batch_keys(STEP, teacher.model):
-        answered.setdefault(question_id, set()).add(order)
-    jobs: list[LabelJob] = []
-    limit = selection.limit
-    for question in store.questions(*selection.splits):
-        answered_orders = answered.get(question.id, set())
-        missing = selection.votes - len(answered_orders)
-        if missing <= 0 or (selection.only is not None and question.id not in selection.only):
-            continue
-        if limit is not None and (limit := limit - 1) < 0:
-            break
-        open_orders = [
-            order
-            for vote in range(selection.votes)
-            if (order := order_number(question.id, vote, orders)) not in answered_orders
-        ]
-        jobs += [LabelJob(question, order) for order in open_orders[:missing]]
-    return sorted(jobs, key=lambda job: job.order)
+    in_batches = {(key, order) for key, order, _ in store.batch_keys(STEP, teacher)}
+    for part in chunks(store.question_ids(*selection.splits), CHUNK):
+        answered: dict[str, set[int | None]] = {key: set() for key in part}
+        for key, order, labelled in store.answered(teacher, part, prompt):
+            if labelled or not selection.retry:
+                answered[key].add(order)
+        for key in part:
+            if selection.only is not None and key not in selection.only:
+                continue
+            drawn = [order_number(key, vote, orders) for vote in range(selection.votes)]
+            asked = answered[key] | {order for order in drawn if (key, order) in in_batches}
+            missing = selection.votes - len(asked)
+            if missing <= 0:
+                continue
+            if limit is not None and (limit := limit - 1) < 0:
+                return
+            yield from [(key, order) for order in drawn if order not in asked][:missing]
 
 
-def jobs_with_shots(task: Task, store: Store, found: Sequence[tuple[Question, Shots]]) -> list[LabelJob]:
+def jobs_with_shots(task: Task, store: Store, found: Sequence[tuple[Question, Shots]]) -> OpenJobs:
     """The requests that ask questions again with examples, in each label order that the teacher has answered.
 
     Requests in a batch that was not fetched yet are left out.
@@ -110,18 +163,19 @@ def jobs_with_shots(task: Task, store: Store, found: Sequence[tuple[Question, Sh
     Raises:
         TaskError: the task has no teacher.
     """
-    teacher, orders = teacher_of(task), order_count(task)
+    teacher, orders, planned_at = teacher_of(task), order_count(task), store.ledger.settled
     answered: dict[str, set[int]] = {}
-    for question_id, order, _ in store.answered(teacher.model):
+    for key, order, _ in store.answered(teacher.model, [question.id for question, _ in found]):
         if order is not None and order < orders:
-            answered.setdefault(question_id, set()).add(order)
+            answered.setdefault(key, set()).add(order)
     waiting = {(key, order) for key, order, _ in store.batch_keys(STEP, teacher.model)}
-    jobs: list[LabelJob] = []
-    for question, shots in found:
-        for order in sorted(answered.get(question.id) or {order_number(question.id, 0, orders)}):
-            if (question.id, order) not in waiting:
-                jobs.append(LabelJob(question, order, shots))
-    return sorted(jobs, key=lambda job: job.order)
+    jobs = [
+        (question.id, order)
+        for question, _ in found
+        for order in sorted(answered.get(question.id) or {order_number(question.id, 0, orders)})
+        if (question.id, order) not in waiting
+    ]
+    return OpenJobs(iter(jobs), planned_at, {question.id: shots for question, shots in found})
 
 
 def fingerprint_with(prompt: str, shots: Shots) -> str:

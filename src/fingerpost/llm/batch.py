@@ -7,6 +7,7 @@ no request is sent twice. The cost of a batch stays reserved in the ledger until
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +33,17 @@ from fingerpost.llm.completion import (
     usage_with_cost,
 )
 from fingerpost.llm.polling import poll
-from fingerpost.llm.requests import UNUSABLE_LIMIT, RequestSpec, RunProgress, all_unusable, out_of_budget
+from fingerpost.llm.requests import (
+    UNUSABLE_LIMIT,
+    Jobs,
+    RequestSpec,
+    RunProgress,
+    all_unusable,
+    lease_key,
+    out_of_budget,
+)
 from fingerpost.llm.runner import run_requests
-from fingerpost.store.ledger import Call, Outcome, Settlement
+from fingerpost.store.ledger import Call, Outcome, Refusal, Settlement
 from fingerpost.store.project import ProviderBatch, Store
 from fingerpost.task.settings import TeacherSettings
 
@@ -50,11 +59,12 @@ J = TypeVar("J")
 
 def run_requests_or_batch(
     spec: RequestSpec[J],
-    jobs: Sequence[J],
+    jobs: Jobs[J],
     store: Store,
     teacher: TeacherSettings,
     folder: Path,
     *,
+    planned_at: int | None = None,
     batch: bool,
     budget_usd: float | None = None,
     record: Path | None = None,
@@ -62,18 +72,22 @@ def run_requests_or_batch(
 ) -> RunProgress:
     """`run_batch` if `batch` is set, else `run_requests`; see these for arguments and errors."""
     if batch:
-        return run_batch(spec, jobs, store, teacher, budget_usd=budget_usd, on_progress=on_progress)
+        return run_batch(
+            spec, jobs, store, teacher, planned_at=planned_at, budget_usd=budget_usd, on_progress=on_progress
+        )
     return run_requests(
-        spec, jobs, store, teacher, folder, budget_usd=budget_usd, record=record, on_progress=on_progress
-    )
+        spec, jobs, store, teacher, folder,
+        planned_at=planned_at, budget_usd=budget_usd, record=record, on_progress=on_progress,
+    )  # fmt: skip
 
 
 def run_batch(
     spec: RequestSpec[J],
-    jobs: Sequence[J],
+    jobs: Jobs[J],
     store: Store,
     teacher: TeacherSettings,
     *,
+    planned_at: int | None = None,
     budget_usd: float | None = None,
     on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
@@ -82,6 +96,7 @@ def run_batch(
     Ctrl-C stops waiting; the batch keeps running at the provider, and the next run fetches it.
 
     Args:
+        planned_at: `Ledger.settled` when the jobs were chosen; now by default.
         budget_usd: limit in US dollars on the total of the project's ledger.
 
     Raises:
@@ -93,14 +108,16 @@ def run_batch(
     with locked(
         store.path.with_name(".batch.lock"), "another run is waiting for a batch of this project; let it finish first"
     ):
-        return _run(spec, jobs, store, teacher, budget_usd, on_progress)
+        planned_at = store.ledger.settled if planned_at is None else planned_at
+        return _run(spec, jobs, store, teacher, planned_at, budget_usd, on_progress)
 
 
 def _run(
     spec: RequestSpec[J],
-    jobs: Sequence[J],
+    jobs: Jobs[J],
     store: Store,
     teacher: TeacherSettings,
+    planned_at: int,
     budget_usd: float | None,
     on_progress: ProgressCallback,
 ) -> RunProgress:
@@ -140,13 +157,14 @@ def _run(
         for posted in open_batches:
             fetch(posted)
         for part in chunks(jobs, MAX_REQUESTS):
-            submitted = _submit(client, spec, part, store, teacher, budget_usd)
-            if submitted is None:
+            submitted, refused = _submit(client, spec, part, store, teacher, planned_at, budget_usd)
+            progress.elsewhere += refused["answered"] + refused["leased"]
+            if refused["budget"]:
                 progress.stopped = "budget"
+            if submitted is not None:
+                fetch(submitted)
+            if progress.stopped:
                 break
-            if len(submitted.jobs) < len(part):
-                progress.stopped = "budget"
-            fetch(submitted)
     except KeyboardInterrupt:
         progress.stopped = "interrupted"
     except openai.NotFoundError:
@@ -157,7 +175,7 @@ def _run(
     finally:
         client.close()
     if progress.stopped == "budget" and not progress.done:
-        raise out_of_budget(_max_cost(teacher, *spec.request(jobs[0])), budget_usd)
+        raise out_of_budget(_max_cost(teacher, *spec.request(next(iter(jobs)))), budget_usd)
     if progress.done >= UNUSABLE_LIMIT and not progress.usable:
         raise all_unusable(spec, progress)
     return progress
@@ -174,16 +192,23 @@ def _submit(
     jobs: Sequence[J],
     store: Store,
     teacher: TeacherSettings,
+    planned_at: int,
     budget: float | None,
-) -> ProviderBatch | None:
-    """Reserve costs, upload the requests and create a batch; None if the budget has no room for a single request."""
+) -> tuple[ProviderBatch | None, Counter[int | Refusal]]:
+    """Reserve costs, upload the requests and create a batch; None if no request may be sent. Also counts the refusals."""
     requests = [spec.request(job) for job in jobs]
     key = store.add_batch(spec.step, teacher.model, teacher.base_url)
-    calls = [Call(spec.step, teacher.model, _max_cost(teacher, *request)) for request in requests]
+    calls = [
+        Call(
+            spec.step, teacher.model, _max_cost(teacher, *request),
+            lease_key(spec.step, teacher.model, spec.key(job)), planned_at,
+        )
+        for job, request in zip(jobs, requests, strict=True)
+    ]  # fmt: skip
     ids = store.ledger.record([], calls, budget, batch_id=key)
     parameters, lines, keys = request_parameters(teacher, spec.temperature), [], {}
     for job, call_id, (messages, schema) in zip(jobs, ids, requests, strict=True):
-        if call_id is None:
+        if not isinstance(call_id, int):
             continue
         keys[str(call_id)] = spec.key(job)
         line = {"custom_id": str(call_id), "method": "POST", "url": ENDPOINT}
@@ -191,7 +216,7 @@ def _submit(
         lines.append(json.dumps({**line, "body": body}, ensure_ascii=False) + "\n")
     if not lines:
         store.update_batch(key, state="ended")
-        return None
+        return None, Counter(ids)
     store.update_batch(key, jobs=keys)
     try:
         file = client.files.create(file=(f"fingerpost-{key}.jsonl", "".join(lines).encode()), purpose="batch")
@@ -206,7 +231,7 @@ def _submit(
         if error.status_code < 500:
             _release(store, key, "unsent")
         raise
-    return store.update_batch(key, batch=batch.id, state="out")
+    return store.update_batch(key, batch=batch.id, state="out"), Counter(ids)
 
 
 def _finished_batch(

@@ -11,6 +11,7 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
@@ -103,17 +104,20 @@ class ChatModel:
         if self._recorder:
             self._recorder.close()
 
-    async def ask(self, messages: Chat, schema: Schema | None) -> Reply:
+    async def ask(self, messages: Chat, schema: Schema | None, idempotency_key: str | None = None) -> Reply:
         """Send a request and return the reply, retrying while the endpoint is overloaded.
 
         Args:
             schema: JSON schema of the reply; None for free text.
+            idempotency_key: sent in the header that the settings name, if they name one.
 
         Raises:
             RequestLost: no readable reply came, but the request may have been charged. The caller decides on a retry.
             TeacherError: the endpoint cannot be reached, refuses the key or the model, or stays overloaded.
         """
         tokens = sum(len(message["content"]) for message in messages) // 4 + self.settings.max_tokens
+        header = self.settings.idempotency_header
+        headers = {header: idempotency_key} if header and idempotency_key else {}
         for attempt in range(ATTEMPTS):
             await self._wait_for_limits(tokens)
             started = time.perf_counter()
@@ -121,7 +125,9 @@ class ChatModel:
             try:
                 # The same request as `client.chat.completions.create`, without the cost of building its response objects.
                 async with asyncio.timeout(self.settings.timeout_s):  # the client's own limits each read, not their sum
-                    response = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=body)
+                    response = await self._client.post(
+                        "/chat/completions", cast_to=httpx2.Response, body=body, options={"headers": headers}
+                    )
             except openai.APIStatusError as error:
                 if is_maybe_charged(error.status_code):
                     raise RequestLost(f"status {error.status_code}") from None
@@ -185,7 +191,7 @@ class ChatModel:
 
     async def _back_off(self, error: openai.APIStatusError, attempt: int) -> None:
         """Pause all requests for as long as the endpoint asks, else by exponential backoff with jitter."""
-        requested = _retry_after(error.response.headers)
+        requested = retry_after(error.response.headers)
         wait = (
             min(LONGEST_WAIT_S, requested)
             if requested is not None
@@ -202,8 +208,11 @@ def _limiter(per_minute: int | None, unit: int = 1) -> Limiter | None:
     return Limiter(InMemoryBucket([Rate(max(1, per_minute // unit), Duration.MINUTE)]))
 
 
-def _retry_after(headers: Any) -> float | None:
-    """Seconds to wait according to `retry-after-ms` or `retry-after` (RFC 9110: seconds or a date), or None."""
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait according to `retry-after-ms` or `retry-after` (RFC 9110: seconds or a date), or None.
+
+    A date is compared with the endpoint's own clock, the header `date`, as this machine's may be wrong.
+    """
     try:
         if "retry-after-ms" in headers:
             wait = finite(float(headers["retry-after-ms"]))
@@ -212,7 +221,12 @@ def _retry_after(headers: Any) -> float | None:
         if value is None:
             return None
         if value.replace(".", "", 1).isdigit():
-            return float(value)
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+            return finite(float(value))
+        then = parsedate_to_datetime(value).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
+    try:
+        now = parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError, TypeError, OverflowError):
+        now = time.time()
+    return max(0.0, then - now)

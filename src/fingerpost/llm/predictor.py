@@ -126,7 +126,7 @@ class ChatPredictor(BasePredictor):
         at_most = prices.at_most(self._settings, request_bytes(messages, schema))
         call = Call(STEP, self._settings.model, at_most)
         (number,) = await asyncio.to_thread(self._ledger.record, [], [call], self._budget)
-        if number is None:
+        if not isinstance(number, int):
             raise BudgetError(
                 f"the next request could exceed the budget of ${self._budget:g}; raise the budget to continue"
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from fingerpost.core.errors import BudgetError, TaskError, TeacherError
-from fingerpost.core.text import shorten
+from fingerpost.core.text import fingerprint, shorten
 from fingerpost.core.types import Progress, Usage, Verdict
 from fingerpost.llm import gguf
 from fingerpost.llm.completion import Chat, Reply, Schema
@@ -21,9 +21,24 @@ UNUSABLE_LIMIT = 10  # the run ends if none of this many first replies is usable
 BYTES_PER_TOKEN = 4.0  # of English; only for cost estimates, the budget assumes one token per byte
 
 J = TypeVar("J", contravariant=True)
+J_co = TypeVar("J_co", covariant=True)
+
+
+class Jobs(Protocol[J_co]):
+    """Jobs whose number is known, and which may be read from a database one after the other."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[J_co]: ...
+
 
 Key: TypeAlias = list[Any]
 """A JSON list that identifies a job. It is stored with a batch, whose replies may arrive days later."""
+
+
+def lease_key(step: str, model: str, key: Key) -> str:
+    """The key in the ledger of a job's call: equal for calls that ask the same of the same model."""
+    return fingerprint([step, model, *map(str, key)])
 
 
 class RequestSpec(Protocol[J]):
@@ -70,6 +85,7 @@ class RunProgress:
         usable, unusable: replies by whether they are usable; they add up to `done`.
         cost_usd: cost of this run in US dollars.
         prompt_tokens, cached_tokens: prompt tokens, and those of them that were cached.
+        elsewhere: requests that another process answered in the meantime.
         started: time of the start, by the monotonic clock, in seconds.
         stopped: why the run ended early, or an empty string.
         example: the first unusable reply, shortened.
@@ -82,6 +98,7 @@ class RunProgress:
     cost_usd: float = 0.0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    elsewhere: int = 0
     started: float = field(default_factory=time.monotonic)
     stopped: Literal["", "budget", "interrupted"] = ""
     example: str = ""
@@ -104,7 +121,7 @@ class RunProgress:
 
     def report(self, step: str) -> Progress:
         """The progress as a callback receives it; `data` is this object."""
-        return Progress(step, done=self.done, total=self.total, cost_usd=self.cost_usd, data=self)
+        return Progress(step, done=self.done + self.elsewhere, total=self.total, cost_usd=self.cost_usd, data=self)
 
 
 def teacher_of(task: Task) -> TeacherSettings:

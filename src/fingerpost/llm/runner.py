@@ -1,7 +1,7 @@
 """Runs concurrent requests to one model, within its rate limits and the budget.
 
 A reply, its cost and the reservation for the next request are stored in one transaction, so no answer that was paid for
-is lost.
+is lost. Several processes may run the same jobs at once: each asks what no other one is asking or has answered.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Generic
@@ -17,6 +17,7 @@ from typing import Generic
 from sqlalchemy.exc import DatabaseError
 
 from fingerpost.core.errors import BudgetError, InputError, TeacherError
+from fingerpost.core.text import fingerprint
 from fingerpost.core.types import ProgressCallback, no_progress
 from fingerpost.core.utils import run_async
 from fingerpost.llm import prices
@@ -25,38 +26,45 @@ from fingerpost.llm.completion import Reply, RequestLost, request_bytes, usage_w
 from fingerpost.llm.requests import (
     UNUSABLE_LIMIT,
     J,
+    Jobs,
     RequestSpec,
     RunProgress,
     all_unusable,
+    lease_key,
     out_of_budget,
 )
-from fingerpost.store.ledger import Call, Settlement
+from fingerpost.store.ledger import Call, Refusal, Settlement
 from fingerpost.store.project import Store
 from fingerpost.store.unstored import file_of, put_aside
 from fingerpost.task.settings import TeacherSettings
 
 LOST_ATTEMPTS = 3
+LEASE_POLL_S = 0.5
+"""How often to look again at jobs that another process is asking."""
 STORE_ATTEMPTS, STORE_PAUSE_S = 3, 1.0
 """Each attempt to write to the database waits a minute for its lock."""
 
 
 def run_requests(
     spec: RequestSpec[J],
-    jobs: Sequence[J],
+    jobs: Jobs[J],
     store: Store,
     teacher: TeacherSettings,
     folder: Path,
     *,
+    planned_at: int | None = None,
     budget_usd: float | None = None,
     record: Path | None = None,
     on_progress: ProgressCallback = no_progress,
 ) -> RunProgress:
     """Send one request per job and store the replies.
 
-    The run stops when the budget has no room for another request. Ctrl-C lets the requests in flight finish.
+    The run stops when the budget has no room for another request. Ctrl-C lets the requests in flight finish. Jobs that
+    another process is asking are left to it; if it ends without an answer, they are asked after all.
 
     Args:
         folder: the project's folder, which a recording is relative to.
+        planned_at: `Ledger.settled` when the jobs were chosen, now by default: what was answered since is not asked again.
         budget_usd: limit in US dollars on the total of the project's ledger.
         record: a file to append the model's answers to.
 
@@ -64,7 +72,8 @@ def run_requests(
         TeacherError: the model cannot be used, or none of its replies is usable.
         BudgetError: the budget has no room for a single request.
     """
-    run = _Run(spec, jobs, store, teacher, budget_usd, on_progress)
+    planned_at = store.ledger.settled if planned_at is None else planned_at
+    run = _Run(spec, jobs, store, teacher, planned_at, budget_usd, on_progress)
     run_async(run.execute(folder, record))
     if run.error is not None:
         raise run.error
@@ -82,20 +91,25 @@ class _Run(Generic[J]):
     def __init__(
         self,
         spec: RequestSpec[J],
-        jobs: Sequence[J],
+        jobs: Jobs[J],
         store: Store,
         teacher: TeacherSettings,
+        planned_at: int,
         budget_usd: float | None,
         on_progress: ProgressCallback,
     ) -> None:
         self.spec, self.teacher, self.budget = spec, teacher, budget_usd
         self.progress = RunProgress(total=len(jobs))
         self.error: TeacherError | BudgetError | None = None
-        self._jobs = deque((job, 0) for job in jobs)  # with the number of times that its request was lost
+        self._jobs: Iterator[J] = iter(jobs)
+        self._again: deque[tuple[J, int]] = deque()  # with the number of times that its request was lost
+        self._leased: list[tuple[J, int]] = []  # by other processes
+        self._planned_at, self._ledger = planned_at, store.ledger
         self._commits = _GroupCommit(store, budget_usd)
         self._on_progress = on_progress
         self._slots = asyncio.Semaphore(teacher.concurrency)
         self._in_flight = 0
+        self._broken = False
 
     async def execute(self, folder: Path, record: Path | None) -> None:
         async with ChatModel(self.teacher, folder, record, self.spec.temperature) as model:
@@ -121,30 +135,35 @@ class _Run(Generic[J]):
         if self.progress.stopped == "interrupted":
             workers.cancel()
         self.progress.stopped = "interrupted"
-        self._jobs.clear()
 
     async def _worker(self, model: ChatModel) -> None:
         """Send requests until no jobs are left. After an unexpected error, the other workers finish their current request."""
         settlement: Settlement | None = None
         try:
-            while self._jobs and self._running():
-                job, times_lost = self._jobs.popleft()
+            while self._running() and (taken := self._take()) is not None:
+                job, times_lost = taken
                 messages, schema = self.spec.request(job)
                 max_usd = prices.at_most(self.teacher, request_bytes(messages, schema))
-                call = Call(self.spec.step, self.teacher.model, max_usd)
-                call_id = await self._settle(settlement, call)
+                key = lease_key(self.spec.step, self.teacher.model, self.spec.key(job))
+                call_id = await self._reserve(
+                    settlement, Call(self.spec.step, self.teacher.model, max_usd, key, self._planned_at)
+                )
                 settlement = None
-                # Requests in flight may cost less than is reserved for them, which frees budget.
-                while call_id is None and self._in_flight and self._running():
-                    await asyncio.sleep(0.01)
-                    call_id = await self._commits.book(None, call)
-                if call_id is None:
-                    self._out_of_budget(call)
+                if call_id == "budget":
+                    self._out_of_budget(max_usd)
                     return
+                if call_id == "answered":
+                    self.progress.elsewhere += 1
+                    self._on_progress(self.progress.report(self.spec.step))
+                    continue
+                if call_id == "leased":
+                    self._leased.append((job, times_lost))
+                    await self._wait_for_others()
+                    continue
                 self._in_flight += 1
                 try:
                     async with self._slots:
-                        reply = await model.ask(messages, schema)
+                        reply = await model.ask(messages, schema, await self._idempotency_key(key))
                 except RequestLost as error:
                     self._retry(job, times_lost + 1, error)
                     settlement = Settlement(call_id, "lost")
@@ -156,13 +175,43 @@ class _Run(Generic[J]):
             if settlement is not None:
                 await self._settle(settlement, None)
         except BaseException:
-            self._jobs.clear()
+            self._broken = True
             raise
 
-    def _running(self) -> bool:
-        return self.error is None and not self.progress.stopped
+    def _take(self) -> tuple[J, int] | None:
+        """The next job, with the number of times that its request was lost; None if none is left."""
+        for job in self._jobs:
+            return job, 0
+        return self._again.popleft() if self._again else None
 
-    async def _settle(self, settlement: Settlement | None, next_call: Call | None) -> int | None:
+    async def _wait_for_others(self) -> None:
+        """If all that is left is leased by other processes, wait a moment before looking at it again."""
+        if (taken := self._take()) is not None:
+            self._again.appendleft(taken)
+            return
+        await asyncio.sleep(LEASE_POLL_S)
+        self._again.extend(self._leased)
+        self._leased.clear()
+
+    def _running(self) -> bool:
+        return self.error is None and not self.progress.stopped and not self._broken
+
+    async def _reserve(self, settlement: Settlement | None, call: Call) -> int | Refusal:
+        """Record the end of a call and reserve the cost of the next one."""
+        reserved = await self._settle(settlement, call)
+        # Requests in flight may cost less than is reserved for them, which frees budget.
+        while reserved == "budget" and self._in_flight and self._running():
+            await asyncio.sleep(0.01)
+            reserved = await self._commits.book(None, call)
+        return "budget" if reserved is None else reserved
+
+    async def _idempotency_key(self, key: str) -> str | None:
+        """Equal for requests that should give the same answer: until it is there, and on purpose asked for once more."""
+        if self.teacher.idempotency_header is None:
+            return None
+        return fingerprint([key, str(await asyncio.to_thread(self._ledger.times_answered, key))])
+
+    async def _settle(self, settlement: Settlement | None, next_call: Call | None) -> int | Refusal | None:
         """Record the end of a call, which counts as in flight until then, and reserve the cost of the next one."""
         call_id = await self._commits.book(settlement, next_call)
         self._in_flight -= settlement is not None
@@ -175,25 +224,25 @@ class _Run(Generic[J]):
         if self.progress.done == UNUSABLE_LIMIT and not self.progress.usable:
             self.error = self.error or all_unusable(self.spec, self.progress)
         self._on_progress(self.progress.report(self.spec.step))
-        return Settlement(call_id, "paid", usage, stored)
+        return Settlement(call_id, "paid", usage, stored, idempotent=self.teacher.idempotency_header is not None)
 
     def _retry(self, job: J, times_lost: int, error: RequestLost) -> None:
         if not self._running():
             return
         if times_lost < LOST_ATTEMPTS:
-            self._jobs.append((job, times_lost))
+            self._again.append((job, times_lost))
         elif self.error is None:
             self.error = TeacherError(
                 f"a request to the teacher was lost {LOST_ATTEMPTS} times ({error}); raise timeout_s or lower "
                 "concurrency in task.toml, and run the command again: finished requests are kept"
             )
 
-    def _out_of_budget(self, call: Call) -> None:
+    def _out_of_budget(self, max_usd: float) -> None:
         if not self._running():
             return
         self.progress.stopped = "budget"
         if not self.progress.done and self.error is None:
-            self.error = out_of_budget(call.at_most_usd, self.budget)
+            self.error = out_of_budget(max_usd, self.budget)
 
 
 class _GroupCommit:
@@ -201,16 +250,16 @@ class _GroupCommit:
 
     def __init__(self, store: Store, budget_usd: float | None) -> None:
         self._path, self._ledger, self._budget = store.path, store.ledger, budget_usd
-        self._waiting: list[tuple[Settlement | None, Call | None, asyncio.Future[int | None]]] = []
+        self._waiting: list[tuple[Settlement | None, Call | None, asyncio.Future[int | Refusal | None]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def book(self, settlement: Settlement | None, next_call: Call | None) -> int | None:
+    async def book(self, settlement: Settlement | None, next_call: Call | None) -> int | Refusal | None:
         """Settle a call, then reserve the cost of the next one.
 
         Returns:
-            The id of the next call; None if the budget has no room for it, or if none was requested.
+            The id of the next call, or why it may not be sent; None if none was requested.
         """
-        done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[int | Refusal | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((settlement, next_call, done))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._commit_waiting())
@@ -241,7 +290,7 @@ class _GroupCommit:
                 if call is None:
                     done.set_result(None)
 
-    async def _record(self, settlements: list[Settlement], calls: list[Call]) -> list[int | None]:
+    async def _record(self, settlements: list[Settlement], calls: list[Call]) -> list[int | Refusal]:
         """Store the entries, if need be in several attempts; what cannot be stored is put aside.
 
         Raises:

@@ -45,6 +45,14 @@ def connect(path: Path) -> Engine:
     return engine
 
 
+def disconnect(engine: Engine) -> None:
+    """Close all connections. Before that, the write-ahead log is moved into the database file as far as others allow it."""
+    if engine.dialect.name == "sqlite":
+        with suppress(DatabaseError), engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+    engine.dispose()
+
+
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that takes the write lock at once, so that a second writer waits instead of failing half-way."""

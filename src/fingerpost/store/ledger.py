@@ -1,9 +1,12 @@
-"""The ledger of paid requests, which enforces the budget.
+"""The ledger of paid requests, which enforces the budget and leases what is asked.
 
 Before a request is sent, its maximum cost is reserved. When it is answered, the real cost replaces the reservation, in
 the same transaction that stores the result. So the committed sum is never below what was spent: not with requests in
 flight, not with several processes, and not after a process was killed. The reservations of a killed process stay
 committed, because the provider may have charged for its requests.
+
+A reservation is also a lease: as long as its process lives and the call is open, no other process gets one for a call
+with the same key. So several processes share the work, and none asks what another one is asking.
 """
 
 from __future__ import annotations
@@ -12,24 +15,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from sqlalchemy import Engine, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, case, func, select, update
 
 from fingerpost.core.types import Usage, Verdict
+from fingerpost.core.utils import chunks
 from fingerpost.store.engine import writing
+from fingerpost.store.holders import Holders
 from fingerpost.store.rows import insert_new, now, verdict_row
-from fingerpost.store.tables import calls, drafts, ledger, verdicts
+from fingerpost.store.tables import calls, drafts, ledger, posted, verdicts
 
 Outcome: TypeAlias = Literal["paid", "lost", "unsent"]
 """How a call ended: answered; interrupted (it may have been charged, so its reservation counts in full); not charged."""
+Refusal: TypeAlias = Literal["budget", "answered", "leased"]
+"""Why a call is not reserved: it would exceed the budget; the same was answered since the plan, or is in a batch at the
+provider; another process is asking it."""
+CHUNK = 500
+"""Calls that are updated by one statement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request about to be sent, and its maximum cost in US dollars."""
+    """A request about to be sent.
+
+    Attributes:
+        at_most_usd: its maximum cost in US dollars.
+        key: equal for requests that ask the same of the same model; None for requests that may be repeated at any time.
+        planned_at: `Ledger.settled` when the request was planned.
+    """
 
     step: str
     model: str
     at_most_usd: float
+    key: str | None = None
+    planned_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +64,15 @@ class Settlement:
 
     Attributes:
         result: the verdict or reply of an answered call; stored in the same transaction.
+        idempotent: the provider charges once for all calls with this call's key, so that the reservations of interrupted
+            ones are given back.
     """
 
     call_id: int
     outcome: Outcome
     usage: Usage = field(default_factory=Usage)
     result: Verdict | WriterReply | None = None
+    idempotent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +118,14 @@ class StepCost:
 
 
 class Ledger:
-    """The ledger of paid calls."""
+    """The ledger of paid calls.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Args:
+        holders: the processes that use the database.
+    """
+
+    def __init__(self, engine: Engine, holders: Holders) -> None:
+        self._engine, self._holders = engine, holders
 
     def record(
         self,
@@ -108,7 +133,7 @@ class Ledger:
         requested: Sequence[Call],
         budget_usd: float | None,
         batch_id: int | None = None,
-    ) -> list[int | None]:
+    ) -> list[int | Refusal]:
         """Settle calls and reserve new ones, in one transaction. A call that is settled already does not change.
 
         Args:
@@ -118,67 +143,121 @@ class Ledger:
             batch_id: the batch that the requested calls belong to.
 
         Returns:
-            The id of each requested call; None where it would exceed the budget.
+            The id of each requested call, or why it may not be sent.
         """
         with writing(self._engine) as connection:
-            committed = connection.execute(select(ledger.c.committed_usd)).scalar_one()
-            before = committed
-            answered = []
-            for settlement in settlements:
-                usage, result = settlement.usage, settlement.result
-                ending = update(calls).where(calls.c.id == settlement.call_id, calls.c.cost_usd.is_(None))
-                values = {
-                    "cost_usd": calls.c.reserved_usd if settlement.outcome == "lost" else _charge(settlement),
-                    "outcome": settlement.outcome,
-                    "prompt_tokens": usage.prompt,
-                    "cached_tokens": usage.cached,
-                    "completion_tokens": usage.completion,
-                    "latency_s": usage.latency_s,
-                }
-                row = connection.execute(
-                    ending.values(values).returning(calls.c.reserved_usd, calls.c.cost_usd)
-                ).first()
-                if row is None:
-                    continue  # settled before
-                committed += row.cost_usd - row.reserved_usd
-                if isinstance(result, Verdict):
-                    verdict = replace(result, usage=replace(usage, cost_usd=row.cost_usd))
-                    answered.append(verdict_row(verdict, f"call:{settlement.call_id}"))
-                elif result is not None:
-                    draft = update(drafts).where(drafts.c.id == result.draft_id, drafts.c.answered.is_(False))
-                    connection.execute(draft.values(raw=result.raw, answered=True))
-            insert_new(connection, verdicts, answered)
-            ids: list[int | None] = []
+            before, number = connection.execute(select(ledger.c.committed_usd, ledger.c.settled)).one()
+            committed = before + self._settle(connection, settlements, number + 1)
+            taken = self._taken(connection, requested)
+            ids: list[int | Refusal] = []
             for call in requested:
+                if call.key in taken:
+                    ids.append(taken[call.key])
+                    continue
                 if budget_usd is not None and not committed + call.at_most_usd <= budget_usd:  # NaN allows nothing
-                    ids.append(None)
+                    ids.append("budget")
                     continue
                 committed += call.at_most_usd
                 new = {"step": call.step, "model": call.model, "reserved_usd": call.at_most_usd, "posted": batch_id}
-                inserted = connection.execute(
-                    calls.insert().values(new | {"outcome": "open", "at": now()}).returning(calls.c.id)
-                )
-                ids.append(inserted.scalar_one())
-            if committed != before:
-                connection.execute(update(ledger).values(committed_usd=max(0.0, committed)))
+                new |= {"key": call.key, "holder": self._holders.own, "outcome": "open", "at": now()}
+                ids.append(connection.execute(calls.insert().values(new).returning(calls.c.id)).scalar_one())
+                if call.key is not None:
+                    taken[call.key] = "leased"
+            changes = {"settled": number + len(settlements), "committed_usd": max(0.0, committed)}
+            if committed != before or settlements:
+                connection.execute(update(ledger).values(changes))
             return ids
 
-    def release(self) -> tuple[int, float]:
-        """Give back the reservations of calls that were interrupted, except those of a batch.
+    def _settle(self, connection: Connection, settlements: Sequence[Settlement], first: int) -> float:
+        """Settle calls, numbered from `first`, and store their results; returns the change of what is committed."""
+        change = 0.0
+        answered = []
+        for number, settlement in enumerate(settlements, first):
+            usage, result = settlement.usage, settlement.result
+            ending = update(calls).where(calls.c.id == settlement.call_id, calls.c.cost_usd.is_(None))
+            values = {
+                "cost_usd": calls.c.reserved_usd if settlement.outcome == "lost" else _charge(settlement),
+                "outcome": settlement.outcome,
+                "prompt_tokens": usage.prompt,
+                "cached_tokens": usage.cached,
+                "completion_tokens": usage.completion,
+                "latency_s": usage.latency_s,
+                "settled": number,
+            }
+            row = connection.execute(
+                ending.values(values).returning(calls.c.reserved_usd, calls.c.cost_usd, calls.c.key)
+            ).first()
+            if row is None:
+                continue  # settled before
+            change += row.cost_usd - row.reserved_usd
+            if settlement.idempotent and row.key is not None:
+                change -= self._uncharge(connection, calls.c.key == row.key)[1]
+            if isinstance(result, Verdict):
+                verdict = replace(result, usage=replace(usage, cost_usd=row.cost_usd))
+                answered.append(verdict_row(verdict, f"call:{settlement.call_id}"))
+            elif result is not None:
+                draft = update(drafts).where(drafts.c.id == result.draft_id, drafts.c.answered.is_(False))
+                connection.execute(draft.values(raw=result.raw, answered=True))
+        insert_new(connection, verdicts, answered)
+        return change
 
-        The provider may have charged for them. Call it only while no process is asking the teacher.
+    def _taken(self, connection: Connection, requested: Sequence[Call]) -> dict[str | None, Refusal]:
+        """Why the requested calls with these keys may not be sent."""
+        planned = {call.key: call.planned_at for call in requested if call.key is not None}
+        if not planned:
+            return {}
+        query = select(calls.c.key, calls.c.outcome, calls.c.holder, calls.c.settled, posted.c.state)
+        query = query.outerjoin(posted, posted.c.id == calls.c.posted)
+        query = query.where(calls.c.key.in_(planned), calls.c.outcome.in_(["open", "paid"]))
+        taken: dict[str | None, Refusal] = {}
+        for row in connection.execute(query).all():
+            at_provider = row.outcome == "open" and row.state in ("creating", "out")
+            if at_provider or (row.outcome == "paid" and (row.settled or 0) > planned[row.key]):
+                taken[row.key] = "answered"
+            elif row.outcome == "open" and self._is_alive(row.holder):
+                taken.setdefault(row.key, "leased")
+        return taken
+
+    def _is_alive(self, holder: str | None) -> bool:
+        return holder is not None and self._holders.is_alive(holder)
+
+    @property
+    def settled(self) -> int:
+        """How many calls were settled so far: a point in the ledger's time."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(select(ledger.c.settled)).scalar_one())
+
+    def times_answered(self, key: str) -> int:
+        """How many calls with this key were answered so far."""
+        query = select(func.count()).where(calls.c.key == key, calls.c.outcome == "paid")
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def release(self) -> tuple[int, float]:
+        """Give back the reservations of interrupted calls, except those of batches and of processes that still run.
+
+        The provider may have charged for them.
 
         Returns:
             Their number and their sum in US dollars.
         """
-        uncertain = (calls.c.outcome.in_(["open", "lost"]), calls.c.posted.is_(None))
         with writing(self._engine) as connection:
-            query = select(func.count(), func.coalesce(func.sum(calls.c.reserved_usd), 0.0)).where(*uncertain)
-            number, usd = connection.execute(query).one()
-            connection.execute(update(calls).where(*uncertain).values(outcome="unsent", cost_usd=0.0))
+            number, usd = self._uncharge(connection)
             committed = connection.execute(select(ledger.c.committed_usd)).scalar_one()
             connection.execute(update(ledger).values(committed_usd=max(0.0, committed - usd)))
-        return int(number), float(usd)
+        return number, usd
+
+    def _uncharge(self, connection: Connection, *which: ColumnElement[bool]) -> tuple[int, float]:
+        """Settle interrupted calls as not charged; returns their number and the sum of their reservations."""
+        query = select(calls.c.id, calls.c.holder, calls.c.outcome, calls.c.reserved_usd)
+        query = query.where(calls.c.outcome.in_(["open", "lost"]), calls.c.posted.is_(None), *which)
+        rows = connection.execute(query).all()
+        alive = {holder: self._is_alive(holder) for holder in {row.holder for row in rows if row.outcome == "open"}}
+        ended = [row for row in rows if row.outcome == "lost" or not alive[row.holder]]
+        for part in chunks(ended, CHUNK):
+            ids = [row.id for row in part]
+            connection.execute(update(calls).where(calls.c.id.in_(ids)).values(outcome="unsent", cost_usd=0.0))
+        return len(ended), sum(row.reserved_usd for row in ended)
 
     def reserved(self, call_id: int) -> float:
         """The US dollars that were reserved for a call."""

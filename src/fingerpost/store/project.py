@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Select, Table, delete, func, select, update
 from fingerpost.core.types import Question, Split, Verdict
 from fingerpost.core.utils import chunks, locked
 from fingerpost.core.verdicts import WITHDRAWN, QuestionVerdicts
-from fingerpost.store.engine import connect, writing
+from fingerpost.store.engine import connect, disconnect, writing
+from fingerpost.store.holders import Holders
 from fingerpost.store.ledger import Ledger
 from fingerpost.store.rows import import_key, insert_new, now, question_row, to_question, to_verdict, verdict_row
 from fingerpost.store.tables import calls, drafts, posted, questions, sketches, verdicts
@@ -81,7 +82,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._engine = connect(path)
-        self.ledger = Ledger(self._engine)
+        self._holders = Holders(path)
+        self.ledger = Ledger(self._engine, self._holders)
         take_in(self.path, self.ledger)
 
     def __enter__(self) -> Store:
@@ -91,16 +93,18 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        self._engine.dispose()
+        """Close the database. What this process still leases is free for others."""
+        disconnect(self._engine)
+        self._holders.close()
 
-    def asking_teacher(self) -> AbstractContextManager[None]:
-        """Let no other process ask this project's teacher while the context is open, so that nothing is asked twice.
+    def only(self, step: str) -> AbstractContextManager[None]:
+        """Let no other process run this step on the project while the context is open.
 
         Raises:
-            InputError: another process is asking it.
+            InputError: another process runs it.
         """
-        taken = "another command is asking this project's teacher; let it finish, or stop it with Ctrl-C"
-        return locked(self.path.with_name(".teacher.lock"), taken)
+        taken = f"another 'fingerpost {step}' is running on this project; let it finish, or stop it with Ctrl-C"
+        return locked(self.path.with_name(f".{step}.lock"), taken)
 
     # --- questions
 
@@ -133,10 +137,11 @@ class Store:
 
     def questions(self, *splits: Split) -> list[Question]:
         """All questions in the order they were added, or those of the given splits."""
-        query = select(questions).order_by(questions.c.at, questions.c.id)
-        if splits:
-            query = query.where(questions.c.split.in_(splits))
-        return [to_question(row) for row in self._rows(query)]
+        return [to_question(row) for row in self._rows(_in_order(select(questions), splits))]
+
+    def question_ids(self, *splits: Split) -> Iterator[str]:
+        """The ids of all questions in the order they were added, or of those of the given splits."""
+        return (row.id for row in self._rows(_in_order(select(questions.c.id), splits)))
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Number of questions by (source, split)."""
@@ -204,11 +209,14 @@ class Store:
         which = verdicts.c.mark.is_not(None) if mark is None else verdicts.c.mark == mark
         return [to_verdict(row) for row in self._rows(select(verdicts).where(which).order_by(verdicts.c.id))]
 
-    def answered(self, teacher: str, prompt: str | None = None) -> set[tuple[str, int | None, bool]]:
+    def answered(
+        self, teacher: str, ids: Iterable[str], prompt: str | None = None
+    ) -> set[tuple[str, int | None, bool]]:
         """(question id, number of the label order, whether it names a label) of this teacher's answers.
 
         Args:
             teacher: the model.
+            ids: only answers to these questions.
             prompt: only answers to the prompt with this fingerprint.
         """
         query = select(verdicts.c.question_id, verdicts.c.order_no, verdicts.c.label).where(
@@ -216,18 +224,11 @@ class Store:
         )
         if prompt is not None:
             query = query.where(verdicts.c.prompt == prompt)
-        return {(key, order, label is not None) for key, order, label in self._rows(query)}
-
-    def last_verdict(self) -> int:
-        """The number of the newest verdict; 0 without any."""
-        (row,) = self._rows(select(func.coalesce(func.max(verdicts.c.id), 0).label("last")))
-        return int(row.last)
-
-    def answered_since(self, verdict: int, teacher: str) -> set[tuple[str, int | None]]:
-        """(question id, number of the label order) of this teacher's answers after the verdict with this number."""
-        query = select(verdicts.c.question_id, verdicts.c.order_no)
-        query = query.where(verdicts.c.id > verdict, verdicts.c.kind == "teacher", verdicts.c.by == teacher)
-        return {(row.question_id, row.order_no) for row in self._rows(query)}
+        return {
+            (key, order, label is not None)
+            for part in chunks(ids, BATCH)
+            for key, order, label in self._rows(query.where(verdicts.c.question_id.in_(part)))
+        }
 
     def verdict_counts(self) -> list[tuple[str, str, int, int, int]]:
         """(kind, by, questions, verdicts, verdicts without a label) by author, withdrawn verdicts included."""
@@ -328,6 +329,11 @@ class Store:
     def _insert(self, table: Table, rows: Iterable[dict[str, Any]]) -> int:
         with writing(self._engine) as connection:
             return sum(insert_new(connection, table, batch) for batch in chunks(rows, BATCH))
+
+
+def _in_order(query: Select[Any], splits: Sequence[Split]) -> Select[Any]:
+    query = query.order_by(questions.c.at, questions.c.id)
+    return query.where(questions.c.split.in_(splits)) if splits else query
 
 
 def _insert_questions(connection: Connection, new: Sequence[Question], sketches: Mapping[str, bytes]) -> int:

@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Table, del
 
 from fingerpost.core.errors import InputError
 from fingerpost.store import tables
-from fingerpost.store.engine import connect, writing
+from fingerpost.store.engine import connect, disconnect, writing
+from fingerpost.store.holders import Holders
 from fingerpost.store.ledger import Ledger
 from fingerpost.store.server_rows import (
     BatchChanges,
@@ -114,7 +115,8 @@ class ServerStore:
 
     def __init__(self, path: Path) -> None:
         self._engine = connect(path)
-        self.ledger = Ledger(self._engine)
+        self._holders = Holders(path)
+        self.ledger = Ledger(self._engine, self._holders)
         self._files = _TypedTable(self._engine, tables.files, to_file)
         self._jobs = _TypedTable(self._engine, tables.jobs, to_job)
         self._events = _TypedTable(self._engine, tables.job_events, to_event)
@@ -122,7 +124,8 @@ class ServerStore:
         self._keys = _TypedTable(self._engine, tables.keys, to_key)
 
     def close(self) -> None:
-        self._engine.dispose()
+        disconnect(self._engine)
+        self._holders.close()
 
     # --- files
 

@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 
 metadata = MetaData()
 
@@ -31,6 +31,7 @@ questions = Table(
     Column("group_id", String(16), nullable=False),
     Column("split", String(8), nullable=False),
     Column("at", DateTime(timezone=True), nullable=False),
+    Index("questions_in_order", "at", "id"),
 )
 
 verdicts = Table(
@@ -82,6 +83,10 @@ calls = Table(
     Column("at", DateTime(timezone=True), nullable=False),
     Column("latency_s", Float),
     Column("posted", Integer),
+    Column("key", String(16)),
+    Column("holder", String(16)),
+    Column("settled", Integer),
+    Index("calls_by_key", "key"),
 )
 
 # Batches of requests at a provider: see ProviderBatch.
@@ -118,6 +123,7 @@ ledger = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("committed_usd", Float, nullable=False),
+    Column("settled", Integer, nullable=False, server_default="0"),
 )
 
 # --- tables of the server. Times are in seconds since 1970, as in the API.

@@ -10,6 +10,7 @@ from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 
 from fingerpost.core.errors import InputError
+from fingerpost.core.utils import append_private
 from fingerpost.store.ledger import Ledger, Settlement
 
 _SETTLEMENT = TypeAdapter(Settlement)
@@ -26,7 +27,7 @@ def put_aside(database: Path, settlements: Sequence[Settlement]) -> None:
     Raises:
         OSError: the file cannot be written either.
     """
-    with _lock(database), file_of(database).open("ab") as stream:
+    with _lock(database), append_private(file_of(database)) as stream:
         stream.writelines(_SETTLEMENT.dump_json(settlement) + b"\n" for settlement in settlements)
         stream.flush()
         os.fsync(stream.fileno())
@@ -35,6 +36,8 @@ def put_aside(database: Path, settlements: Sequence[Settlement]) -> None:
 def take_in(database: Path, ledger: Ledger) -> None:
     """Store what was put aside. A call that is settled already does not change, so taking in twice does no harm.
 
+    A last line without its end was being written when the process was killed, and is left out.
+
     Raises:
         InputError: the file is damaged.
     """
@@ -42,13 +45,15 @@ def take_in(database: Path, ledger: Ledger) -> None:
     if not file.is_file():
         return
     with _lock(database):
-        lines = file.read_bytes().splitlines() if file.is_file() else []
-        try:
-            found = [_SETTLEMENT.validate_json(line) for line in lines if line]
-        except ValidationError:
-            raise InputError(
-                f"{file} is damaged; correct its last line, or move it away: its answers are then lost"
-            ) from None
+        *lines, _unfinished = file.read_bytes().split(b"\n") if file.is_file() else [b""]
+        found = []
+        for number, line in enumerate(lines, 1):
+            try:
+                found.append(_SETTLEMENT.validate_json(line))
+            except ValidationError:
+                raise InputError(
+                    f"{file} is damaged in line {number}; delete that line: its answer is then lost"
+                ) from None
         ledger.record(found, [], None)
         file.unlink(missing_ok=True)
 

@@ -48,6 +48,8 @@ class TeacherSettings(Strict):
         timeout_s: timeout of a request in seconds.
         max_tokens: limit on the tokens of a reply.
         orders: number of label orders that questions are spread over.
+        idempotency_header: the header for which the endpoint charges and answers a repeated request once, such as
+            `Idempotency-Key`; None where it knows none.
         batch_price: price of a batch request as a fraction of the normal price.
     """
 
@@ -63,6 +65,7 @@ class TeacherSettings(Strict):
     max_tokens: Annotated[int, Field(gt=0)] = 64
     orders: Annotated[int, Field(gt=0, le=64)] = 4
     prices: Prices | None = None
+    idempotency_header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] | None = None
     batch_price: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from fingerpost.llm.recording import ReplayTransport, recorded_latency
 from fingerpost.llm.transport import BoundedTransport
 from fingerpost.server.inference.breaker import Breaker
 from fingerpost.server.ops.logs import log
-from fingerpost.store.ledger import Call, Ledger, Settlement
+from fingerpost.store.ledger import Call, Ledger, Refusal, Settlement
 from fingerpost.task.settings import TeacherSettings
 
 STEP = "serve"
@@ -134,13 +135,12 @@ class Teacher:
         body = {key: value for key, value in body.items() if key not in LIMITS} | {limit: length}
         content = _encoded(body)
         at_most = prices.at_most(self._settings.model_copy(update={"max_tokens": length}), len(content))
-        try:
+        number: int | Refusal = "budget"
+        with suppress(DatabaseError):  # a call that cannot be booked is not made
             (number,) = await asyncio.to_thread(
                 self._ledger.record, [], [Call(STEP, self.model, at_most)], self._budget
             )
-        except DatabaseError:  # a call that cannot be booked is not made
-            number = None
-        if number is None:
+        if not isinstance(number, int):
             raise Unanswered("budget")
         ending = Settlement(number, "lost")
         try:

@@ -1,0 +1,16 @@
+"""Leases: what a call asks and which process made it; the order in which calls were settled. Questions in order."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    op.add_column("calls", sa.Column("key", sa.String(16)))
+    op.add_column("calls", sa.Column("holder", sa.String(16)))
+    op.add_column("calls", sa.Column("settled", sa.Integer))
+    op.create_index("calls_by_key", "calls", ["key"])
+    op.add_column("ledger", sa.Column("settled", sa.Integer, nullable=False, server_default="0"))
+    op.create_index("questions_in_order", "questions", ["at", "id"])
