@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,11 +9,16 @@ from hypothesis import strategies as st
 
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Message, Question, Split
+from fingerpost.data import splits
 from fingerpost.data.importer import import_file
 from fingerpost.data.rows import Columns
-from fingerpost.data.splits import NewQuestion, assign_splits
+from fingerpost.data.splits import NewQuestion
 from fingerpost.store.project import Store
 from fingerpost.task.settings import SplitSettings, Task
+
+
+def assign_splits(*given: Any) -> list[Question]:
+    return list(splits.assign_splits(*given))
 
 
 def new(text: str, requested: Split | None = None) -> NewQuestion:

@@ -435,7 +435,7 @@ def test_without_a_request_log_nothing_is_stored(restricted: Serving) -> None:
     wait(lambda: _accepted(client))
     client.chat.completions.create(model="student", messages=[{"role": "user", "content": "my invoice is wrong"}])
     store = ServerStore(restricted.folder / "fingerpost.db")
-    assert store.log_entries() == []
+    assert list(store.log_entries()) == []
     store.close()
 
 

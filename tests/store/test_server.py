@@ -105,6 +105,6 @@ def test_the_request_log_is_ordered_by_confidence_and_old_entries_are_deleted(st
         for at in (3, 1, 2)
     ]
     store.add_log_entries(entries)
-    assert store.log_entries() == sorted(entries, key=lambda entry: entry.at)
+    assert list(store.log_entries()) == sorted(entries, key=lambda entry: entry.at)
     assert store.delete_log_entries(before=2) == 1
     assert [entry.at for entry in store.log_entries()] == [2, 3]

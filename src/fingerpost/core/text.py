@@ -57,11 +57,16 @@ def question_id(messages: Conversation) -> str:
     return hashlib.sha256(turns.encode()).hexdigest()[:16]
 
 
+def shingle_text(messages: Conversation) -> str:
+    """The normalised text that shingles are taken from, without punctuation; at least SHINGLE characters long."""
+    text = " | ".join(_NO_LETTER.sub(" ", normalise(turn.content)).strip() for turn in messages)
+    return f" {text} ".ljust(SHINGLE)
+
+
 def shingles(messages: Conversation) -> set[str]:
     """All overlapping substrings of SHINGLE characters, without punctuation, for near-duplicate search (Broder 1997)."""
-    text = " | ".join(_NO_LETTER.sub(" ", normalise(turn.content)).strip() for turn in messages)
-    padded = f" {text} "
-    return {padded[i : i + SHINGLE] for i in range(max(1, len(padded) - SHINGLE + 1))}
+    text = shingle_text(messages)
+    return {text[i : i + SHINGLE] for i in range(len(text) - SHINGLE + 1)}
 
 
 def hash_fraction(key: str) -> float:

@@ -5,27 +5,46 @@ Candidates are found by their sketches. Every candidate pair is then compared ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash, RMinHashLSH
 
-from fingerpost.core.text import shingles
 from fingerpost.core.types import Conversation, Question
-from fingerpost.data.sketches import BANDS, PERMUTATIONS, Sketches, check_value, minhash, sketches_of
+from fingerpost.core.utils import chunks
+from fingerpost.data.records import ShingleRecords
+from fingerpost.data.sketches import (
+    BANDS,
+    PERMUTATIONS,
+    Shingles,
+    Sketches,
+    check_value,
+    minhash,
+    shingles_of,
+    sketches_of,
+)
 from fingerpost.store.project import Store
 
 SIMILARITY = 0.7
 MAX_COMPARED = 30
 """Texts of one template share bands with all others of it. Of those, each is compared with so many at most, so that the
 time stays linear."""
-MAX_UNCHECKED, MIN_SHARED = 3, 3
-"""After so many comparisons within a band, only pairs that share so many of the BANDS are compared exactly. Of the pairs
-with a similarity of 0.7, 99 % share them; more above it."""
-CACHED_SETS = 20_000
-"""Sets of shingles that are kept in memory; one takes about 5 kB."""
+MIN_SHARED = np.repeat(np.array([1, 4, 6, 8, BANDS + 1], dtype=np.uint8), [20, 10, 10, 10, 206])
+"""How many of the BANDS a pair has to share to be compared exactly, by the number of comparisons so far without success.
+Pairs with a similarity of 0.7 share 8 on average, and 97 % of them at least 4."""
+BLOCK = 10_000
+"""Pairs whose sketches are compared at once."""
+CACHED = 2_000
+"""Conversations whose shingles are kept in memory."""
+ID_BYTES = 16
+Positions: TypeAlias = NDArray[np.integer[Any]]
+"""Shape (conversations or pairs,): positions of conversations."""
+ShinglesAt: TypeAlias = Callable[[int], Shingles]
+"""The shingles of a conversation by its position."""
 
 
 class DuplicateIndex:
@@ -34,7 +53,7 @@ class DuplicateIndex:
     def __init__(self) -> None:
         self._lsh = RMinHashLSH(threshold=SIMILARITY, num_perm=PERMUTATIONS, num_bands=BANDS)
         self._conversations: list[Conversation] = []
-        self._shingles = _cached_shingles(self._conversations)
+        self._shingles = shingles_at(self._conversations)
 
     def add(self, conversation: Conversation) -> list[int]:
         """Add a conversation; returns the numbers of its near-duplicates among those added before."""
@@ -50,43 +69,76 @@ class DuplicateIndex:
 
     def _find(self, conversation: Conversation, values: RMinHash) -> list[int]:
         candidates = self._lsh.query(values)
-        own = shingles(conversation) if candidates else set()
+        own = shingles_of(conversation) if candidates else np.empty(0, dtype=np.uint32)
         return [number for number in candidates[-MAX_COMPARED:] if _similar(own, self._shingles(number))]
 
 
-def duplicate_groups(conversations: Sequence[Conversation], sketches: Sketches) -> list[int]:
-    """For each conversation the number of its group. Near-duplicates, also of near-duplicates, are in one group."""
-    parent = np.arange(len(conversations))
-    shingles_of = _cached_shingles(conversations)
+def duplicate_groups(shingles: ShinglesAt, sketches: Sketches) -> Positions:
+    """For each conversation the number of its group, shape (conversations,): the position of one of its members.
+
+    Near-duplicates, also of near-duplicates, are in one group. Of texts of one template, which are all alike but less than
+    SIMILARITY, each is compared a limited number of times; pairs at the limit of similarity may then be missed.
+
+    Args:
+        shingles: the shingles of a conversation by its position.
+        sketches: of the conversations.
+    """
+    parent = np.arange(len(sketches), dtype=np.int32)
+    unlike = np.zeros(len(sketches), dtype=np.uint8)
     for band in range(1, 1 + BANDS):
-        order = np.argsort(sketches[:, band], kind="stable")
+        order = np.argsort(sketches[:, band], kind="stable").astype(np.int32)
         hashes = sketches[order, band]
-        starts = np.arange(len(order))
+        starts = np.arange(len(order), dtype=np.int32)
         for distance in range(1, MAX_COMPARED + 1):  # of the sorted order, while the hashes are equal
             starts = starts[starts + distance < len(order)]
             starts = starts[hashes[starts] == hashes[starts + distance]]
             if not len(starts):
                 break
-            ones, others = order[starts], order[starts + distance]
-            apart = _roots(parent, ones) != _roots(parent, others)
-            if distance > MAX_UNCHECKED:
-                shared = (sketches[ones, 1:] == sketches[others, 1:]).sum(1)
-                apart &= shared >= MIN_SHARED
-            for one, other in zip(ones[apart].tolist(), others[apart].tolist(), strict=True):
-                low, high = sorted((_root(parent, one), _root(parent, other)))
-                if low != high and _similar(shingles_of(one), shingles_of(other)):
-                    parent[high] = low
-    return [int(number) for number in _roots(parent, parent)]
+            for block in _blocks(starts):
+                ones, others = order[block], order[block + distance]
+                apart = _roots(parent, ones) != _roots(parent, others)
+                pairs = _promising(ones[apart], others[apart], sketches, sketches, unlike, unlike)
+                for one, other in pairs:
+                    low, high = sorted((_root(parent, one), _root(parent, other)))
+                    if low == high:
+                        continue
+                    if _similar(shingles(one), shingles(other)):
+                        parent[high] = low
+                    else:
+                        unlike[one] = min(255, unlike[one] + 1)
+                        unlike[other] = min(255, unlike[other] + 1)
+    return _roots(parent, parent)
 
 
-def _root(parent: NDArray[np.int64], number: int) -> int:
+def _blocks(positions: Positions) -> Iterator[Positions]:
+    return (positions[start : start + BLOCK] for start in range(0, len(positions), BLOCK))
+
+
+def _promising(
+    ones: Positions,
+    others: Positions,
+    sketches: Sketches,
+    other_sketches: Sketches,
+    unlike: NDArray[np.uint8],
+    other_unlike: NDArray[np.uint8],
+) -> list[tuple[int, int]]:
+    """The pairs that share enough bands for the number of times that both were compared without success."""
+    needed = MIN_SHARED[np.minimum(unlike[ones], other_unlike[others])]
+    checked = needed > 1
+    enough = ~checked
+    shared = (sketches[ones[checked], 1:] == other_sketches[others[checked], 1:]).sum(1)
+    enough[checked] = shared >= needed[checked]
+    return list(zip(ones[enough].tolist(), others[enough].tolist(), strict=True))
+
+
+def _root(parent: Positions, number: int) -> int:
     while parent[number] != number:
         parent[number] = parent[parent[number]]
         number = parent[number]
     return number
 
 
-def _roots(parent: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+def _roots(parent: Positions, numbers: Positions) -> Positions:
     """The root of each number."""
     roots = parent[numbers]
     while not np.array_equal(above := parent[roots], roots):
@@ -94,52 +146,62 @@ def _roots(parent: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.
     return roots
 
 
-def related_questions(store: Store, sketches: Sketches, conversations: Sequence[Conversation]) -> list[Question]:
-    """The stored questions that would be in a group with one of the conversations, in the order they were stored.
+def related_questions(store: Store, sketches: Sketches, shingles: ShinglesAt) -> list[Question]:
+    """The stored questions that would be in a group with one of the new ones, in the order they were stored.
 
     Sketches that the store lacks, or that an older version made, are computed and stored.
 
     Args:
         store: the project.
-        sketches: of the conversations.
-        conversations: new ones, that are not stored.
+        sketches, shingles: of the new questions, which are not stored.
     """
-    if not conversations:
+    if not len(sketches):
         return []
     ids, stored = _stored_sketches(store)
     unrelated = np.ones(len(ids), dtype=bool)
     found: list[str] = []
-    while len(conversations):
-        rows = np.flatnonzero(unrelated & _share_a_band(stored, sketches))
-        by_id = {question.id: question.messages for question in store.questions_by_id([ids[row] for row in rows])}
-        candidates = [by_id[ids[row]] for row in rows]
-        duplicates = _with_duplicates(candidates, stored[rows], conversations, sketches)
-        unrelated[rows[duplicates]] = False
-        found += [ids[row] for row in rows[duplicates]]
-        # Their own near-duplicates belong to the group as well.
-        conversations, sketches = [candidates[position] for position in duplicates], stored[rows[duplicates]]
+    with ExitStack() as files:
+        while len(sketches):
+            rows = np.flatnonzero(unrelated & _share_a_band(stored, sketches))
+            candidates = ShingleRecords(store.path.parent)
+            files.callback(candidates.close)
+            for part in chunks([key.decode() for key in ids[rows].tolist()], BLOCK):
+                by_id = {question.id: question.messages for question in store.questions_by_id(part)}
+                candidates.extend(by_id[key] for key in part)
+            duplicates = _with_duplicates(candidates, stored[rows], shingles, sketches)
+            unrelated[rows[duplicates]] = False
+            found += [key.decode() for key in ids[rows[duplicates]].tolist()]
+            # Their own near-duplicates belong to the group as well.
+            sketches, shingles = stored[rows[duplicates]], partial(_at, candidates, duplicates)
     return store.questions_by_id(found)
 
 
-def _stored_sketches(store: Store) -> tuple[list[str], Sketches]:
+def _at(shingles: ShinglesAt, places: Positions, position: int) -> Shingles:
+    return shingles(int(places[position]))
+
+
+def _stored_sketches(store: Store) -> tuple[NDArray[np.bytes_], Sketches]:
     """The ids of all stored questions, and their sketches."""
-    ids: list[str] = []
-    buffer = bytearray()
+    ids, buffer = bytearray(), bytearray()
     outdated = store.ids_without_sketch()
     check, size = check_value().to_bytes(4, "little"), 4 * (1 + BANDS)
     for question_id, sketch in store.sketches():
         if len(sketch) == size and sketch.startswith(check):
-            ids.append(question_id)
+            ids += question_id.encode().ljust(ID_BYTES, b"\0")
             buffer += sketch
         else:
             outdated.append(question_id)
-    known = np.frombuffer(buffer, dtype="<u4").reshape(len(ids), 1 + BANDS)
+    names = np.frombuffer(ids, dtype=f"S{ID_BYTES}")
+    known = np.frombuffer(buffer, dtype="<u4").reshape(len(names), 1 + BANDS)
     if not outdated:
-        return ids, known
-    questions = store.questions_by_id(outdated)
-    computed = sketches_of(question.messages for question in questions)
-    store.put_sketches({question.id: row.tobytes() for question, row in zip(questions, computed, strict=True)})
-    return ids + [question.id for question in questions], np.concatenate([known, computed])
+        return names, known
+    for part in chunks(outdated, BLOCK):
+        questions = store.questions_by_id(part)
+        computed = sketches_of(question.messages for question in questions)
+        store.put_sketches({question.id: row.tobytes() for question, row in zip(questions, computed, strict=True)})
+        names = np.concatenate([names, np.array([question.id for question in questions], dtype=names.dtype)])
+        known = np.concatenate([known, computed])
+    return names, known
 
 
 def _share_a_band(sketches: Sketches, others: Sketches) -> NDArray[np.bool_]:
@@ -151,31 +213,34 @@ def _share_a_band(sketches: Sketches, others: Sketches) -> NDArray[np.bool_]:
 
 
 def _with_duplicates(
-    conversations: Sequence[Conversation],
-    sketches: Sketches,
-    others: Sequence[Conversation],
-    other_sketches: Sketches,
-) -> NDArray[np.int64]:
+    shingles: ShinglesAt, sketches: Sketches, other_shingles: ShinglesAt, other_sketches: Sketches
+) -> Positions:
     """The positions of the conversations that are near-duplicates of one of the others."""
-    found = np.zeros(len(conversations), dtype=bool)
-    shingles_of, other_shingles_of = _cached_shingles(conversations), _cached_shingles(others)
+    found = np.zeros(len(sketches), dtype=bool)
+    unlike, other_unlike = np.zeros(len(sketches), dtype=np.uint8), np.zeros(len(other_sketches), dtype=np.uint8)
     for band in range(1, 1 + BANDS):
         order = np.argsort(other_sketches[:, band], kind="stable")
         hashes = other_sketches[order, band]
         first = np.searchsorted(hashes, sketches[:, band], "left")
         stop = np.minimum(np.searchsorted(hashes, sketches[:, band], "right"), first + MAX_COMPARED)
         while (positions := np.flatnonzero(~found & (first < stop))).size:
-            for position, other in zip(positions.tolist(), order[first[positions]].tolist(), strict=True):
-                found[position] = _similar(shingles_of(position), other_shingles_of(other))
+            for block in _blocks(positions):
+                pairs = _promising(block, order[first[block]], sketches, other_sketches, unlike, other_unlike)
+                for position, other in pairs:
+                    if _similar(shingles(position), other_shingles(other)):
+                        found[position] = True
+                    else:
+                        unlike[position] = min(255, unlike[position] + 1)
+                        other_unlike[other] = min(255, other_unlike[other] + 1)
             first[positions] += 1
     return np.flatnonzero(found)
 
 
-def _cached_shingles(conversations: Sequence[Conversation]) -> Callable[[int], set[str]]:
-    """The set of shingles of a conversation by its position."""
-    return lru_cache(CACHED_SETS)(lambda position: shingles(conversations[position]))
+def shingles_at(conversations: Sequence[Conversation]) -> ShinglesAt:
+    """The shingles of a conversation by its position."""
+    return lru_cache(CACHED)(lambda position: shingles_of(conversations[position]))
 
 
-def _similar(one: set[str], other: set[str]) -> bool:
-    common = len(one & other)
+def _similar(one: Shingles, other: Shingles) -> bool:
+    common = len(np.intersect1d(one, other, assume_unique=True))
     return common >= SIMILARITY * (len(one) + len(other) - common)

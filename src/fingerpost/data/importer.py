@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Split, Usage, Verdict
-from fingerpost.core.utils import count, finite
+from fingerpost.core.utils import chunks, count, finite
 from fingerpost.data.rows import Columns, LabelledRow, Rejected, read_labelled_rows
-from fingerpost.data.splits import NewQuestion, assign_in_store, first_split
+from fingerpost.data.splits import NewQuestion, assign_large
+from fingerpost.data.spool import QuestionSpool
 from fingerpost.store.project import Store
 from fingerpost.store.server_rows import RequestLogEntry
 from fingerpost.task.replies import resolve
@@ -20,6 +20,8 @@ from fingerpost.task.settings import Task
 
 LOG = "log"
 """Origin of a teacher's verdicts from a server's log."""
+BATCH, WRITTEN = 5_000, 1_000
+"""Rows that are read at once, and rows that are written in one transaction."""
 
 
 @dataclass(slots=True)
@@ -50,29 +52,27 @@ def import_file(store: Store, task: Task, path: Path, columns: Columns = Columns
         InputError: the file or a named column cannot be used.
     """
     result = ImportResult()
-    rows: list[LabelledRow] = []
-    for row in read_labelled_rows(path, columns, task):
+    with QuestionSpool(store.path.parent) as spool:
+        _fill(spool, store, _usable(read_labelled_rows(path, columns, task), columns, result))
+        _add(store, task, spool, result)
+    return result
+
+
+def _usable(
+    rows: Iterable[LabelledRow | Rejected], columns: Columns, result: ImportResult
+) -> Iterator[tuple[NewQuestion, Verdict | None]]:
+    """The rows to import as questions and verdicts; all rows are counted in the result."""
+    for row in rows:
         result.rows += 1
         if isinstance(row, Rejected):
             result.rejected.append(row)
         elif not columns.only or row.split in columns.only:
-            rows.append(row)
-    ids = [question_id(row.messages) for row in rows]
-    known = store.known_ids(set(ids))
-    requested: dict[str, set[Split | None]] = defaultdict(set)
-    for key, row in zip(ids, rows, strict=True):
-        requested[key].add(row.split)
-    new: dict[str, NewQuestion] = {}
-    for key, row in zip(ids, rows, strict=True):
-        if key not in known and key not in new:
-            new[key] = NewQuestion(key, row.messages, row.source, first_split(requested[key]))
-    _add(store, task, list(new.values()), result)
-    result.verdicts = store.add_verdicts(_verdicts(rows, ids, columns))
-    return result
+            key = question_id(row.messages)
+            yield NewQuestion(key, row.messages, row.source, row.split), _verdict(row, key, columns)
 
 
 def import_log(
-    store: Store, task: Task, logged: Sequence[RequestLogEntry], source: str, limit: int | None = None
+    store: Store, task: Task, logged: Iterable[RequestLogEntry], source: str, limit: int | None = None
 ) -> ImportResult:
     """Import the requests that a server has logged; the teacher's answers to them become verdicts.
 
@@ -86,49 +86,77 @@ def import_log(
         limit: the maximum number of new questions. With a limit, all of them become training questions, because a
             selection of uncertain requests is not a fair test set.
     """
-    logged = [record for record in logged if resolve(task, record.label) is not None]
-    result = ImportResult(rows=len(logged))
-    conversations = [record.messages for record in logged]
-    ids = [question_id(messages) for messages in conversations]
-    known = store.known_ids(set(ids))
-    new: dict[str, NewQuestion] = {}
-    verdicts: list[Verdict] = []
-    for record, messages, key in zip(logged, conversations, ids, strict=True):
-        if key not in known and key not in new:
-            if limit is not None and len(new) >= limit:
-                continue
-            new[key] = NewQuestion(key, messages, source, None if limit is None else "train")
-        if (answer := record.teacher) is not None:
-            verdicts.append(
-                Verdict(
-                    key,
-                    "teacher",
-                    answer.model,
-                    resolve(task, answer.label),
-                    LOG,
-                    raw=answer.raw,
-                    logprob=answer.logprob,
-                    usage=answer.usage,
-                    at=datetime.fromtimestamp(record.at, UTC),
-                )
-            )
-    _add(store, task, list(new.values()), result)
-    result.verdicts = store.add_verdicts(verdicts)
+    result = ImportResult()
+    with QuestionSpool(store.path.parent) as spool:
+        rows = _logged(task, logged, source, None if limit is None else "train", result)
+        _fill(spool, store, rows, limit)
+        _add(store, task, spool, result)
     return result
 
 
-def _add(store: Store, task: Task, new: Sequence[NewQuestion], result: ImportResult) -> None:
-    questions, sketches = assign_in_store(store, new, task.split)
-    result.new = store.add_questions(questions, sketches)
-    result.excluded = sum(question.split == "excluded" for question in questions)
+def _logged(
+    task: Task, logged: Iterable[RequestLogEntry], source: str, split: Split | None, result: ImportResult
+) -> Iterator[tuple[NewQuestion, Verdict | None]]:
+    """The requests of this task as questions, and the teacher's answers; the requests are counted in the result."""
+    for record in logged:
+        if resolve(task, record.label) is None:
+            continue
+        result.rows += 1
+        key, verdict = question_id(record.messages), None
+        if (answer := record.teacher) is not None:
+            verdict = Verdict(
+                key,
+                "teacher",
+                answer.model,
+                resolve(task, answer.label),
+                LOG,
+                raw=answer.raw,
+                logprob=answer.logprob,
+                usage=answer.usage,
+                at=datetime.fromtimestamp(record.at, UTC),
+            )
+        yield NewQuestion(key, record.messages, source, split), verdict
 
 
-def _verdicts(rows: Sequence[LabelledRow], ids: Sequence[str], columns: Columns) -> Iterable[Verdict]:
-    for row, key in zip(rows, ids, strict=True):
-        if columns.teacher and (row.label or row.raw):
-            yield teacher_verdict(row, key, columns.teacher)
-        elif row.label and not columns.teacher:
-            yield Verdict(key, "human", columns.person, row.label)
+def _fill(
+    spool: QuestionSpool,
+    store: Store,
+    rows: Iterable[tuple[NewQuestion, Verdict | None]],
+    limit: int | None = None,
+) -> None:
+    """Read all rows into the spool. With a limit, rows of further new questions are left out."""
+    added: set[str] = set()
+    for part in chunks(rows, BATCH):
+        known = store.known_ids({question.id for question, _ in part})
+        if limit is not None:
+            kept = []
+            for question, verdict in part:
+                if question.id not in known and question.id not in added:
+                    if len(added) >= limit:
+                        continue
+                    added.add(question.id)
+                kept.append((question, verdict))
+            part = kept
+        spool.extend(part, known)
+
+
+def _add(store: Store, task: Task, spool: QuestionSpool, result: ImportResult) -> None:
+    """Store what is in the spool, and count it in the result."""
+    with store.placing():
+        sketches = spool.sketches
+        placed = assign_large(store, spool, sketches, spool.shingles, task.split)
+        for part in chunks(zip(placed, sketches, strict=True), WRITTEN):
+            questions = [question for question, _ in part]
+            result.excluded += sum(question.split == "excluded" for question in questions)
+            result.new += store.add_questions(questions, {question.id: row.tobytes() for question, row in part})
+    for verdicts in chunks(spool.verdicts(), WRITTEN):
+        result.verdicts += store.add_verdicts(verdicts)
+
+
+def _verdict(row: LabelledRow, key: str, columns: Columns) -> Verdict | None:
+    if columns.teacher:
+        return teacher_verdict(row, key, columns.teacher) if row.label or row.raw else None
+    return Verdict(key, "human", columns.person, row.label) if row.label else None
 
 
 def teacher_verdict(row: LabelledRow, key: str, teacher: str) -> Verdict:

@@ -13,16 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from fingerpost.core.text import shingles
+from fingerpost.core.text import SHINGLE, shingle_text, shingles
 from fingerpost.core.types import Conversation, Message
 from fingerpost.core.utils import chunks
 
 Sketches = NDArray[np.uint32]
 """Shape (conversations, 1 + BANDS): a check value, then one hash per band."""
+Shingles = NDArray[np.uint32]
+"""Shape (distinct shingles,): hashes of the shingles of a conversation, sorted."""
 PERMUTATIONS, BANDS = 128, 32
 """Four MinHash values per band find 98 % of the pairs with a Jaccard similarity of 0.7, and more above it."""
 BATCH = 5_000
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio (Fibonacci hashing)
+
+
+def shingles_of(conversation: Conversation) -> Shingles:
+    """The hashes of a conversation's shingles, as `core.text.shingles` defines them."""
+    codes = np.frombuffer(shingle_text(conversation).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    hashes = np.zeros(len(codes) - SHINGLE + 1, dtype=np.uint64)
+    for position in range(SHINGLE):
+        hashes = (hashes ^ codes[position : position + len(hashes)]) * _FACTOR
+        hashes ^= hashes >> np.uint64(32)
+    return np.unique(hashes.astype(np.uint32))
 
 
 def minhash(conversation: Conversation) -> RMinHash:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from filelock import FileLock
 from sqlalchemy import Connection, Select, Table, delete, func, select, update
 
 from fingerpost.core.types import Question, Split, Verdict
@@ -105,6 +106,10 @@ class Store:
         """
         taken = f"another 'fingerpost {step}' is running on this project; let it finish, or stop it with Ctrl-C"
         return locked(self.path.with_name(f".{step}.lock"), taken)
+
+    def placing(self) -> AbstractContextManager[Any]:
+        """Let only one process at a time choose the splits of new questions; others wait."""
+        return FileLock(self.path.with_name(".questions.lock"))
 
     # --- questions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, Unpack
@@ -43,6 +43,7 @@ SERVED = "served"
 """The folder of a project's server, inside the project."""
 KEY_PREFIX = "sk-fp-"
 DELETE_CHUNK = 2_000  # log entries deleted in one transaction
+LOG_CHUNK = 1_000  # log entries read at once
 JOB_WAITING = ("validating_files", "queued")
 JOB_ACTIVE = (*JOB_WAITING, "running")
 JOB_ENDED = ("succeeded", "failed", "cancelled")
@@ -279,12 +280,13 @@ class ServerStore:
         with writing(self._engine) as connection:
             connection.execute(tables.requests.insert(), [log_entry_values(entry) for entry in entries])
 
-    def log_entries(self) -> list[RequestLogEntry]:
-        """The whole request log, least confident first."""
+    def log_entries(self) -> Iterator[RequestLogEntry]:
+        """The whole request log, least confident first, read while it is used."""
         requests = tables.requests
         query = select(requests).order_by(requests.c.confidence, requests.c.id)
         with self._engine.connect() as connection:
-            return [to_log_entry(row) for row in connection.execute(query).mappings()]
+            for row in connection.execute(query.execution_options(yield_per=LOG_CHUNK)).mappings():
+                yield to_log_entry(row)
 
     def delete_log_entries(self, before: int) -> int:
         """Delete the log entries from before this time; returns how many. Other writers can write in between."""
