@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fingerpost.core.errors import InputError, TaskError
 from fingerpost.core.text import encoder_input, fingerprint
 from fingerpost.core.types import Progress, ProgressCallback, no_progress
-from fingerpost.core.utils import require_training
+from fingerpost.core.utils import chunks, require_training
 from fingerpost.core.verdicts import LabelsFrom
 from fingerpost.data.importer import ImportResult, import_file, import_log
 from fingerpost.data.rows import Columns
@@ -20,7 +20,7 @@ from fingerpost.labelling.label import LabelPlan, label, plan_labels, plan_of
 from fingerpost.labelling.position_bias import PositionBias, position_bias
 from fingerpost.labelling.requests import EVERYTHING, LabelSelection, jobs_with_shots, open_jobs, order_count
 from fingerpost.llm.requests import RunProgress, teacher_of
-from fingerpost.store.project import Store
+from fingerpost.store.project import STREAMED, Store
 from fingerpost.store.server import DATABASE, ServerStore
 from fingerpost.students import load
 from fingerpost.students.folder import MANIFEST, matches_task, read_manifest
@@ -222,13 +222,12 @@ class Project:
         """How the teacher's answers depend on the order of the labels in its prompt."""
         name = teacher_of(self.task).model
         with self.store() as store:
-            verdicts = [
-                verdict
-                for found in store.verdicts().values()
-                for verdict in found
-                if verdict.kind == "teacher" and verdict.by == name
-            ]
-        return position_bias(self.task, order_count(self.task), verdicts)
+            answered = (
+                [verdict for verdict in verdicts if verdict.kind == "teacher" and verdict.by == name]
+                for part in chunks(store.question_ids(), STREAMED)
+                for verdicts in store.verdicts_of(part).values()
+            )
+            return position_bias(self.task, order_count(self.task), answered)
 
     def review(self, store: Store, by: str) -> ReviewQueue:
         """A session over the review queue. `store` stays open for as long as the session is used.

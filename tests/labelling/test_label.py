@@ -70,8 +70,8 @@ def test_votes_ask_in_different_orders_and_measure_position_bias(
     planned = plan_labels(task, ready, LabelSelection(votes=3))
     assert len(planned.jobs) == 80  # 90 less the 10 that are answered
     label(task, ready, planned, folder)
-    verdicts = [each for mine in ready.verdicts().values() for each in mine]
-    assert all({each.order for each in mine} == {0, 1, 2} for mine in ready.verdicts().values())
+    verdicts = ready.verdicts().values()
+    assert all({each.order for each in mine} == {0, 1, 2} for mine in verdicts)
     bias = position_bias(task, 3, verdicts)
     assert (bias.questions, bias.changed, sum(bias.observed)) == (30, 0, 90)
     assert sum(bias.expected) == pytest.approx(90) == pytest.approx(sum(bias.observed))
@@ -83,9 +83,11 @@ def test_position_bias_of_a_teacher_that_always_takes_the_first_label(task: Task
     from fingerpost.core.types import Verdict
 
     verdicts = [
-        Verdict(f"q{i}", "teacher", "m", label_order(task, order, 3)[0], prompt="p", order=order)
+        [
+            Verdict(f"q{i}", "teacher", "m", label_order(task, order, 3)[0], prompt="p", order=order)
+            for order in range(3)
+        ]
         for i in range(20)
-        for order in range(3)
     ]
     bias = position_bias(task, 3, verdicts)
     assert bias.changed == 20 and bias.observed[0] == 60 and bias.expected[0] == pytest.approx(20)

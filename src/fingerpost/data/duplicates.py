@@ -40,7 +40,7 @@ BLOCK = 10_000
 """Pairs whose sketches are compared at once."""
 CACHED = 2_000
 """Conversations whose shingles are kept in memory."""
-ID_BYTES = 16
+ID_BYTES, SKETCH_BYTES = 16, 4 * (1 + BANDS)
 Positions: TypeAlias = NDArray[np.integer[Any]]
 """Shape (conversations or pairs,): positions of conversations."""
 ShinglesAt: TypeAlias = Callable[[int], Shingles]
@@ -105,8 +105,8 @@ def duplicate_groups(shingles: ShinglesAt, sketches: Sketches) -> Positions:
                     if _similar(shingles(one), shingles(other)):
                         parent[high] = low
                     else:
-                        unlike[one] = min(255, unlike[one] + 1)
-                        unlike[other] = min(255, unlike[other] + 1)
+                        _count_up(unlike, one)
+                        _count_up(unlike, other)
     return _roots(parent, parent)
 
 
@@ -129,6 +129,11 @@ def _promising(
     shared = (sketches[ones[checked], 1:] == other_sketches[others[checked], 1:]).sum(1)
     enough[checked] = shared >= needed[checked]
     return list(zip(ones[enough].tolist(), others[enough].tolist(), strict=True))
+
+
+def _count_up(counts: NDArray[np.uint8], position: int) -> None:
+    if counts[position] < len(MIN_SHARED) - 1:
+        counts[position] += 1
 
 
 def _root(parent: Positions, number: int) -> int:
@@ -157,59 +162,48 @@ def related_questions(store: Store, sketches: Sketches, shingles: ShinglesAt) ->
     """
     if not len(sketches):
         return []
-    ids, stored = _stored_sketches(store)
-    unrelated = np.ones(len(ids), dtype=bool)
-    found: list[str] = []
+    _renew_sketches(store)
+    found = np.empty(0, dtype=f"S{ID_BYTES}")
     with ExitStack() as files:
         while len(sketches):
-            rows = np.flatnonzero(unrelated & _share_a_band(stored, sketches))
+            ids, stored = _sharing_a_band(store, sketches, found)
             candidates = ShingleRecords(store.path.parent)
             files.callback(candidates.close)
-            for part in chunks([key.decode() for key in ids[rows].tolist()], BLOCK):
+            for part in chunks((key.decode() for key in ids.tolist()), BLOCK):
                 by_id = {question.id: question.messages for question in store.questions_by_id(part)}
                 candidates.extend(by_id[key] for key in part)
-            duplicates = _with_duplicates(candidates, stored[rows], shingles, sketches)
-            unrelated[rows[duplicates]] = False
-            found += [key.decode() for key in ids[rows[duplicates]].tolist()]
+            duplicates = _with_duplicates(candidates, stored, shingles, sketches)
+            found = np.concatenate([found, ids[duplicates]])
             # Their own near-duplicates belong to the group as well.
-            sketches, shingles = stored[rows[duplicates]], partial(_at, candidates, duplicates)
-    return store.questions_by_id(found)
+            sketches, shingles = stored[duplicates], partial(_at, candidates, duplicates)
+    return store.questions_by_id(key.decode() for key in found.tolist())
 
 
 def _at(shingles: ShinglesAt, places: Positions, position: int) -> Shingles:
     return shingles(int(places[position]))
 
 
-def _stored_sketches(store: Store) -> tuple[NDArray[np.bytes_], Sketches]:
-    """The ids of all stored questions, and their sketches."""
-    ids, buffer = bytearray(), bytearray()
-    outdated = store.ids_without_sketch()
-    check, size = check_value().to_bytes(4, "little"), 4 * (1 + BANDS)
-    for question_id, sketch in store.sketches():
-        if len(sketch) == size and sketch.startswith(check):
-            ids += question_id.encode().ljust(ID_BYTES, b"\0")
-            buffer += sketch
-        else:
-            outdated.append(question_id)
-    names = np.frombuffer(ids, dtype=f"S{ID_BYTES}")
-    known = np.frombuffer(buffer, dtype="<u4").reshape(len(names), 1 + BANDS)
-    if not outdated:
-        return names, known
-    for part in chunks(outdated, BLOCK):
+def _renew_sketches(store: Store) -> None:
+    """Compute the sketches that the store lacks, and those that an older version made."""
+    for part in chunks(store.ids_without_sketch(check_value().to_bytes(4, "little"), SKETCH_BYTES), BLOCK):
         questions = store.questions_by_id(part)
         computed = sketches_of(question.messages for question in questions)
         store.put_sketches({question.id: row.tobytes() for question, row in zip(questions, computed, strict=True)})
-        names = np.concatenate([names, np.array([question.id for question in questions], dtype=names.dtype)])
-        known = np.concatenate([known, computed])
-    return names, known
 
 
-def _share_a_band(sketches: Sketches, others: Sketches) -> NDArray[np.bool_]:
-    """For each sketch, whether it shares a band with one of the others."""
-    found = np.zeros(len(sketches), dtype=bool)
-    for band in range(1, 1 + BANDS):
-        found |= np.isin(sketches[:, band], others[:, band])
-    return found
+def _sharing_a_band(store: Store, others: Sketches, but: NDArray[np.bytes_]) -> tuple[NDArray[np.bytes_], Sketches]:
+    """The ids and sketches of the stored questions, except some, whose sketch shares a band with one of the others."""
+    ids, sketches = [but[:0]], [others[:0]]
+    for part in chunks(store.sketches(), BLOCK):
+        block_ids = np.array([key for key, _ in part], dtype=but.dtype)
+        block = np.frombuffer(b"".join(sketch for _, sketch in part), dtype="<u4").reshape(len(part), 1 + BANDS)
+        shared = np.zeros(len(part), dtype=bool)
+        for band in range(1, 1 + BANDS):
+            shared |= np.isin(block[:, band], others[:, band])
+        shared &= ~np.isin(block_ids, but)
+        ids.append(block_ids[shared])
+        sketches.append(block[shared])
+    return np.concatenate(ids), np.concatenate(sketches)
 
 
 def _with_duplicates(
@@ -230,8 +224,8 @@ def _with_duplicates(
                     if _similar(shingles(position), other_shingles(other)):
                         found[position] = True
                     else:
-                        unlike[position] = min(255, unlike[position] + 1)
-                        other_unlike[other] = min(255, other_unlike[other] + 1)
+                        _count_up(unlike, position)
+                        _count_up(other_unlike, other)
             first[positions] += 1
     return np.flatnonzero(found)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from fingerpost.core.types import Verdict
 from fingerpost.task.prompt import label_order
@@ -30,35 +31,35 @@ class PositionBias:
     expected: tuple[float, ...]
 
 
-def position_bias(task: Task, orders: int, verdicts: Iterable[Verdict]) -> PositionBias:
+def position_bias(task: Task, orders: int, answered: Iterable[Sequence[Verdict]]) -> PositionBias:
     """Compare the answers to the same question in different label orders.
 
     Args:
         orders: number of label orders that the task uses.
-        verdicts: of one teacher, oldest first. Of several in one order, the latest counts.
+        answered: one teacher's verdicts on each question, oldest first. Of several in one order, the latest counts.
     """
-    answers: dict[str, dict[int, str]] = defaultdict(dict)
-    for verdict in verdicts:
-        if verdict.label in task.answers and verdict.order is not None and verdict.prompt is not None:
-            answers[verdict.question_id][verdict.order] = str(verdict.label)
-    compared = [by_order for by_order in answers.values() if len(by_order) > 1]
-    used = {order for by_order in compared for order in by_order}
-    quarter = {
-        (order, name): position * QUARTERS // len(task.labels)
-        for order in used
-        for position, name in enumerate(label_order(task, order, orders))
-    }
+    questions = changed = 0
     observed: Counter[int] = Counter()
     expected = [0.0] * QUARTERS
-    for by_order in compared:
+
+    @cache
+    def quarter_of(order: int) -> dict[str, int]:
+        names = label_order(task, order, orders)
+        return {name: position * QUARTERS // len(task.labels) for position, name in enumerate(names)}
+
+    for verdicts in answered:
+        by_order = {
+            verdict.order: str(verdict.label)
+            for verdict in verdicts
+            if verdict.label in task.answers and verdict.order is not None and verdict.prompt is not None
+        }
+        if len(by_order) < 2:
+            continue
+        questions += 1
+        changed += len(set(by_order.values())) > 1
         for order, answer in by_order.items():
             for label in task.labels_in(answer):
-                observed[quarter[order, label]] += 1
+                observed[quarter_of(order)[label]] += 1
                 for other in by_order:
-                    expected[quarter[other, label]] += 1 / len(by_order)
-    return PositionBias(
-        questions=len(compared),
-        changed=sum(len(set(by_order.values())) > 1 for by_order in compared),
-        observed=tuple(observed[i] for i in range(QUARTERS)),
-        expected=tuple(expected),
-    )
+                    expected[quarter_of(other)[label]] += 1 / len(by_order)
+    return PositionBias(questions, changed, tuple(observed[i] for i in range(QUARTERS)), tuple(expected))

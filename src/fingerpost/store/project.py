@@ -24,6 +24,8 @@ from fingerpost.store.tables import calls, drafts, posted, questions, sketches, 
 from fingerpost.store.unstored import take_in
 
 BATCH = 5_000
+STREAMED = 1_000
+"""Questions that are read at once with their verdicts."""
 NO_SKETCHES: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -162,16 +164,22 @@ class Store:
         for row in self._rows(select(sketches)):
             yield row.question_id, row.sketch
 
-    def ids_without_sketch(self) -> list[str]:
-        """The ids of the questions that have no sketch: older versions and hand-made questions store none."""
+    def ids_without_sketch(self, start: bytes, length: int) -> list[str]:
+        """The ids of the questions without a sketch of this length in bytes that starts with these ones.
+
+        Older versions store others, and hand-made questions have none.
+        """
+        sketch = sketches.c.sketch
+        outdated = (func.length(sketch) != length) | (func.substr(sketch, 1, len(start)) != start)
+        found = [row.question_id for row in self._rows(select(sketches.c.question_id).where(outdated))]
         with self._engine.connect() as connection:
             counts = [connection.execute(select(func.count()).select_from(table)) for table in (questions, sketches)]
         total, sketched = (count.scalar_one() for count in counts)
         if total == sketched:
-            return []
+            return found
         joined = questions.outerjoin(sketches, questions.c.id == sketches.c.question_id)
         query = select(questions.c.id).select_from(joined).where(sketches.c.question_id.is_(None))
-        return [row.id for row in self._rows(query)]
+        return found + [row.id for row in self._rows(query)]
 
     def put_sketches(self, new: Mapping[str, bytes]) -> None:
         """Store sketches by question id; they replace older ones."""
@@ -193,21 +201,36 @@ class Store:
             found[row.question_id].append(to_verdict(row))
         return dict(found)
 
+    def verdicts_of(self, ids: Iterable[str]) -> dict[str, list[Verdict]]:
+        """The verdicts on these questions by question id, oldest first."""
+        found: dict[str, list[Verdict]] = defaultdict(list)
+        for part in chunks(ids, BATCH):
+            query = select(verdicts).where(verdicts.c.question_id.in_(part)).order_by(verdicts.c.id)
+            for row in self._rows(query):
+                found[row.question_id].append(to_verdict(row))
+        return dict(found)
+
     def labelled(
         self, labels: Container[str], teacher: str | None, *splits: Split
     ) -> list[tuple[Question, QuestionVerdicts]]:
-        """The questions of these splits, or of all, with the verdicts that count.
+        """The questions of these splits, or of all, with the verdicts that count; see `stream_labelled`."""
+        return list(self.stream_labelled(labels, teacher, *splits))
+
+    def stream_labelled(
+        self, labels: Container[str], teacher: str | None, *splits: Split
+    ) -> Iterator[tuple[Question, QuestionVerdicts]]:
+        """The questions of these splits, or of all, with the verdicts that count, read while they are used.
 
         Args:
             labels: the task's possible answers.
             teacher: where this model has answered, other teachers do not count.
             splits: without any, questions of all splits are returned.
         """
-        verdicts = self.verdicts()
-        return [
-            (question, QuestionVerdicts(verdicts.get(question.id, ()), labels, teacher))
-            for question in self.questions(*splits)
-        ]
+        rows = self._rows(_in_order(select(questions), splits))
+        for part in chunks(map(to_question, rows), STREAMED):
+            found = self.verdicts_of(question.id for question in part)
+            for question in part:
+                yield question, QuestionVerdicts(found.get(question.id, ()), labels, teacher)
 
     def marked(self, mark: str | None = None) -> list[Verdict]:
         """The verdicts with this mark, or with any mark, oldest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -84,7 +84,7 @@ def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> Train
     Raises:
         InputError: no training question has a label.
     """
-    labelled = _labelled(task, store, use)
+    labelled = list(_labelled(task, store, use))
     origin = {"human": 0, "teacher": 0}
     targets: dict[str, dict[str, float]] = {}
     reviewed: set[str] = set()
@@ -154,20 +154,23 @@ def fingerprint_of(task: Task, store: Store, use: LabelsFrom = "consensus") -> s
     return _fingerprint(task, _labelled(task, store, use), use)
 
 
-def _labelled(task: Task, store: Store, use: LabelsFrom) -> list[tuple[Question, QuestionVerdicts]]:
-    """The train and dev questions with a usable label, and the verdicts on them."""
-    labelled = [
-        (question, verdicts)
-        for question, verdicts in store.labelled(task.answers, task.teacher_model, "train", "dev")
-        if verdicts.label_distribution(use)
-    ]
-    if not any(question.split == "train" for question, _ in labelled):
+def _labelled(task: Task, store: Store, use: LabelsFrom) -> Iterator[tuple[Question, QuestionVerdicts]]:
+    """The train and dev questions with a usable label, and the verdicts on them, read while they are used.
+
+    Raises:
+        InputError: at the end, if no training question has a label.
+    """
+    trained = False
+    for question, verdicts in store.stream_labelled(task.answers, task.teacher_model, "train", "dev"):
+        if verdicts.label_distribution(use):
+            trained = trained or question.split == "train"
+            yield question, verdicts
+    if not trained:
         whose = {"teacher": "a teacher's label", "human": "a human label"}.get(use, "a label")
         raise InputError(f"no training question has {whose}; run 'fingerpost label', or import a file with labels")
-    return labelled
 
 
-def _fingerprint(task: Task, labelled: Sequence[tuple[Question, QuestionVerdicts]], use: LabelsFrom) -> str:
+def _fingerprint(task: Task, labelled: Iterable[tuple[Question, QuestionVerdicts]], use: LabelsFrom) -> str:
     """A hash of the questions and of the verdicts that `use` counts."""
     kinds = {"teacher": ("teacher",), "human": ("human",)}.get(use, ("teacher", "human"))
     with_encoder = [task.student.consensus_encoder] if task.student.consensus_encoder and use == "consensus" else []
