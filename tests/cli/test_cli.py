@@ -229,3 +229,28 @@ def test_a_budget_that_is_no_number_allows_nothing(cli: Cli, folder: Path, teach
     cli("import", "q.txt")
     ended = cli("label", "--yes", "--budget", "nan")
     assert ended.returncode == 2 and not teacher.asked
+
+
+def test_formulas_in_predictions_are_counted_and_made_harmless_on_request(
+    cli: Cli, folder: Path, student: Path
+) -> None:
+    (folder / "x.csv").write_text('text,=head,n\n"=HYPERLINK(""http://x"")",a,-5\n@sum,b,+49 170\nplain,c,1\n')
+    for options, start in (((), "="), (("--safe-csv",), "'=")):
+        run = cli("predict", str(student), "x.csv", "-o", "y.csv", *options)
+        assert run.returncode == 0, run.stderr
+        assert ("4 cells begin with" in run.stderr) == (not options)
+        header, first, *_ = csv.reader((folder / "y.csv").read_text().splitlines())
+        assert header[1].startswith(start) and first[0].startswith(start) and first[2] == "-5"
+
+
+def test_texts_and_labels_cannot_send_commands_to_the_terminal(student: Path) -> None:
+    from unittest.mock import patch
+
+    from fingerpost.cli import predict as command
+
+    with patch.object(command.sys.stdout, "isatty", lambda: True), patch("builtins.print") as shown:
+        command.predict(
+            student, ["my \x1b]0;evil\x07 invoice", "\x9bparcel \u202e"], None, None, "auto", "auto", False, 1
+        )
+    printed = "".join(call.args[0] for call in shown.call_args_list)
+    assert "invoice" in printed and not set(printed) & set("\x1b\x07\x9b\u202e")

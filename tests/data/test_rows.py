@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Label, Message
-from fingerpost.data.files import columns, read_rows
+from fingerpost.data.files import FileFormat, columns, read_rows
 from fingerpost.data.rows import Columns, LabelledRow, Rejected, column_labels, column_texts, read_labelled_rows
 from fingerpost.data.writers import writing
 from fingerpost.task.settings import Task
@@ -261,6 +261,21 @@ def test_rows_that_a_stray_quote_would_merge_are_named(tmp_path: Path) -> None:
     file.write_text("\n".join(["text,label", *rows]) + "\n")
     (bad,) = [row for row in read_rows(file) if row.error]
     assert bad.line == 12 and "never closed" in bad.error
+
+
+def test_a_stray_quote_in_the_header_is_an_error_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('text,"label\n' + "a,b\n" * 100)
+    with pytest.raises(InputError, match="header in line 1"):
+        list(read_rows(tmp_path / "x.csv"))
+
+
+def test_without_quotes_every_line_is_a_row(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text('text,label\n"my "phone,a\nit is 5" wide,b\na, b,c\n')
+    assert ["--quote none" in row.error for row in read_rows(file)] == [True, False, False]
+    found = list(read_rows(file, FileFormat(quotes=False)))
+    assert [row.values.get("text") for row in found] == ['"my "phone', 'it is 5" wide', None]
+    assert "3 fields" in found[2].error
 
 
 @given(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fingerpost.cli.console import require_folders, show_message
-from fingerpost.cli.options import Folder, LabelColumn, TextColumn, Yes
+from fingerpost.cli.options import Folder, LabelColumn, Quote, TextColumn, Yes, format_of
 from fingerpost.core.errors import InputError
 from fingerpost.core.utils import require_training
 from fingerpost.data.rows import Columns
@@ -45,6 +45,7 @@ def evaluate(
     text: str | None = TextColumn,
     label: str | None = LabelColumn,
     teacher: Annotated[str | None, typer.Option(help="The file's column of a teacher's answers.")] = None,
+    quote: str = Quote,
     yes: bool = Yes,
 ) -> None:
     """Measure base, teacher and students on the same test rows."""
@@ -60,7 +61,16 @@ def evaluate(
     if files:
         if cascade:
             raise InputError("--cascade needs a project, whose dev questions choose the cut-off; name it with -C")
-        _evaluate_file(files[0], models, Columns(text, label), teacher, learning_curve, yes, json_file, html)
+        _evaluate_file(
+            files[0],
+            models,
+            Columns(text, label, written=format_of(quote)),
+            teacher,
+            learning_curve,
+            yes,
+            json_file,
+            html,
+        )
         return
     project = Project(folder)
     show_report(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fingerpost.cli.console import show_rejected
-from fingerpost.cli.options import Folder, LabelColumn, TextColumn, splits_of
+from fingerpost.cli.options import Folder, LabelColumn, Quote, TextColumn, format_of, splits_of
 from fingerpost.core.errors import InputError
 from fingerpost.data.importer import ImportResult
 from fingerpost.data.rows import Columns
@@ -26,6 +26,7 @@ def import_(
     teacher: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The labels are answers of this model, not of humans.")
     ] = None,
+    quote: str = Quote,
     by: Annotated[str, typer.Option(help="The name of the human who gave the labels.")] = "import",
     source: Annotated[
         str | None, typer.Option(help="Where the questions come from, such as user or synthetic. Default: user.")
@@ -53,7 +54,7 @@ def import_(
         return
     if not files:
         raise InputError("which file? name it, or give --from-log for the requests of 'fingerpost serve'")
-    columns = Columns(text, label, teacher, by, source or "user", splits_of(only))
+    columns = Columns(text, label, teacher, by, source or "user", splits_of(only), written=format_of(quote))
     for file in files:
         show_imported(file, project.import_file(file, columns))
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fingerpost.cli.options import Quote, format_of
 from fingerpost.core.errors import InputError
 from fingerpost.core.label_sets import split_labels
 from fingerpost.core.text import humanise
@@ -25,6 +26,7 @@ def init(
     label: Annotated[
         str | None, typer.Option(help="Column of labels in the file of --from. Default: 'label' or a similar name.")
     ] = None,
+    quote: str = Quote,
     multi: Annotated[
         bool, typer.Option("--multi", help="A message may have several labels, in a cell separated by | ; or ,")
     ] = False,
@@ -45,7 +47,10 @@ def init(
     name = name or folder.resolve().name
     data: list[str] = []
     if from_ is not None:
-        labels = {found: humanise(found) for found in _labels_of(from_, label, multi)}
+        labels = {
+            found: humanise(found)
+            for found in _labels_of(from_, Columns(label=label, multi=multi, written=format_of(quote)))
+        }
         data = [str(from_.resolve())]
     elif sys.stdin.isatty():
         name, labels = _ask_for_labels(name)
@@ -71,7 +76,7 @@ def init(
     print(f"wrote {file} with {len(labels)} labels; describe each label there, then run 'fingerpost run'")
 
 
-def _labels_of(file: Path, column: str | None, multi: bool) -> list[str]:
+def _labels_of(file: Path, columns: Columns) -> list[str]:
     """The labels in a file, sorted.
 
     Raises:
@@ -79,9 +84,9 @@ def _labels_of(file: Path, column: str | None, multi: bool) -> list[str]:
     """
     counts = Counter(
         label
-        for item in read_labelled_rows(file, Columns(label=column, multi=multi), None)
+        for item in read_labelled_rows(file, columns, None)
         if not isinstance(item, Rejected) and item.label
-        for label in (split_labels(item.label) if multi else (item.label,))
+        for label in (split_labels(item.label) if columns.multi else (item.label,))
     )
     if len(counts) < 2:
         raise InputError(

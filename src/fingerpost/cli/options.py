@@ -10,6 +10,7 @@ import typer
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Split
 from fingerpost.core.verdicts import LabelsFrom
+from fingerpost.data.files import FileFormat
 
 Folder = typer.Option(".", "-C", "--project", help="The project's folder.", show_default="the current folder")
 Yes = typer.Option(False, "--yes", "-y", help="Spend money without asking for confirmation.")
@@ -17,7 +18,17 @@ Budget = typer.Option(
     None, "--budget", min=0, help="Cap in US dollars on what the whole project may cost, past costs included."
 )
 TextColumn = typer.Option(None, "--text", help="The file's column of texts. Default: 'text' or a similar name.")
+Quote = typer.Option(
+    "auto", "--quote", metavar="auto|none", help="none: double quotes in a CSV file are ordinary characters."
+)
 LabelColumn = typer.Option(None, "--label", help="The file's column of labels. Default: 'label' or a similar name.")
+
+
+def format_of(quote: str) -> FileFormat:
+    """Check the options that say how a file is written."""
+    if quote not in ("auto", "none"):
+        raise InputError(f"--quote takes auto or none, not '{quote}'")
+    return FileFormat(quotes=quote == "auto")
 
 
 def labels_from(given: str, known: Sequence[str] = ("consensus", "best", "teacher", "human")) -> LabelsFrom:

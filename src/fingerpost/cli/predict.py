@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from fingerpost.cli.console import show_rejected
-from fingerpost.cli.options import TextColumn
+from fingerpost.cli.options import Quote, TextColumn, format_of
+from fingerpost.cli.terminal import printable
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import check_text
 from fingerpost.core.types import Prediction, Predictor
@@ -37,19 +39,25 @@ def predict(
             "unsure."
         ),
     ] = "auto",
+    quote: str = Quote,
+    safe_csv: Annotated[
+        bool, typer.Option("--safe-csv", help="Write ' before cells of CSV that a spreadsheet would run as formulas.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the computation.")] = 2,
 ) -> None:
     """Predict the labels of texts, or of a whole file."""
     student = load(model, threads, cast("Tiers", tiers))
     file = Path(inputs[0])
     if len(inputs) == 1 and (output is not None or _is_file(file)):
-        _predict_file(student, file, output, text)
+        columns = Columns(text=text, label=None, teacher="-", written=format_of(quote))
+        _predict_file(student, file, output, columns, safe_csv)
         return
     for given in inputs:
         if reason := check_text(given):
             raise InputError(reason)
     for given, answer in zip(inputs, student.predict(inputs), strict=True):
-        print(f"{answer.label}\t{answer.confidence:.3f}" + (f"\t{given}" if len(inputs) > 1 else ""))
+        line = f"{answer.label}\t{answer.confidence:.3f}" + (f"\t{given}" if len(inputs) > 1 else "")
+        print(printable(line) if sys.stdout.isatty() else line)
 
 
 def _is_file(path: Path) -> bool:
@@ -64,14 +72,14 @@ def _cell(answer: Prediction, output: Path) -> str | list[str] | None:
     return list(answer.labels) if answer.multi and output.suffix.lower() == ".jsonl" else answer.label
 
 
-def _predict_file(student: Predictor, file: Path, output: Path | None, text: str | None) -> None:
+def _predict_file(student: Predictor, file: Path, output: Path | None, columns: Columns, safe_csv: bool) -> None:
     """Stream a file through the model; rows that cannot be read are left out, and listed."""
     if output is None:
         raise InputError(f"where should the predictions of {file} go? name a .csv, .jsonl or .parquet file with -o")
     rejected: list[Rejected] = []
     done = 0
-    with writing(output) as writer:
-        for chunk in chunks(read_labelled_rows(file, Columns(text=text, label=None, teacher="-"), None), BATCH):
+    with writing(output, safe_csv) as writer:
+        for chunk in chunks(read_labelled_rows(file, columns, None), BATCH):
             good = [item for item in chunk if not isinstance(item, Rejected)]
             rejected += [item for item in chunk if isinstance(item, Rejected)]
             answers = student.predict([item.messages for item in good])
@@ -83,4 +91,10 @@ def _predict_file(student: Predictor, file: Path, output: Path | None, text: str
             )
             done += len(chunk)
     print(f"{output}: {done - len(rejected):,} predictions")
+    if writer.formulas and not safe_csv:
+        print(
+            f"  {writer.formulas:,} cells begin with =, +, - or @: a spreadsheet runs them as formulas; --safe-csv writes ' "
+            "before them",
+            file=sys.stderr,
+        )
     show_rejected(file, rejected, done)

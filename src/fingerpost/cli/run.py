@@ -12,6 +12,7 @@ from fingerpost.cli.import_ import show_imported
 from fingerpost.cli.label import label_project
 from fingerpost.cli.options import Budget, Yes
 from fingerpost.cli.train import show_trained
+from fingerpost.data.files import FileFormat
 from fingerpost.data.rows import Columns
 from fingerpost.labelling.requests import LabelSelection
 from fingerpost.project import STUDENT, Project
@@ -38,7 +39,12 @@ def run(
     for number, data in enumerate(project.task.data, 1):
         _heading(f"import {number} of {len(project.task.data)}")
         file = project.folder / data.file
-        show_imported(file, project.import_file(file, Columns(data.text, data.label, source=data.source)))
+        show_imported(
+            file,
+            project.import_file(
+                file, Columns(data.text, data.label, source=data.source, written=FileFormat(data.quote == "auto"))
+            ),
+        )
     if project.task.teacher is not None:
         _heading("label")
         label_project(project, LabelSelection(votes), budget, yes)

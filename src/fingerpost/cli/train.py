@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from fingerpost.cli.console import show_message, show_rejected
-from fingerpost.cli.options import Folder, LabelColumn, TextColumn, Yes, labels_from
+from fingerpost.cli.options import Folder, LabelColumn, Quote, TextColumn, Yes, format_of, labels_from
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Tuning
 from fingerpost.core.utils import require_training
@@ -37,6 +37,7 @@ def train(
     ] = "consensus",
     text: str | None = TextColumn,
     label: str | None = LabelColumn,
+    quote: str = Quote,
     multi: Annotated[
         bool, typer.Option("--multi", help="Several labels for a text: split each cell of the file at | ; or ,")
     ] = False,
@@ -93,7 +94,7 @@ def train(
     yes: bool = Yes,
 ) -> None:
     """Train a student: a sentence encoder and a model of n-grams, combined; or a model at a provider."""
-    use, columns = labels_from(labels), Columns(text, label, multi=multi)
+    use, columns = labels_from(labels), Columns(text, label, multi=multi, written=format_of(quote))
     if tune not in (None, *get_args(Tuning)):
         raise InputError(f"--tune takes {', '.join(get_args(Tuning))}, not '{tune}'")
     if student not in (ENCODER, HOSTED):

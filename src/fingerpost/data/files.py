@@ -20,8 +20,23 @@ BATCH = 10_000
 """Rows of Parquet that are decoded at once."""
 MIN_MERGED, MERGED = 3, 0.8
 """So many lines, and so large a share of the lines inside a quoted field, make it suspicious if they look like rows."""
+FIX_QUOTES = "remove the stray one, double it, or read all quotes as ordinary characters with --quote none"
 MAX_FIELD = 10_000_000
 """Characters in one field of CSV."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """How a file is written.
+
+    Attributes:
+        quotes: whether double quotes enclose fields of CSV; else they are ordinary characters.
+    """
+
+    quotes: bool = True
+
+
+USUAL = FileFormat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +48,7 @@ class Row:
     error: str = ""
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, written: FileFormat = USUAL) -> Iterator[Row]:
     """Stream the rows of a file. In plain text, every line is a row with the column `text`.
 
     Raises:
@@ -47,7 +62,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; give a file with at least one row")
     if kind in (".csv", ".tsv"):
-        return _read_csv(path)
+        return _read_csv(path, written)
     if kind == ".parquet":
         return _read_parquet(path)
     return {".txt": _read_text, ".json": _read_json}.get(kind, _read_jsonl)(path)
@@ -65,14 +80,22 @@ def columns(path: Path) -> list[str]:
     raise InputError(f"{path} has no row that can be read; check that its content matches its file extension")
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
+def _read_csv(path: Path, written: FileFormat) -> Iterator[Row]:
     csv.field_size_limit(MAX_FIELD)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         first = stream.readline()
         separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
         lines: list[str] = []
-        reader = csv.reader(_remembered(chain([first], stream), lines), delimiter=separator)
-        header = [name.strip() for name in next(reader, [])]
+        reader = csv.reader(
+            _remembered(chain([first], stream), lines),
+            delimiter=separator,
+            quoting=csv.QUOTE_MINIMAL if written.quotes else csv.QUOTE_NONE,
+            strict=True,
+        )
+        try:
+            header = [name.strip() for name in next(reader, [])]
+        except csv.Error as error:
+            raise InputError(f"{path}: the header in line 1 is not CSV ({error}); look at its quotes") from None
         if not any(header):
             raise InputError(f"{path} has no header; its first line must name the columns")
         while True:
@@ -83,11 +106,12 @@ def _read_csv(path: Path) -> Iterator[Row]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(line, error=f"not CSV: {error}")
+                stray = _stray_quote(lines, line, separator, len(header))
+                yield Row(line, error=stray or f"not CSV: {error}; look at its quotes: {FIX_QUOTES}")
                 continue
             if not values:
                 continue
-            if reason := _stray_quote(lines, line, separator, len(header)):
+            if written.quotes and (reason := _stray_quote(lines, line, separator, len(header))):
                 yield Row(line, error=reason)
             elif len(values) != len(header):
                 yield Row(
@@ -115,13 +139,13 @@ def _stray_quote(lines: list[str], first: int, separator: str, columns: int) -> 
     """
     last = first + len(lines) - 1
     if len(lines) > 1 and sum(line.count('"') for line in lines) % 2:
-        return f"a quote is opened and never closed, up to line {last}; remove the quote, or double it"
+        return f"a quote is opened and never closed, up to line {last}; {FIX_QUOTES}"
     inner = [line for line in lines[1:-1] if line.strip()]
     like_rows = sum(line.count(separator) == columns - 1 for line in inner)
     if columns > 1 and len(inner) >= MIN_MERGED and like_rows >= MERGED * len(inner):
         return (
-            f"a quoted field ends on line {last}, and the lines inside it look like rows; remove the stray quotes on the "
-            f"lines {first} and {last}, or double them"
+            f"a quoted field ends on line {last}, and the lines inside it look like rows; look at the quotes on the lines "
+            f"{first} and {last}: {FIX_QUOTES}"
         )
     return ""
 

@@ -15,7 +15,7 @@ from fingerpost.core.errors import InputError
 from fingerpost.core.label_sets import join_labels, split_cell
 from fingerpost.core.text import MAX_CHARACTERS, check_text, content_text, shorten
 from fingerpost.core.types import Conversation, Message, Split
-from fingerpost.data.files import Row, read_rows
+from fingerpost.data.files import USUAL, FileFormat, Row, read_rows
 from fingerpost.task.replies import parse, resolve, unknown_in
 from fingerpost.task.settings import Task
 
@@ -39,6 +39,7 @@ class Columns:
         source: the source of rows without a column `source`.
         only: the splits to import; empty for all rows.
         multi: without a task, whether a cell may name several labels, separated by `|`, `;` or `,`.
+        written: how the file is written.
     """
 
     text: str | None = None
@@ -48,6 +49,7 @@ class Columns:
     source: str = "user"
     only: tuple[Split, ...] = ()
     multi: bool = False
+    written: FileFormat = USUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def read_labelled_rows(path: Path, columns: Columns, task: Task | None) -> Itera
         InputError: no column holds the text, or a named column is missing.
     """
     layouts: dict[tuple[str, ...], _Layout] = {}
-    for row in read_rows(path):
+    for row in read_rows(path, columns.written):
         if row.error:
             yield Rejected(row.line, row.error)
             continue

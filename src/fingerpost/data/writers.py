@@ -1,4 +1,7 @@
-"""Write files of rows as streams: CSV, JSON Lines, Parquet."""
+"""Write files of rows as streams: CSV, JSON Lines, Parquet.
+
+A spreadsheet runs a cell of CSV that begins with one of FORMULA_STARTS as a formula, which may send data elsewhere (CWE-1236).
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,42 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from fingerpost.core.errors import InputError
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
 
 class Writer(Protocol):
-    """Writes rows in batches. All rows have the same columns."""
+    """Writes rows in batches. All rows have the same columns.
+
+    Attributes:
+        formulas: the number of cells of CSV that a spreadsheet would run as formulas.
+    """
+
+    formulas: int
 
     def write(self, rows: list[dict[str, Any]]) -> None: ...
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Writer]:
+def writing(path: Path, safe_csv: bool = False) -> Iterator[Writer]:
     """A writer of CSV, JSON Lines or Parquet, chosen by the file's extension.
 
     The file appears when everything is written; after an error, there is none.
+
+    Args:
+        safe_csv: write an apostrophe before cells of CSV that a spreadsheet would run as formulas.
 
     Raises:
         InputError: another extension, or the folder does not exist.
     """
     kind = path.suffix.lower()
     writers: dict[str, Any] = {
-        ".csv": _CsvWriter,
+        ".csv": partial(_CsvWriter, safe=safe_csv),
         ".jsonl": _JsonlWriter,
         ".ndjson": _JsonlWriter,
         ".parquet": _ParquetWriter,
@@ -38,38 +53,49 @@ def writing(path: Path) -> Iterator[Writer]:
         raise InputError(f"{path}: cannot write '{kind}' files; use .csv, .jsonl or .parquet")
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}; create it first")
-    partial = path.with_name(path.name + ".partial")
-    writer = writers[kind](partial)
+    unfinished = path.with_name(path.name + ".partial")
+    writer = writers[kind](unfinished)
     try:
         yield writer
         writer.close()
-        partial.replace(path)
+        unfinished.replace(path)
     finally:
         writer.close()
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 class _CsvWriter:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, safe: bool) -> None:
+        self.formulas, self._safe = 0, safe
         self._stream = path.open("w", encoding="utf-8", newline="")
         self._writer: csv.DictWriter[str] | None = None
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         if self._writer is None and rows:
             self._writer = csv.DictWriter(self._stream, list(rows[0]), lineterminator="\n")
-            self._writer.writeheader()
+            self._writer.writerow({name: self._cell(name) for name in rows[0]})
         if self._writer:
             if different := next((row for row in rows if row.keys() - set(self._writer.fieldnames)), None):
                 raise InputError(
                     f"not all rows have the same columns ({', '.join(different)}); write a .jsonl file instead"
                 )
-            self._writer.writerows([{key: _cell(value) for key, value in row.items()} for row in rows])
+            self._writer.writerows([{key: self._cell(value) for key, value in row.items()} for row in rows])
+
+    def _cell(self, value: Any) -> Any:
+        if isinstance(value, dict | list):
+            value = json.dumps(value, ensure_ascii=False, default=str)
+        if isinstance(value, str) and value.startswith(FORMULA_STARTS) and not _is_number(value):
+            self.formulas += 1
+            return f"'{value}" if self._safe else value
+        return value
 
     def close(self) -> None:
         self._stream.close()
 
 
 class _JsonlWriter:
+    formulas = 0
+
     def __init__(self, path: Path) -> None:
         self._stream = path.open("w", encoding="utf-8")
 
@@ -82,6 +108,8 @@ class _JsonlWriter:
 
 class _ParquetWriter:
     """Each batch of rows becomes a file in a temporary folder; at the end they are joined into one."""
+
+    formulas = 0
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -109,5 +137,9 @@ class _ParquetWriter:
             shutil.rmtree(self._parts)
 
 
-def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -89,12 +89,14 @@ class DataFile(Strict):
         file: path, relative to the project's folder.
         source: the origin of the questions, such as `user` or `synthetic`.
         text, label: columns of texts and labels; default is a column named `text`, `label` or similar.
+        quote: `none` where double quotes in a CSV file are ordinary characters.
     """
 
     file: str
     source: str = "user"
     text: str | None = None
     label: str | None = None
+    quote: Literal["auto", "none"] = "auto"
 
 
 class StudentSettings(Strict):

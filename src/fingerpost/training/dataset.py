@@ -15,6 +15,7 @@ from fingerpost.core.text import fingerprint, hash_fraction, question_id
 from fingerpost.core.types import Conversation, Example, Message, Question
 from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
 from fingerpost.data.chat import Row, as_classification, examples_of, is_chat_file, read_chat
+from fingerpost.data.files import FileFormat
 from fingerpost.data.rows import (
     Columns,
     LabelledRow,
@@ -195,7 +196,8 @@ def from_file(path: Path, columns: Columns) -> TrainingSet:
         InputError: a column is missing, no training row has a label, or there are fewer than two labels.
     """
     named = {
-        "file": str(path), "text": columns.text, "label": columns.label, "multi": "true" if columns.multi else None
+        "file": str(path), "text": columns.text, "label": columns.label, "multi": "true" if columns.multi else None,
+        "quote": None if columns.written.quotes else "none",
     }  # fmt: skip
     trained_from = {key: value for key, value in named.items() if value}
     if is_chat_file(path, columns):
@@ -224,7 +226,8 @@ def training_examples(manifest: Manifest) -> list[Example]:
         return []
     try:
         given = manifest.trained_from
-        data = from_file(path, Columns(given.get("text"), given.get("label"), multi="multi" in given))
+        written = FileFormat(quotes="quote" not in given)
+        data = from_file(path, Columns(given.get("text"), given.get("label"), multi="multi" in given, written=written))
     except InputError:
         return []
     return data.train if data.fingerprint == manifest.data_fingerprint else []
