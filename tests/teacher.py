@@ -47,6 +47,7 @@ class Teacher:
         fail: (status, headers) of the next requests, in order.
         drop: so many of the next requests get no answer and a closed connection.
         usage, logprob: what answers report; None to leave it out.
+        raw: (part of a path, bytes): the next request to such a path gets these bytes, and the connection is closed.
         payload: the bytes of every response, with these headers, in place of a completion.
         drip_s: seconds between any two bytes of a response.
         log: a file that gets one line per answered request.
@@ -63,6 +64,7 @@ class Teacher:
     refuse: dict[str, str] = field(default_factory=dict)
     fail: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     drop: int = 0
+    raw: list[tuple[str, bytes]] = field(default_factory=list)
     payload: tuple[bytes, dict[str, str]] | None = None
     drip_s: float = 0.0
     usage: Any = field(default_factory=lambda: dict(USAGE))
@@ -124,6 +126,10 @@ class Teacher:
                 headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
                 data = await reader.readexactly(int(headers.get("content-length", 0)))
                 method, path = lines[0].split()[:2]
+                if self.raw and self.raw[0][0] in path:
+                    writer.write(self.raw.pop(0)[1])
+                    await writer.drain()
+                    break
                 if not path.endswith("/chat/completions"):
                     if path.startswith("/v1/fine_tuning/jobs"):
                         status, payload = self.fine_tuning.handle(method, path, data)

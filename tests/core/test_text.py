@@ -12,9 +12,9 @@ from fingerpost.core.text import (
     humanise,
     normalise,
     question_id,
-    replace_surrogates,
     shingles,
     shorten,
+    storable,
 )
 from fingerpost.core.types import Message
 from fingerpost.data.splits import split_of
@@ -74,5 +74,5 @@ def test_texts_that_can_be_used() -> None:
 @given(st.text(st.characters()))
 def test_replaced_surrogates_leave_valid_text(text: str) -> None:
     broken = f"{text}\ud83d"
-    assert replace_surrogates(broken) == f"{replace_surrogates(text)}?"
-    replace_surrogates(broken).encode()
+    assert storable(broken) == f"{storable(text)}?"
+    storable(broken).encode()

@@ -54,7 +54,7 @@ def test_a_job_survives_its_process_and_its_server(tmp_path: Path) -> None:
         wait(lambda: client.fine_tuning.jobs.retrieve(waiting.id).status == "queued")
         client.fine_tuning.jobs.cancel(waiting.id)
         assert finished(client, job.id).status == "succeeded", messages_of(client, job.id)
-        assert any("attempt 3 of 3" in message for message in messages_of(client, job.id))
+        assert any("the server was killed while this job ran" in message for message in messages_of(client, job.id))
         reply = client.chat.completions.create(
             model=str(client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model),
             messages=[{"role": "user", "content": "where is my parcel"}],

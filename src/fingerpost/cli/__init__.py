@@ -15,8 +15,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from fingerpost.cli.terminal import printable
 from fingerpost.core.errors import FingerpostError
+from fingerpost.core.printable import printable
 from fingerpost.core.version import __version__
 
 TRACEBACK = "FINGERPOST_TRACEBACK"

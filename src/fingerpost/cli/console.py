@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fingerpost.cli.terminal import printable
 from fingerpost.core.errors import BudgetError, InputError
+from fingerpost.core.printable import printable
 from fingerpost.core.types import Progress
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import typer
 
 from fingerpost.cli.console import show_rejected
 from fingerpost.cli.options import Quote, TextColumn, format_of
-from fingerpost.cli.terminal import printable
 from fingerpost.core.errors import InputError
+from fingerpost.core.printable import printable
 from fingerpost.core.text import check_text
 from fingerpost.core.types import Prediction, Predictor
 from fingerpost.core.utils import chunks

@@ -9,8 +9,9 @@ import typer
 
 from fingerpost.cli.console import console
 from fingerpost.cli.options import Folder
-from fingerpost.cli.terminal import escape_markup, parse_numbers, printable, read_key, read_line
+from fingerpost.cli.terminal import escape_markup, parse_numbers, read_key, read_line
 from fingerpost.core.label_sets import format_labels, join_labels, split_labels
+from fingerpost.core.printable import printable
 from fingerpost.project import Project
 
 if TYPE_CHECKING:

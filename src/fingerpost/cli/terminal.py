@@ -1,8 +1,10 @@
-"""Reading keys and lines from the terminal or a pipe, and making text safe to print."""
+"""Reading keys and lines from the terminal or a pipe, and making text safe for rich."""
 
 from __future__ import annotations
 
 import sys
+
+from fingerpost.core.printable import printable
 
 
 def read_key() -> str:
@@ -45,16 +47,3 @@ def escape_markup(text: str) -> str:
     from rich.markup import escape
 
     return escape(printable(text))
-
-
-def printable(text: str) -> str:
-    """The text with control and bidirectional formatting characters replaced: they could manipulate the terminal."""
-    from unicodedata import bidirectional, category
-
-    formatting = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}"
-        if (category(char) == "Cc" and char not in "\n\t") or bidirectional(char) in formatting
-        else char
-        for char in text
-    )

@@ -11,9 +11,18 @@ FingerpostError
 
 from __future__ import annotations
 
+from fingerpost.core.printable import printable
+
 
 class FingerpostError(Exception):
-    """Base class of all errors of this package. The command line prints the message and exits with code 2."""
+    """Base class of all errors of this package. The command line prints the message and exits with code 2.
+
+    Args:
+        message: may hold text from outside; line breaks and control characters are replaced.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(" ".join(message.splitlines())))
 
 
 class TaskError(FingerpostError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from fingerpost.core.types import Conversation, Message
 
@@ -16,7 +18,7 @@ MAX_CHARACTERS = 200_000
 
 _SPACE = re.compile(r"\s+")
 _NO_LETTER = re.compile(r"[^\w]+")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE, _UNSTORABLE = re.compile("[\ud800-\udfff]"), re.compile("[\0\ud800-\udfff]")
 
 
 def check_text(text: str) -> str | None:
@@ -41,9 +43,21 @@ def check_characters(text: str) -> str | None:
     return None
 
 
-def replace_surrogates(text: str) -> str:
-    """The text with a question mark for each lone surrogate, so that it can be stored and sent."""
-    return _SURROGATE.sub("?", text)
+def storable(text: str) -> str:
+    """The text with a question mark for each lone surrogate and null character, so that it can be stored and sent."""
+    return _UNSTORABLE.sub("?", text)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text from outside.
+
+    Raises:
+        ValueError: it is no JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def normalise(text: str) -> str:

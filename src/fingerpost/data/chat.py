@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import check_characters, content_text, question_id, shorten
+from fingerpost.core.text import check_characters, content_text, parse_json, question_id, shorten
 from fingerpost.core.types import Conversation, Example, Message
 from fingerpost.data.files import read_rows
 from fingerpost.data.rows import LABEL_COLUMNS, Columns
@@ -83,10 +82,10 @@ def read_chat(path: Path, least: int = LEAST_ROWS) -> list[Row]:
         for number, raw in enumerate(stream, 1):
             if raw.strip():
                 try:
-                    rows.append(_row(number, json.loads(raw.decode("utf-8-sig"))))
+                    rows.append(_row(number, parse_json(raw.decode("utf-8-sig"))))
                 except UnicodeDecodeError:
                     raise InputError(f"line {number} is not UTF-8; save the file as UTF-8") from None
-                except (ValueError, RecursionError):
+                except ValueError:
                     raise InputError(f"line {number} is not JSON; each line must be one JSON object") from None
     if len(rows) < least:
         raise InputError(f"the file has {len(rows)} examples, at least {least} are needed; add more lines")

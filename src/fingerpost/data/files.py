@@ -6,7 +6,6 @@ A row that cannot be read is returned with its line and the reason; reading cont
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fingerpost.core.errors import InputError
+from fingerpost.core.text import parse_json
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt")
 BATCH = 10_000
@@ -156,10 +156,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             yield Row(line, error="not UTF-8; save the file as UTF-8")
             continue
         try:
-            values = json.loads(text)
-        except RecursionError:
-            yield Row(line, error="nested too deeply; write one flat object per line")
-            continue
+            values = parse_json(text)
         except ValueError as error:
             yield Row(line, error=f"not JSON: {error}")
             continue
@@ -168,9 +165,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 
 def _read_json(path: Path) -> Iterator[Row]:
     try:
-        items = json.loads(path.read_bytes())
-    except RecursionError:
-        raise InputError(f"{path} is nested too deeply; write a flat list of rows") from None
+        items = parse_json(path.read_bytes())
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); JSON Lines end with .jsonl") from None
     if not isinstance(items, list):

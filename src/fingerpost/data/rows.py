@@ -13,7 +13,7 @@ import numpy as np
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.label_sets import join_labels, split_cell
-from fingerpost.core.text import MAX_CHARACTERS, check_text, content_text, shorten
+from fingerpost.core.text import MAX_CHARACTERS, check_text, content_text, parse_json, shorten
 from fingerpost.core.types import Conversation, Message, Split
 from fingerpost.data.files import USUAL, FileFormat, Row, read_rows
 from fingerpost.task.replies import parse, resolve, unknown_in
@@ -229,7 +229,7 @@ def _conversation(value: Any, chat: bool, task: Task | None) -> tuple[Conversati
 def _turns(value: Any) -> list[Message]:
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = parse_json(value)
         except ValueError:
             raise _UnusableError("'messages' is not JSON; write a list of messages") from None
     if not isinstance(value, list):
@@ -285,7 +285,7 @@ def _label(
 def _label_in_answer(answer: str) -> str:
     """The label in an assistant's reply where the task is not known: the only value of a JSON object, or the reply."""
     try:
-        value = json.loads(answer)
+        value = parse_json(answer)
     except ValueError:
         return answer.strip()
     if isinstance(value, dict) and len(value) == 1:

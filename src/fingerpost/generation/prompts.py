@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from fingerpost.core.text import humanise, replace_surrogates, strip_code_fence
+from fingerpost.core.text import humanise, parse_json, storable, strip_code_fence
 from fingerpost.core.types import Conversation, Label, Message
 from fingerpost.generation.brief import OUT_OF_SCOPE, Brief, Item, has_informative_name, label_description
 from fingerpost.generation.shots import FEW_SHOT_EXAMPLES, NAME_OTHERS, OTHER_WORDS, TOPIC_COUNT
@@ -134,15 +134,15 @@ def _conversation(brief: Brief, value: Any) -> Conversation:
 
 def _one_line(text: str) -> str:
     """The text on one line. A lone surrogate, which JSON can contain, becomes a question mark."""
-    return replace_surrogates(" ".join(text.split()))
+    return storable(" ".join(text.split()))
 
 
 def _numbered_values(raw: str | None) -> list[tuple[int, Any]]:
     """The numbered values of the JSON object or list in a reply, in a code fence or not. Broken JSON is repaired."""
     text = strip_code_fence(raw or "")
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         return _repaired_values(text)
     value = _unwrap(value)
     if isinstance(value, dict):

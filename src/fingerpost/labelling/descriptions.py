@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fingerpost.core.text import shorten
+from fingerpost.core.text import parse_json, shorten
 from fingerpost.core.types import Label, Message
 from fingerpost.llm import prices
 from fingerpost.llm.completion import Chat, Reply, Schema, request_bytes
@@ -162,7 +161,7 @@ DESCRIPTION_SCHEMA = {
 def parse_description(raw: str | None) -> str | None:
     """The description in a reply, on one line; None where there is none, or it is longer than 400 characters."""
     try:
-        value = json.loads(raw or "")
+        value = parse_json(raw or "")
     except ValueError:
         return None
     text = value.get("description") if isinstance(value, dict) else None

@@ -10,14 +10,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import openai
 
 from fingerpost.core.errors import TeacherError
+from fingerpost.core.text import parse_json, shorten, storable
 from fingerpost.core.types import Progress, ProgressCallback, Usage, no_progress
-from fingerpost.core.utils import chunks, locked
+from fingerpost.core.utils import chunks, count, locked
 from fingerpost.llm import prices
 from fingerpost.llm.completion import (
     Chat,
@@ -25,6 +28,7 @@ from fingerpost.llm.completion import (
     RequestLost,
     Schema,
     api_key,
+    is_maybe_charged,
     parse_completion,
     request_body,
     request_bytes,
@@ -33,6 +37,7 @@ from fingerpost.llm.completion import (
     usage_with_cost,
 )
 from fingerpost.llm.polling import poll
+from fingerpost.llm.provider import checked, provider_client
 from fingerpost.llm.requests import (
     UNUSABLE_LIMIT,
     Jobs,
@@ -123,15 +128,15 @@ def _run(
 ) -> RunProgress:
     open_batches = [posted for posted in store.open_batches(spec.step) if posted.model == teacher.model]
     progress = RunProgress(total=len(jobs) + sum(len(posted.jobs) for posted in open_batches))
-    client = openai.OpenAI(
-        api_key=api_key(teacher), base_url=teacher.base_url, timeout=teacher.timeout_s, max_retries=3
-    )
+    client = provider_client(api_key(teacher), teacher.base_url, teacher.timeout_s)
 
     def fetch(posted: ProviderBatch) -> None:
         refusals: list[str] = []
         try:
             batch = _finished_batch(client, store, teacher, posted, on_progress)
-        except openai.NotFoundError:
+        except openai.NotFoundError as error:
+            if not isinstance(error.body, dict):  # a page of some other server
+                raise
             _release(store, posted.id, "lost" if posted.batch else "unsent")
             raise TeacherError(
                 f"{client.base_url} no longer has the batch; run the command again to submit a new one"
@@ -144,8 +149,7 @@ def _run(
             on_progress(progress.report(spec.step))
         store.update_batch(posted.id, state="ended")
         if batch is not None and batch.status == "failed":
-            first = next(iter(batch.errors.data if batch.errors and batch.errors.data else []), None)
-            reason = first.message if first else "no reason was given"
+            reason = _first_error(batch) or "no reason was given"
             raise TeacherError(f"the batch {batch.id} failed: {reason}; fix that, and run the command again")
         if refusals:
             raise TeacherError(
@@ -219,16 +223,22 @@ def _submit(
         return None, Counter(ids)
     store.update_batch(key, jobs=keys)
     try:
-        file = client.files.create(file=(f"fingerpost-{key}.jsonl", "".join(lines).encode()), purpose="batch")
-    except openai.OpenAIError:
+        named = (f"fingerpost-{key}.jsonl", "".join(lines).encode())
+        file = checked(client.base_url, lambda: client.files.create(file=named, purpose="batch"), "id")
+    except (openai.OpenAIError, TeacherError):
         _release(store, key, "unsent")
         raise
     store.update_batch(key, file=file.id, state="creating")
     try:  # no retries: a second attempt could create a second batch
         once = client.with_options(max_retries=0)
-        batch = once.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
+        batch = checked(
+            client.base_url,
+            lambda: once.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h"),
+            "id",
+            "status",
+        )
     except openai.APIStatusError as error:
-        if error.status_code < 500:
+        if not is_maybe_charged(error.status_code):
             _release(store, key, "unsent")
         raise
     return store.update_batch(key, batch=batch.id, state="out"), Counter(ids)
@@ -264,31 +274,54 @@ def _settle(
             yield Settlement(call_id, "unsent"), None, False
         return
     unanswered_jobs = dict(posted.jobs)
-    for file in (batch.output_file_id, batch.error_file_id):
-        if file is None:
+    for line in _result_lines(client, batch, posted):
+        key = unanswered_jobs.pop(str(line.get("custom_id")), None)
+        if key is None:
             continue
-        for text in client.files.content(file).text.split("\n"):
-            line = _json_object(text)
-            key = unanswered_jobs.pop(str(line.get("custom_id")), None)
-            if key is None:
-                continue
-            call_id = int(line["custom_id"])
-            reply = _parse_line(line, str(client.base_url))
-            if reply is not None and reply.rejected and any(word in str(reply.refusal) for word in PARAMETERS):
-                refusals.append(str(reply.refusal))
-                reply = None
-            if reply is None:
-                yield Settlement(call_id, "unsent"), None, False
-                continue
-            usage = usage_with_cost(teacher, reply, 0.0)
-            cost = teacher.batch_price * (usage.cost_usd or 0.0)
-            if usage.prompt is None and not reply.rejected:
-                cost = store.ledger.reserved(call_id)
-            usage = replace(usage, cost_usd=cost)
-            stored, usable = spec.keep(key, reply)
-            yield Settlement(call_id, "paid", usage, stored), reply, usable
+        call_id = int(line["custom_id"])
+        reply = _parse_line(line, str(client.base_url))
+        if reply is not None and reply.rejected and any(word in str(reply.refusal) for word in PARAMETERS):
+            refusals.append(str(reply.refusal))
+            reply = None
+        if reply is None:
+            yield Settlement(call_id, "unsent"), None, False
+            continue
+        usage = usage_with_cost(teacher, reply, 0.0)
+        cost = teacher.batch_price * (usage.cost_usd or 0.0)
+        if usage.prompt is None and not reply.rejected:
+            cost = store.ledger.reserved(call_id)
+        usage = replace(usage, cost_usd=cost)
+        stored, usable = spec.keep(key, reply)
+        yield Settlement(call_id, "paid", usage, stored), reply, usable
     for call_id in map(int, unanswered_jobs):
         yield Settlement(call_id, "unsent"), None, False
+
+
+def _result_lines(client: openai.OpenAI, batch: Any, posted: ProviderBatch) -> list[dict[str, Any]]:
+    """The lines of a batch's output and error files.
+
+    Raises:
+        TeacherError: they do not hold as many answers as the batch says; what was paid for may be missing.
+    """
+    lines = []
+    for file in (batch.output_file_id, batch.error_file_id):
+        if isinstance(file, str):
+            text = checked(client.base_url, partial(client.files.content, file)).text
+            lines += [_json_object(line) for line in text.split("\n")]
+    answered = {str(line.get("custom_id")) for line in lines} & posted.jobs.keys()
+    completed = count(getattr(batch.request_counts, "completed", None)) or 0
+    if len(answered) < completed and batch.status != "failed":
+        raise TeacherError(
+            f"the results of the batch {batch.id} at {client.base_url} hold {len(answered):,} of {completed:,} answers; run "
+            "the command again to fetch them once more"
+        )
+    return lines
+
+
+def _first_error(batch: Any) -> str:
+    """The first error of a failed batch; empty if it names none."""
+    found = next(iter(getattr(batch.errors, "data", None) or []), None)
+    return shorten(storable(str(getattr(found, "message", None) or "")), 200)
 
 
 def _release(store: Store, posted_id: int, outcome: Outcome) -> None:
@@ -300,8 +333,8 @@ def _release(store: Store, posted_id: int, outcome: Outcome) -> None:
 def _json_object(text: str) -> dict[str, Any]:
     """A line of a batch's output file as a JSON object; empty if it is not one."""
     try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
+        line = parse_json(text)
+    except ValueError:
         return {}
     return line if isinstance(line, dict) else {}
 
@@ -312,9 +345,9 @@ def _wait_for_batch(client: openai.OpenAI, batch_id: str, step: str, on_progress
 
     def retrieve() -> Any:
         nonlocal reported
-        batch = client.batches.retrieve(batch_id)
-        counts = batch.request_counts
-        answered = f", {counts.completed:,} of {counts.total:,} answered" if counts else ""
+        batch = checked(client.base_url, lambda: client.batches.retrieve(batch_id), "id", "status")
+        done, total = (count(getattr(batch.request_counts, name, None)) for name in ("completed", "total"))
+        answered = f", {done:,} of {total:,} answered" if done is not None and total is not None else ""
         message = f"batch {batch_id}: {batch.status}{answered}"
         if message != reported:
             on_progress(Progress(step, message))
@@ -326,12 +359,9 @@ def _wait_for_batch(client: openai.OpenAI, batch_id: str, step: str, on_progress
 
 def _find_batch(client: openai.OpenAI, file: str | None) -> str | None:
     """The id of the batch that was created from this file, among the most recent batches; None if there is none."""
-    for number, batch in enumerate(client.batches.list(limit=20)):
-        if batch.input_file_id == file:
-            return str(batch.id)
-        if number >= MAX_SEARCHED:
-            break
-    return None
+    recent = checked(client.base_url, lambda: list(islice(client.batches.list(limit=20), MAX_SEARCHED)))
+    found = (batch for batch in recent if getattr(batch, "input_file_id", None) == file)
+    return next((str(batch.id) for batch in found if isinstance(getattr(batch, "id", None), str)), None)
 
 
 def _parse_line(line: dict[str, Any], where: str) -> Reply | None:

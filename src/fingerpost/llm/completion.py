@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fingerpost.core.errors import TeacherError
-from fingerpost.core.text import replace_surrogates
+from fingerpost.core.text import parse_json, shorten, storable
 from fingerpost.core.types import Usage
 from fingerpost.core.utils import count, finite
 from fingerpost.llm import prices
@@ -87,8 +87,8 @@ def request_bytes(messages: Chat, schema: Schema | None) -> int:
 def parse_reply(body: str | bytes, seconds: float | None, where: str) -> Reply:
     """Parse the response body of /chat/completions; see `parse_completion`."""
     try:
-        completion = json.loads(body)
-    except (ValueError, RecursionError):
+        completion = parse_json(body)
+    except ValueError:
         completion = None
     return parse_completion(completion, seconds, where)
 
@@ -111,11 +111,11 @@ def parse_completion(completion: object, seconds: float | None, where: str) -> R
             text = message["tool_calls"][0]["function"]["arguments"]
         refusal = message.get("refusal")
         if text is not None:
-            text = replace_surrogates(text if isinstance(text, str) else json.dumps(text))[:MAX_REPLY_CHARACTERS]
+            text = storable(text if isinstance(text, str) else json.dumps(text))[:MAX_REPLY_CHARACTERS]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise RequestLost(f"{where} does not answer in OpenAI's chat format; does base_url end with /v1?") from None
     usage = _usage(_object(completion).get("usage"), seconds)
-    reason = str(refusal)[:MAX_REPLY_CHARACTERS] if refusal else None
+    reason = storable(str(refusal)[:MAX_REPLY_CHARACTERS]) if refusal else None
     return Reply(text, usage, _logprob(choice), reason or (None if text else "an empty reply"))
 
 
@@ -202,6 +202,6 @@ def mentions(error: openai.APIStatusError, word: str) -> bool:
 
 
 def error_message(error: openai.APIStatusError) -> str:
-    """The endpoint's error message, cut to 200 characters."""
+    """The endpoint's error message, on one line and cut to 200 characters."""
     body = error.body if isinstance(error.body, dict) else {}
-    return str(body.get("message") or error.message)[:200]
+    return shorten(storable(str(body.get("message") or error.message)), 200)

@@ -1,27 +1,29 @@
-"""HTTP to endpoints that are not trusted to send little."""
+"""HTTP to endpoints that are not trusted to send little, or to send it soon."""
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
-from fingerpost.core.utils import is_loopback
+from fingerpost.core.utils import is_loopback, run_async
 
 MAX_BYTES = 16 * 2**20
 """The most bytes of a response, after decompression."""
 
 
 class BoundedTransport(httpx2.AsyncHTTPTransport):
-    """Reads each response whole, up to MAX_BYTES of decompressed data; a longer one is a `ReadError`.
+    """Reads each response whole, up to `max_bytes` of decompressed data; a longer one is a `ReadError`.
 
     Args:
         url: the endpoint. The proxy in the environment is used for it, unless it is on this machine or excepted.
         connections: the most connections at once.
     """
 
-    def __init__(self, url: str, connections: int) -> None:
+    def __init__(self, url: str, connections: int, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
         parts = urlsplit(url)
         direct = is_loopback(url) or proxy_bypass(parts.hostname or "")
         super().__init__(
@@ -35,8 +37,8 @@ class BoundedTransport(httpx2.AsyncHTTPTransport):
         try:
             async for part in response.aiter_bytes():
                 size += len(part)
-                if size > MAX_BYTES:
-                    raise httpx2.ReadError(f"the response has more than {MAX_BYTES:,} bytes", request=request)
+                if size > self._max_bytes:
+                    raise httpx2.ReadError(f"the response has more than {self._max_bytes:,} bytes", request=request)
                 parts.append(part)
         finally:
             await response.aclose()
@@ -48,3 +50,34 @@ class BoundedTransport(httpx2.AsyncHTTPTransport):
         return httpx2.Response(
             response.status_code, headers=headers, content=b"".join(parts), extensions=response.extensions
         )
+
+
+class DeadlineTransport(httpx2.BaseTransport):
+    """For synchronous clients: as `BoundedTransport`, with a deadline for each whole response.
+
+    The time-outs of a synchronous client are those of each read: an endpoint that sends a byte now and then would hold it up
+    for ever.
+
+    Args:
+        url: the endpoint.
+        max_bytes: the most bytes of a response, after decompression.
+        deadline_s: seconds in which a response has to be complete; later it is a `ReadTimeout`.
+    """
+
+    def __init__(self, url: str, max_bytes: int, deadline_s: float) -> None:
+        self._url, self._max_bytes, self._deadline_s = url, max_bytes, deadline_s
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        content = request.read()
+
+        async def send() -> httpx2.Response:
+            sent = httpx2.Request(
+                request.method, request.url, headers=request.headers, content=content, extensions=request.extensions
+            )
+            async with asyncio.timeout(self._deadline_s), BoundedTransport(self._url, 1, self._max_bytes) as transport:
+                return await transport.handle_async_request(sent)
+
+        try:
+            return run_async(send())
+        except TimeoutError:
+            raise httpx2.ReadTimeout(f"no whole response within {self._deadline_s:g} s", request=request) from None

@@ -25,6 +25,7 @@ from fingerpost.server.jobs.files import FileStorage
 from fingerpost.server.jobs.runner import JobRunner
 from fingerpost.server.jobs.webhook import WebhookSender
 from fingerpost.server.ops.access import AccessMiddleware
+from fingerpost.server.ops.clock import WallClock
 from fingerpost.server.ops.logs import log
 from fingerpost.server.ops.metrics import Metrics
 from fingerpost.server.ops.supervise import run_periodically
@@ -54,6 +55,7 @@ class Server:
         settings.tuned.mkdir(parents=True, exist_ok=True)
         self.store = ServerStore(settings.database)
         self.metrics = Metrics()
+        self.clock = WallClock()
         self.files = FileStorage(settings, self.store)
         self.models = ModelRegistry(settings.models, self.store, settings.tuned, settings.task, cutoffs(settings))
         self.teacher = self._create_teacher()
@@ -61,7 +63,9 @@ class Server:
         self.request_log = RequestLog(self.store, settings.redact, self.metrics) if settings.log_requests else None
         self.chat = ChatService(self.models, self.engine, self.teacher, self.request_log, self.metrics)
         self.jobs = JobRunner(settings, self.store)
-        self.batches = BatchRunner(self.store, self.files, settings.folder / "batches", self._answer_batch_line)
+        self.batches = BatchRunner(
+            self.store, self.files, settings.folder / "batches", self._answer_batch_line, self.clock
+        )
         self.webhook = WebhookSender(self.store, settings.webhook, settings.webhook_secret)
         self.app = self._create_app()
 
@@ -102,8 +106,7 @@ class Server:
                 self.batches.run(),
                 self.webhook.run(),
                 run_periodically("model reload", RELOAD_S, self._reload_models),
-                run_periodically("file clean-up", CLEAN_UP_S, self.files.clean_up),
-                run_periodically("request log clean-up", CLEAN_UP_S, self._delete_old_log_entries),
+                run_periodically("clean-up", CLEAN_UP_S, self._clean_up),
             )
         ]
         models = [model.name for model in self.models.folder_models]
@@ -129,8 +132,11 @@ class Server:
             else:
                 log("model reloaded", model=name)
 
-    def _delete_old_log_entries(self) -> None:
-        self.store.delete_log_entries(now() - round(self.settings.keep_days * DAY_S))
+    def _clean_up(self) -> None:
+        """Delete what has expired: files and log entries."""
+        if self.clock.is_steady:
+            self.files.clean_up()
+            self.store.delete_log_entries(now() - round(self.settings.keep_days * DAY_S))
 
     async def _answer_batch_line(self, request: ChatRequest, raw: Json) -> Json:
         answer = await self.chat.chat(request, raw, key="batch")

@@ -41,6 +41,7 @@ class JobRow:
     Attributes:
         request: the request's fields as the client sent them.
         attempts: how many times a process has started on the current phase (validation or training).
+        interrupted: how many times the server was killed while the job ran.
         model: name of the trained model; None before the job succeeds and after the model is deleted.
         announced: whether the webhook was told that the job ended.
     """
@@ -51,6 +52,7 @@ class JobRow:
     request: Json
     paused: bool = False
     attempts: int = 0
+    interrupted: int = 0
     estimated_finish: int | None = None
     finished_at: int | None = None
     error: JobError | None = None
@@ -66,6 +68,7 @@ class JobChanges(TypedDict, total=False):
     status: str
     paused: bool
     attempts: int
+    interrupted: int
     estimated_finish: int | None
     finished_at: int | None
     error: JobError | None
@@ -194,6 +197,7 @@ def to_job(row: RowMapping) -> JobRow:
         request=row["request"],
         paused=row["paused"],
         attempts=row["attempts"],
+        interrupted=row["interrupted"],
         estimated_finish=row["estimated_finish"],
         finished_at=row["finished_at"],
         error=JobError(**row["error"]) if row["error"] else None,

@@ -149,6 +149,7 @@ jobs = Table(
     Column("status", String(24), nullable=False),
     Column("paused", Boolean, nullable=False, default=False),
     Column("attempts", Integer, nullable=False, default=0),
+    Column("interrupted", Integer, nullable=False, server_default="0"),
     Column("request", JSON, nullable=False),
     Column("estimated_finish", Integer),
     Column("finished_at", Integer),

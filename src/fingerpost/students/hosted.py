@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,12 +19,13 @@ from urllib.parse import urlsplit
 import openai
 
 from fingerpost.core.errors import InputError, ModelError
-from fingerpost.core.text import fingerprint
+from fingerpost.core.text import fingerprint, shorten
 from fingerpost.core.types import Conversation, Example, Progress, ProgressCallback, no_progress
-from fingerpost.core.utils import is_loopback, locked
+from fingerpost.core.utils import count, is_loopback, locked
 from fingerpost.llm.completion import Chat, teacher_error
 from fingerpost.llm.polling import poll
 from fingerpost.llm.predictor import ChatPredictor
+from fingerpost.llm.provider import checked, provider_client
 from fingerpost.students.folder import (
     TRAINED_ON,
     Manifest,
@@ -40,6 +43,8 @@ STEP = "train"
 CONCURRENCY = 8
 MAX_WAIT_S = 20.0
 REPLY_TOKENS = 64
+TIMEOUT_S = 600.0
+MAX_SEARCHED = 100  # recent jobs to search for one whose id was not stored because the run was interrupted
 JOB_ENDED = ("succeeded", "failed", "cancelled")
 TRUST_VARIABLE = "FINGERPOST_TRUST"  # environment variable: comma-separated hosts that may receive an API key
 
@@ -105,7 +110,7 @@ def fit(
             data_fingerprint=data_fingerprint,
             labels_from=labels_from or {},
             multi=MultiLabel(thresholds=[], empty=True) if task.multi else None,
-            training={"train_rows": len(examples), "dev_rows": len(dev), "tokens": job.trained_tokens or 0},
+            training={"train_rows": len(examples), "dev_rows": len(dev), "tokens": count(job.trained_tokens) or 0},
             versions={"openai": version("openai")},
         )  # fmt: skip
         manifest = write_manifest(staging, manifest)
@@ -151,7 +156,7 @@ def client_of(base_url: str | None, key_env: str) -> openai.OpenAI:
         InputError: the environment variable of the API key is not set.
     """
     _require_key(base_url, key_env)
-    return openai.OpenAI(api_key=os.environ.get(key_env) or "none", base_url=base_url, max_retries=3)
+    return provider_client(os.environ.get(key_env) or "none", base_url, TIMEOUT_S)
 
 
 def _require_key(base_url: str | None, key_env: str) -> None:
@@ -196,7 +201,8 @@ def _finished_job(
         for name, lines in files.items():
             if lines and name not in state.values:
                 on_progress(Progress(STEP, f"uploading {len(lines):,} rows"))
-                upload = client.files.create(file=(f"{name}.jsonl", "".join(lines).encode()), purpose="fine-tune")
+                named = (f"{name}.jsonl", "".join(lines).encode())
+                upload = checked(client.base_url, partial(client.files.create, file=named, purpose="fine-tune"), "id")
                 state.set(name, upload.id)
         job = _create_or_resume(client, state, model, suffix, epochs)
         on_progress(Progress(STEP, f"job {job.id} at {client.base_url}"))
@@ -204,9 +210,9 @@ def _finished_job(
     except openai.OpenAIError as error:
         advice = "run the command again: it resumes the same job"
         raise teacher_error(error, client.base_url, key_env, advice) from None
-    if job.status != "succeeded" or not job.fine_tuned_model:
+    if job.status != "succeeded" or not isinstance(job.fine_tuned_model, str):
         state.delete()
-        reason = job.error.message if job.error and job.error.message else "no reason was given"
+        reason = shorten(str(getattr(job.error, "message", None) or "no reason was given"), 200)
         raise ModelError(f"the job {job.id} {job.status}: {reason}; fix that, and run the command again")
     return job
 
@@ -234,11 +240,12 @@ def _create_or_resume(
 ) -> Any:
     """The job for the uploaded files: the stored one, one created just before an interruption, or a new one."""
     if "job" in state.values:
-        return client.fine_tuning.jobs.retrieve(state.values["job"])
+        return checked(client.base_url, lambda: client.fine_tuning.jobs.retrieve(state.values["job"]), "id", "status")
     job: Any = None
     if "creating" in state.values:
         training_file = state.values["training_file"]
-        job = next((found for found in client.fine_tuning.jobs.list() if found.training_file == training_file), None)
+        recent = checked(client.base_url, lambda: list(islice(client.fine_tuning.jobs.list(), MAX_SEARCHED)))
+        job = next((found for found in recent if getattr(found, "training_file", None) == training_file), None)
     if job is None:
         state.set("creating", "1")
         options: dict[str, Any] = {}
@@ -250,7 +257,8 @@ def _create_or_resume(
             options["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
         # No retries: a second attempt could create, and charge for, a second job. The next run searches for it instead.
         once = client.with_options(max_retries=0)
-        job = once.fine_tuning.jobs.create(model=model, training_file=state.values["training_file"], **options)
+        given = {"model": model, "training_file": state.values["training_file"], **options}
+        job = checked(client.base_url, lambda: once.fine_tuning.jobs.create(**given), "id")
     state.set("job", job.id)
     return job
 
@@ -260,11 +268,13 @@ def _wait_for_job(client: openai.OpenAI, job_id: str, on_progress: ProgressCallb
     reported: set[str] = set()
 
     def retrieve() -> Any:
-        job = client.fine_tuning.jobs.retrieve(job_id)
-        for event in reversed(client.fine_tuning.jobs.list_events(job_id, limit=50).data):
-            if event.id not in reported:
-                reported.add(event.id)
-                on_progress(Progress(STEP, event.message))
+        job = checked(client.base_url, lambda: client.fine_tuning.jobs.retrieve(job_id), "id", "status")
+        events = checked(client.base_url, lambda: list(client.fine_tuning.jobs.list_events(job_id, limit=50).data))
+        for event in reversed(events):
+            number, message = getattr(event, "id", None), getattr(event, "message", None)
+            if isinstance(number, str) and isinstance(message, str) and number not in reported:
+                reported.add(number)
+                on_progress(Progress(STEP, message))
         return job
 
     return poll(retrieve, lambda job: job.status in JOB_ENDED, MAX_WAIT_S)

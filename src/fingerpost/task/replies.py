@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from typing import Any
 
 from fingerpost.core.label_sets import join_labels, split_cell
-from fingerpost.core.text import canonical_name, strip_code_fence
+from fingerpost.core.text import canonical_name, parse_json, strip_code_fence
 from fingerpost.task.settings import Task
 
 
@@ -22,7 +21,7 @@ def parse(task: Task, raw: str | None) -> str | None:
         return None
     text = strip_code_fence(raw)
     try:
-        value: Any = json.loads(text)
+        value: Any = parse_json(text)
     except ValueError:
         value = text
     if isinstance(value, dict):

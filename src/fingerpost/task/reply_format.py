@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import humanise, shorten
+from fingerpost.core.text import humanise, parse_json, shorten
 from fingerpost.core.types import Conversation, Label, Message
 from fingerpost.task.replies import parse, resolve
 from fingerpost.task.settings import Task
@@ -121,7 +121,7 @@ def value_in(template: ReplyTemplate, reply: str) -> Answer | None:
     if not template.json_value:
         return middle.strip() or None
     try:
-        value = json.loads(middle)
+        value = parse_json(middle)
     except ValueError:
         return None
     return value if _is_answer(value) else None
@@ -162,8 +162,8 @@ def find_reply_template(replies: Sequence[str]) -> tuple[ReplyTemplate, str, lis
 def _object(reply: str) -> dict[str, Any] | None:
     """A reply as a JSON object, or None."""
     try:
-        value = json.loads(reply)
-    except (ValueError, RecursionError):
+        value = parse_json(reply)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

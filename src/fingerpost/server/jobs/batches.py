@@ -15,7 +15,9 @@ from typing import BinaryIO, Unpack
 
 from pydantic import ValidationError
 
+from fingerpost.core.text import parse_json
 from fingerpost.server.jobs.files import FileStorage
+from fingerpost.server.ops.clock import WallClock
 from fingerpost.server.ops.logs import log
 from fingerpost.server.ops.supervise import run_forever
 from fingerpost.server.schemas import ApiError, ChatRequest, Json, error_body, require_storable_text
@@ -41,8 +43,10 @@ class BatchRunner:
     Answers are appended to a file in `folder` as they come, so that no line is answered twice after a restart.
     """
 
-    def __init__(self, store: ServerStore, files: FileStorage, folder: Path, answer: AnswerLine) -> None:
-        self._store, self._files, self._answer = store, files, answer
+    def __init__(
+        self, store: ServerStore, files: FileStorage, folder: Path, answer: AnswerLine, clock: WallClock
+    ) -> None:
+        self._store, self._files, self._answer, self._clock = store, files, answer, clock
         self._folder = folder
         self._folder.mkdir(parents=True, exist_ok=True)
         self._wake = asyncio.Event()
@@ -81,7 +85,7 @@ class BatchRunner:
             current = await asyncio.to_thread(self._store.get_batch, batch.id)
             if current is None or current.status == "cancelling":
                 break
-            if now() > batch.created_at + WINDOW_S:
+            if now() > batch.created_at + WINDOW_S and self._clock.is_steady:
                 await self._finish(batch, "expired", parts)
                 return
             answers = await asyncio.gather(
@@ -182,8 +186,8 @@ class _InputFile:
 
     def add_line(self, number: int, raw: bytes) -> None:
         try:
-            line = require_storable_text(json.loads(raw))
-        except (ValueError, RecursionError):
+            line = require_storable_text(parse_json(raw))
+        except ValueError:
             message = f"the line is not valid JSON, or longer than {MAX_LINE_BYTES:,} bytes"
             self.add_error(number, "invalid_json_line", message)
             return

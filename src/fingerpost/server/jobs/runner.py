@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import shutil
 import sys
+import time
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -17,6 +19,12 @@ from fingerpost.store.server import JOB_ENDED, ServerStore
 from fingerpost.store.server_rows import JobRow
 
 MAX_ATTEMPTS = 3
+MAX_INTERRUPTIONS, FREE_INTERRUPTIONS, FIRST_HOLD_S = 10, 3, 30.0
+"""A job that the server was killed with may be what kills it. After so many times it waits, twice as long each time, so that
+the server is of use meanwhile; in the end it fails."""
+VALIDATION_S = 600.0
+"""The most that reading and checking the files of a job may take."""
+HOLD_POLL_S = 2.0
 NICE = 10  # CPU priority of training processes
 
 Phase: TypeAlias = Literal["validate", "train"]
@@ -35,9 +43,11 @@ class JobRunner:
         self._busy: set[Phase] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._started_at = time.monotonic()
 
     def start(self) -> None:
         """Delete models of unfinished jobs, and start to run jobs in the running event loop."""
+        self._handle_interruptions()
         kept = {job.id for job in self._store.jobs_by_status("succeeded")}
         for path in self._settings.tuned.iterdir():
             if path.name not in kept:
@@ -90,15 +100,18 @@ class JobRunner:
                 self.wake()
         finally:
             self._busy.discard(phase)
-        await self._wake[phase].wait()
+        held = await asyncio.to_thread(self._has_held)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake[phase].wait(), HOLD_POLL_S if held else None)
 
     def _take(self, phase: Phase) -> JobRow | None:
         """The oldest job that waits for the phase, with its new status and attempt number."""
         if phase == "train":  # a job that is still marked as running has lost its process
             for lost in self._store.jobs_by_status("running"):
-                self._retry_or_fail(lost, "the server stopped while this job was running")
+                self._retry_or_fail(lost, "the server lost the process of this job")
         status = WAITING_STATUS[phase]
-        job = next((job for job in self._store.startable_jobs() if job.status == status), None)
+        waiting = (job for job in self._store.startable_jobs() if job.status == status)
+        job = next((job for job in waiting if not self._is_held(job)), None)
         if job is None:
             return None
         job = self._store.change_job(job.id, (status,), status=RUNNING_STATUS[phase], attempts=job.attempts + 1)
@@ -117,7 +130,36 @@ class JobRunner:
         current = await asyncio.to_thread(self._store.get_job, job.id)
         if self._stopping or current is None or current.status in JOB_ENDED or current.paused:
             self.kill(job.id)  # the job was cancelled or paused while the process started
-        return await child.wait()
+        try:
+            async with asyncio.timeout(VALIDATION_S if phase == "validate" else None):
+                return await child.wait()
+        except TimeoutError:
+            message = f"reading and checking the files took more than {VALIDATION_S:g} s; make the files smaller"
+            await asyncio.to_thread(self._store.fail_job, job.id, "validation_timeout", message, "training_file")
+            child.kill()
+            return await child.wait()
+
+    def _has_held(self) -> bool:
+        """Whether a job waits because it was interrupted several times."""
+        return any(self._is_held(job) for job in self._store.startable_jobs())
+
+    def _is_held(self, job: JobRow) -> bool:
+        """Whether the job has to wait until the server has run for longer, because the server was killed with it."""
+        doubled = job.interrupted - FREE_INTERRUPTIONS
+        return doubled >= 0 and time.monotonic() - self._started_at < FIRST_HOLD_S * 2**doubled
+
+    def _handle_interruptions(self) -> None:
+        """Requeue the jobs that the server was killed with; fail those that this has happened to MAX_INTERRUPTIONS times."""
+        for job in self._store.jobs_by_status("validating_files", "running"):
+            if not job.attempts:  # it had no process yet
+                continue
+            number = job.interrupted + 1
+            if number < MAX_INTERRUPTIONS:
+                self._requeue(job, "the server was killed while this job ran; the job restarts", job.attempts - 1)
+                self._store.change_job(job.id, interrupted=number)
+            else:
+                message = f"the server was killed {number} times while this job ran; check that there is enough memory"
+                self._store.fail_job(job.id, "server_died", message)
 
     def _handle_exit(self, phase: Phase, job: JobRow, code: int) -> None:
         current = self._store.get_job(job.id)

@@ -11,6 +11,7 @@ import logging
 
 import httpx2
 
+from fingerpost.llm.transport import BoundedTransport
 from fingerpost.server.ops.logs import log
 from fingerpost.server.ops.supervise import run_forever
 from fingerpost.server.schemas import Json
@@ -46,7 +47,8 @@ class WebhookSender:
 
     async def run(self) -> None:
         """Send events until cancelled."""
-        async with httpx2.AsyncClient(timeout=TIMEOUT_S) as client:
+        transport = BoundedTransport(self._url or "", 1)
+        async with httpx2.AsyncClient(timeout=TIMEOUT_S, transport=transport) as client:
             await run_forever("webhook", lambda: self._send_all(client))
 
     async def _send_all(self, client: httpx2.AsyncClient) -> None:
@@ -76,12 +78,13 @@ class WebhookSender:
         if self._secret:
             headers["webhook-signature"] = signature(self._secret, webhook_id, at, body)
         try:
-            response = await client.post(url, content=body, headers=headers)
+            async with asyncio.timeout(TIMEOUT_S):  # the client's time-out is that of each read
+                response = await client.post(url, content=body, headers=headers)
             if response.is_success:
                 log("webhook delivered", type=event["type"], id=row.id)
                 return True
             problem = f"status {response.status_code}"
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             problem = type(error).__name__
         self._attempts[row.id] = (attempts + 1, clock + 2.0**attempts)
         log("webhook failed", logging.WARNING, type=event["type"], id=row.id, problem=problem, attempt=attempts + 1)

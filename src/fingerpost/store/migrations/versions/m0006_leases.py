@@ -1,4 +1,4 @@
-"""Leases: what a call asks and which process made it; the order in which calls were settled. Questions in order."""
+"""Leases of calls, the order in which they were settled, questions in order, interruptions of jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,4 +13,5 @@ def upgrade() -> None:
     op.add_column("calls", sa.Column("settled", sa.Integer))
     op.create_index("calls_by_key", "calls", ["key"])
     op.add_column("ledger", sa.Column("settled", sa.Integer, nullable=False, server_default="0"))
+    op.add_column("jobs", sa.Column("interrupted", sa.Integer, nullable=False, server_default="0"))
     op.create_index("questions_in_order", "questions", ["at", "id"])
