@@ -1,24 +1,28 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Message, Question, Split
-from fingerpost.data import splits
 from fingerpost.data.importer import import_file
 from fingerpost.data.rows import Columns
-from fingerpost.data.splits import NewQuestion
+from fingerpost.data.splits import NewQuestion, assign_in_store
 from fingerpost.store.project import Store
 from fingerpost.task.settings import SplitSettings, Task
 
 
-def assign_splits(*given: Any) -> list[Question]:
-    return list(splits.assign_splits(*given))
+def assign_splits(
+    new_questions: Sequence[NewQuestion], stored: Sequence[Question], settings: SplitSettings
+) -> list[Question]:
+    with TemporaryDirectory() as folder, Store(Path(folder) / "db") as store:
+        store.add_questions(stored)
+        return assign_in_store(store, new_questions, settings)[0]
 
 
 def new(text: str, requested: Split | None = None) -> NewQuestion:
@@ -73,6 +77,7 @@ def test_a_question_similar_to_two_splits_is_excluded() -> None:
     assert bridge.split == "excluded"
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from(["red fox jumps", "red fox jumps!", "blue whale sings", "green ant digs deep"]),
                 min_size=1, max_size=8))  # fmt: skip
 def test_no_group_is_in_two_splits(texts: list[str]) -> None:

@@ -5,16 +5,17 @@ Candidates are found by their sketches. Every candidate pair is then compared ex
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from functools import lru_cache, partial
+from contextlib import closing
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash, RMinHashLSH
 
-from fingerpost.core.types import Conversation, Question
+from fingerpost.core.types import Conversation
 from fingerpost.core.utils import chunks
 from fingerpost.data.records import ShingleRecords
 from fingerpost.data.sketches import (
@@ -97,8 +98,9 @@ def duplicate_groups(shingles: ShinglesAt, sketches: Sketches) -> Positions:
             for block in _blocks(starts):
                 ones, others = order[block], order[block + distance]
                 apart = _roots(parent, ones) != _roots(parent, others)
-                pairs = _promising(ones[apart], others[apart], sketches, sketches, unlike, unlike)
-                for one, other in pairs:
+                ones, others = ones[apart], others[apart]
+                fewest = np.minimum(unlike[ones], unlike[others])
+                for one, other in _promising(ones, others, sketches, sketches, fewest):
                     low, high = sorted((_root(parent, one), _root(parent, other)))
                     if low == high:
                         continue
@@ -115,15 +117,14 @@ def _blocks(positions: Positions) -> Iterator[Positions]:
 
 
 def _promising(
-    ones: Positions,
-    others: Positions,
-    sketches: Sketches,
-    other_sketches: Sketches,
-    unlike: NDArray[np.uint8],
-    other_unlike: NDArray[np.uint8],
+    ones: Positions, others: Positions, sketches: Sketches, other_sketches: Sketches, unlike: NDArray[np.uint8]
 ) -> list[tuple[int, int]]:
-    """The pairs that share enough bands for the number of times that both were compared without success."""
-    needed = MIN_SHARED[np.minimum(unlike[ones], other_unlike[others])]
+    """The pairs that share enough bands to be compared.
+
+    Args:
+        unlike: for each pair, the number of comparisons so far without success.
+    """
+    needed = MIN_SHARED[unlike]
     checked = needed > 1
     enough = ~checked
     shared = (sketches[ones[checked], 1:] == other_sketches[others[checked], 1:]).sum(1)
@@ -151,8 +152,8 @@ def _roots(parent: Positions, numbers: Positions) -> Positions:
     return roots
 
 
-def related_questions(store: Store, sketches: Sketches, shingles: ShinglesAt) -> list[Question]:
-    """The stored questions that would be in a group with one of the new ones, in the order they were stored.
+def stored_duplicates(store: Store, sketches: Sketches, shingles: ShinglesAt) -> list[tuple[int, str]]:
+    """The near-duplicates of new questions among the stored ones: (position of the new question, group of the stored one).
 
     Sketches that the store lacks, or that an older version made, are computed and stored.
 
@@ -163,24 +164,38 @@ def related_questions(store: Store, sketches: Sketches, shingles: ShinglesAt) ->
     if not len(sketches):
         return []
     _renew_sketches(store)
-    found = np.empty(0, dtype=f"S{ID_BYTES}")
-    with ExitStack() as files:
-        while len(sketches):
-            ids, stored = _sharing_a_band(store, sketches, found)
-            candidates = ShingleRecords(store.path.parent)
-            files.callback(candidates.close)
-            for part in chunks((key.decode() for key in ids.tolist()), BLOCK):
-                by_id = {question.id: question.messages for question in store.questions_by_id(part)}
-                candidates.extend(by_id[key] for key in part)
-            duplicates = _with_duplicates(candidates, stored, shingles, sketches)
-            found = np.concatenate([found, ids[duplicates]])
-            # Their own near-duplicates belong to the group as well.
-            sketches, shingles = stored[duplicates], partial(_at, candidates, duplicates)
-    return store.questions_by_id(key.decode() for key in found.tolist())
+    ids, stored = _sharing_a_band(store, sketches)
+    names: list[str] = []
+    with closing(ShingleRecords(store.path.parent)) as candidates:
+        for part in chunks((key.decode() for key in ids.tolist()), BLOCK):
+            by_id = {question.id: question for question in store.questions_by_id(part)}
+            candidates.extend(by_id[key].messages for key in part)
+            names += [sys.intern(by_id[key].group) for key in part]
+        return sorted(_linked(sketches, shingles, stored, candidates, names))
 
 
-def _at(shingles: ShinglesAt, places: Positions, position: int) -> Shingles:
-    return shingles(int(places[position]))
+def _linked(
+    sketches: Sketches, shingles: ShinglesAt, stored: Sketches, stored_shingles: ShinglesAt, names: Sequence[str]
+) -> set[tuple[int, str]]:
+    """The pairs of a new question and the name of a group with a near-duplicate of it."""
+    found: set[tuple[int, str]] = set()
+    unlike = np.zeros(len(sketches), dtype=np.uint8)
+    for band in range(1, 1 + BANDS):
+        order = np.argsort(stored[:, band], kind="stable")
+        hashes = stored[order, band]
+        first = np.searchsorted(hashes, sketches[:, band], "left")
+        stop = np.minimum(np.searchsorted(hashes, sketches[:, band], "right"), first + MAX_COMPARED)
+        while (positions := np.flatnonzero(first < stop)).size:
+            for block in _blocks(positions):
+                for new, old in _promising(block, order[first[block]], sketches, stored, unlike[block]):
+                    if (new, names[old]) in found:
+                        continue
+                    if _similar(shingles(new), stored_shingles(old)):
+                        found.add((new, names[old]))
+                    else:
+                        _count_up(unlike, new)
+            first[positions] += 1
+    return found
 
 
 def _renew_sketches(store: Store) -> None:
@@ -191,43 +206,17 @@ def _renew_sketches(store: Store) -> None:
         store.put_sketches({question.id: row.tobytes() for question, row in zip(questions, computed, strict=True)})
 
 
-def _sharing_a_band(store: Store, others: Sketches, but: NDArray[np.bytes_]) -> tuple[NDArray[np.bytes_], Sketches]:
-    """The ids and sketches of the stored questions, except some, whose sketch shares a band with one of the others."""
-    ids, sketches = [but[:0]], [others[:0]]
+def _sharing_a_band(store: Store, others: Sketches) -> tuple[NDArray[np.bytes_], Sketches]:
+    """The ids and sketches of the stored questions whose sketch shares a band with one of the others."""
+    ids, sketches = [np.empty(0, dtype=f"S{ID_BYTES}")], [others[:0]]
     for part in chunks(store.sketches(), BLOCK):
-        block_ids = np.array([key for key, _ in part], dtype=but.dtype)
         block = np.frombuffer(b"".join(sketch for _, sketch in part), dtype="<u4").reshape(len(part), 1 + BANDS)
         shared = np.zeros(len(part), dtype=bool)
         for band in range(1, 1 + BANDS):
             shared |= np.isin(block[:, band], others[:, band])
-        shared &= ~np.isin(block_ids, but)
-        ids.append(block_ids[shared])
+        ids.append(np.array([key for key, _ in part], dtype=ids[0].dtype)[shared])
         sketches.append(block[shared])
     return np.concatenate(ids), np.concatenate(sketches)
-
-
-def _with_duplicates(
-    shingles: ShinglesAt, sketches: Sketches, other_shingles: ShinglesAt, other_sketches: Sketches
-) -> Positions:
-    """The positions of the conversations that are near-duplicates of one of the others."""
-    found = np.zeros(len(sketches), dtype=bool)
-    unlike, other_unlike = np.zeros(len(sketches), dtype=np.uint8), np.zeros(len(other_sketches), dtype=np.uint8)
-    for band in range(1, 1 + BANDS):
-        order = np.argsort(other_sketches[:, band], kind="stable")
-        hashes = other_sketches[order, band]
-        first = np.searchsorted(hashes, sketches[:, band], "left")
-        stop = np.minimum(np.searchsorted(hashes, sketches[:, band], "right"), first + MAX_COMPARED)
-        while (positions := np.flatnonzero(~found & (first < stop))).size:
-            for block in _blocks(positions):
-                pairs = _promising(block, order[first[block]], sketches, other_sketches, unlike, other_unlike)
-                for position, other in pairs:
-                    if _similar(shingles(position), other_shingles(other)):
-                        found[position] = True
-                    else:
-                        _count_up(unlike, position)
-                        _count_up(other_unlike, other)
-            first[positions] += 1
-    return np.flatnonzero(found)
 
 
 def shingles_at(conversations: Sequence[Conversation]) -> ShinglesAt:

@@ -150,6 +150,15 @@ class Store:
         """The ids of all questions in the order they were added, or of those of the given splits."""
         return (row.id for row in self._rows(_in_order(select(questions.c.id), splits)))
 
+    def splits_of_groups(self, groups: Iterable[str]) -> dict[str, set[Split]]:
+        """The splits of the questions in these groups, by group."""
+        found: dict[str, set[Split]] = defaultdict(set)
+        query = select(questions.c.group_id, questions.c.split).distinct()
+        for part in chunks(groups, BATCH):
+            for row in self._rows(query.where(questions.c.group_id.in_(part))):
+                found[row.group_id].add(row.split)
+        return dict(found)
+
     def counts(self) -> dict[tuple[str, str], int]:
         """Number of questions by (source, split)."""
         query = select(questions.c.source, questions.c.split, func.count()).group_by(

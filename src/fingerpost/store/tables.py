@@ -32,6 +32,7 @@ questions = Table(
     Column("split", String(8), nullable=False),
     Column("at", DateTime(timezone=True), nullable=False),
     Index("questions_in_order", "at", "id"),
+    Index("questions_by_group", "group_id"),
 )
 
 verdicts = Table(

@@ -1,4 +1,4 @@
-"""Leases of calls, the order in which they were settled, questions in order, interruptions of jobs."""
+"""Leases of calls, the order in which they were settled, indices of questions, interruptions of jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,3 +15,4 @@ def upgrade() -> None:
     op.add_column("ledger", sa.Column("settled", sa.Integer, nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("interrupted", sa.Integer, nullable=False, server_default="0"))
     op.create_index("questions_in_order", "questions", ["at", "id"])
+    op.create_index("questions_by_group", "questions", ["group_id"])
