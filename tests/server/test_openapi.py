@@ -126,6 +126,42 @@ def test_errors(server: Serving, path: str) -> None:
     validate(server.get(path).json(), "ErrorResponse")
 
 
+STRANGE = {
+    "deep": b"[" * 100_000,
+    "deep in a field": b'{"model": "student", "messages": [{"role": "user", "content": "x"}], "metadata": '
+    + b'{"a":' * 50_000
+    + b"1"
+    + b"}" * 50_000
+    + b"}",
+    "deep hyperparameters": b'{"model": "m", "training_file": "f", "hyperparameters": '
+    + b"[" * 90_000
+    + b"]" * 90_000
+    + b"}",
+    "bytes": b"\xff\xfe{}",
+    "null character": b'{"model": "a\\u0000b", "input": "\\u0000", "messages": [{"role": "user", "content": "\\u0000"}]}',
+    "surrogate": b'{"model": "\\ud800", "input": "\\ud800", "\\ud800": 1}',
+    "infinite": b'{"model": "student", "n": 1e999, "input": "x", "messages": [{"role": "user", "content": "x"}]}',
+    "huge": b'{"model": "student", "seed": ' + b"9" * 5_000 + b', "messages": [{"role": "user", "content": "x"}]}',
+    "a number": b"17",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_bodies_are_refused_by_every_endpoint(server: Serving, name: str) -> None:
+    for path in ("/v1/chat/completions", "/v1/route", "/v1/fine_tuning/jobs", "/v1/batches", "/v1/files"):
+        for kind in (
+            "application/json",
+            "text/plain",
+            "multipart/form-data; boundary=x",
+            "application/x-www-form-urlencoded",
+        ):
+            headers = {"content-type": kind}
+            response = httpx2.post(server.url.removesuffix("/v1") + path, content=STRANGE[name], headers=headers)
+            assert 200 <= response.status_code < 500, (path, kind, response.text)
+            json.loads(response.content)
+
+
 @dataclass
 class Fuzzed:
     """A server with a file, a job and a batch whose ids are known."""
@@ -147,13 +183,22 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, student: Path) -> Iterator[
         yield Fuzzed(running, f"[parameters]\n{ids}")
 
 
-@pytest.mark.parametrize("known", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_no_input_makes_the_server_fail(tmp_path: Path, fuzzed: Fuzzed, known: bool) -> None:
+@pytest.mark.parametrize(
+    ("known", "mode", "cases"),
+    [
+        (True, "all", 10),
+        pytest.param(False, "negative", 500, marks=pytest.mark.slow),
+        pytest.param(True, "negative", 500, marks=pytest.mark.slow),
+        pytest.param(True, "positive", 100, marks=pytest.mark.slow),
+    ],
+)
+def test_no_input_makes_the_server_fail(tmp_path: Path, fuzzed: Fuzzed, known: bool, mode: str, cases: int) -> None:
     """With `known`, the paths contain ids that exist."""
     server = fuzzed.server
     (tmp_path / "schemathesis.toml").write_text(fuzzed.parameters if known else "")
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url.removesuffix('/v1')}/openapi.json",
-               "--checks", "not_a_server_error", "--max-examples", "10", "--seed", "1", "--no-color"]  # fmt: skip
+               "--checks", "not_a_server_error", "--max-examples", str(cases), "--mode", mode, "--seed", "1", "--no-color",
+               "--request-timeout", "30"]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stdout[-3000:]
     assert "Tested: 25" in run.stdout

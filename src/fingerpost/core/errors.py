@@ -22,7 +22,7 @@ class FingerpostError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(" ".join(message.splitlines())))
+        super().__init__(printable("".join(" " if character.isspace() else character for character in message)))
 
 
 class TaskError(FingerpostError):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, ValidationError
 
 from fingerpost.core.errors import TeacherError
 from fingerpost.llm.completion import Reply
@@ -44,10 +46,25 @@ def recorded_latency(response: httpx2.Response, measured: float) -> float:
     return float(response.extensions.get(LATENCY, measured))
 
 
+class _RecordedAnswer(BaseModel):
+    """A line of a recording."""
+
+    key: str
+    reply: str
+    logprob: FiniteFloat | None = None
+    prompt_tokens: NonNegativeInt
+    cached_tokens: NonNegativeInt = 0
+    completion_tokens: NonNegativeInt
+    latency_s: Annotated[FiniteFloat, Field(ge=0)]
+
+
 class Recorder:
-    """Appends answers to a recording, one line at a time."""
+    """Appends answers to a recording, one line at a time. A last line that a killed run left incomplete is cut off."""
 
     def __init__(self, path: Path) -> None:
+        if path.is_file():
+            data = path.read_bytes()
+            os.truncate(path, data.rfind(b"\n") + 1)
         self._file = path.open("a", encoding="utf-8")
 
     def add(self, key: str, answer: dict[str, Any]) -> None:
@@ -67,15 +84,15 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
 
     def __init__(self, path: Path) -> None:
         self._name = str(path)
-        self._answers: dict[str, dict[str, Any]] = {}
+        self._answers: dict[str, _RecordedAnswer] = {}
         if not path.is_file():
             raise TeacherError(f"there is no recording {path}; correct the path 'recorded' in [teacher] of task.toml")
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
             try:
-                answer = json.loads(line)
-                self._answers[answer["key"]] = answer
-            except (ValueError, KeyError, TypeError):
+                answer = _RecordedAnswer.model_validate_json(line)
+            except ValidationError:
                 raise TeacherError(f"{path}, line {number}: not a recorded answer; record again") from None
+            self._answers[answer.key] = answer
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         body = json.loads(await request.aread())
@@ -86,30 +103,29 @@ class ReplayTransport(httpx2.AsyncBaseTransport):
                 "record again with 'fingerpost label --record FILE' and a live teacher"
             )
             return httpx2.Response(404, json={"error": {"message": message, "type": "not_recorded"}})
-        return httpx2.Response(200, json=_completion(body["model"], answer), extensions={LATENCY: answer["latency_s"]})
+        return httpx2.Response(200, json=_completion(body["model"], answer), extensions={LATENCY: answer.latency_s})
 
 
-def _completion(model: str, answer: dict[str, Any]) -> dict[str, Any]:
+def _completion(model: str, answer: _RecordedAnswer) -> dict[str, Any]:
     """A recorded answer as an OpenAI chat completion object."""
-    reply, logprob = answer["reply"], answer.get("logprob")
-    token = {"token": reply, "logprob": logprob, "bytes": None, "top_logprobs": []}
+    token: dict[str, Any] = {"token": answer.reply, "logprob": answer.logprob, "bytes": None, "top_logprobs": []}
     return {
-        "id": f"chatcmpl-{answer['key']}",
+        "id": f"chatcmpl-{answer.key}",
         "object": "chat.completion",
         "created": 0,
         "model": model,
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": reply},
+                "message": {"role": "assistant", "content": answer.reply},
                 "finish_reason": "stop",
-                "logprobs": None if logprob is None else {"content": [token], "refusal": None},
+                "logprobs": None if answer.logprob is None else {"content": [token], "refusal": None},
             }
         ],
         "usage": {
-            "prompt_tokens": answer["prompt_tokens"],
-            "completion_tokens": answer["completion_tokens"],
-            "total_tokens": answer["prompt_tokens"] + answer["completion_tokens"],
-            "prompt_tokens_details": {"cached_tokens": answer["cached_tokens"]},
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "total_tokens": answer.prompt_tokens + answer.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": answer.cached_tokens},
         },
     }

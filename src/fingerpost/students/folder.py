@@ -191,6 +191,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(f"{folder}: the manifest does not list {unlisted[0]}; remove that file, or train again")
     for name, expected in manifest.files.items():
         file = folder / name
+        if Path(name).name != name:
+            raise ModelError(f"{path} lists '{name}', which is no file of this folder; train the model again")
         if not file.is_file():
             raise ModelError(f"{folder} is incomplete: {name} is missing; copy the whole folder, or train again")
         if sha256(file) != expected:

@@ -218,11 +218,21 @@ def _append(path: Path, answers: list[Json]) -> None:
 
 
 def _answered(path: Path) -> set[str]:
-    """The custom ids in an answer file. Cuts off an incomplete last line, which a killed server leaves behind."""
+    """The custom ids in an answer file. Removes incomplete lines, such as a killed server leaves behind."""
     if not path.is_file():
         return set()
     data = path.read_bytes()
-    complete = data[: data.rfind(b"\n") + 1]
-    if len(complete) < len(data):
-        path.write_bytes(complete)
-    return {json.loads(line)["custom_id"] for line in complete.splitlines()}
+    whole = [(line, custom_id) for line in data.split(b"\n") if (custom_id := _custom_id(line)) is not None]
+    kept = b"".join(line + b"\n" for line, _ in whole)
+    if kept != data:
+        path.write_bytes(kept)
+    return {custom_id for _, custom_id in whole}
+
+
+def _custom_id(line: bytes) -> str | None:
+    try:
+        value = parse_json(line)
+    except ValueError:
+        return None
+    found = value.get("custom_id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) else None
