@@ -5,9 +5,7 @@ Candidates are found by their sketches. Every candidate pair is then compared ex
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -17,7 +15,6 @@ from rensa import RMinHash, RMinHashLSH
 
 from fingerpost.core.types import Conversation
 from fingerpost.core.utils import chunks
-from fingerpost.data.records import ShingleRecords
 from fingerpost.data.sketches import (
     BANDS,
     PERMUTATIONS,
@@ -34,14 +31,14 @@ SIMILARITY = 0.7
 MAX_COMPARED = 30
 """Texts of one template share bands with all others of it. Of those, each is compared with so many at most, so that the
 time stays linear."""
-MIN_SHARED = np.repeat(np.array([1, 4, 6, 8, BANDS + 1], dtype=np.uint8), [20, 10, 10, 10, 206])
+MIN_SHARED = np.repeat(np.array([1, 4, 6, 8, 12], dtype=np.uint8), [20, 10, 10, 10, 206])
 """How many of the BANDS a pair has to share to be compared exactly, by the number of comparisons so far without success.
-Pairs with a similarity of 0.7 share 8 on average, and 97 % of them at least 4."""
+Pairs with a similarity of 0.7 share 8 on average, and 97 % of them at least 4; with one of 0.9, 21 on average."""
 BLOCK = 10_000
 """Pairs whose sketches are compared at once."""
 CACHED = 2_000
 """Conversations whose shingles are kept in memory."""
-ID_BYTES, SKETCH_BYTES = 16, 4 * (1 + BANDS)
+SKETCH_BYTES = 4 * (1 + BANDS)
 Positions: TypeAlias = NDArray[np.integer[Any]]
 """Shape (conversations or pairs,): positions of conversations."""
 ShinglesAt: TypeAlias = Callable[[int], Shingles]
@@ -164,22 +161,33 @@ def stored_duplicates(store: Store, sketches: Sketches, shingles: ShinglesAt) ->
     if not len(sketches):
         return []
     _renew_sketches(store)
-    ids, stored = _sharing_a_band(store, sketches)
-    names: list[str] = []
-    with closing(ShingleRecords(store.path.parent)) as candidates:
-        for part in chunks((key.decode() for key in ids.tolist()), BLOCK):
-            by_id = {question.id: question for question in store.questions_by_id(part)}
-            candidates.extend(by_id[key].messages for key in part)
-            names += [sys.intern(by_id[key].group) for key in part]
-        return sorted(_linked(sketches, shingles, stored, candidates, names))
-
-
-def _linked(
-    sketches: Sketches, shingles: ShinglesAt, stored: Sketches, stored_shingles: ShinglesAt, names: Sequence[str]
-) -> set[tuple[int, str]]:
-    """The pairs of a new question and the name of a group with a near-duplicate of it."""
     found: set[tuple[int, str]] = set()
     unlike = np.zeros(len(sketches), dtype=np.uint8)
+    for part in chunks(store.sketches(), BLOCK):
+        block = np.frombuffer(b"".join(sketch for _, sketch in part), dtype="<u4").reshape(len(part), 1 + BANDS)
+        shared = _share_a_band(block, sketches)
+        ids = [key for (key, _), candidate in zip(part, shared.tolist(), strict=True) if candidate]
+        by_id = {question.id: question for question in store.questions_by_id(ids)}
+        groups = [by_id[key].group for key in ids]
+        conversations = [by_id[key].messages for key in ids]
+        _link(found, unlike, sketches, shingles, block[shared], shingles_at(conversations, BLOCK), groups)
+    return sorted(found)
+
+
+def _link(
+    found: set[tuple[int, str]],
+    unlike: NDArray[np.uint8],
+    sketches: Sketches,
+    shingles: ShinglesAt,
+    stored: Sketches,
+    stored_shingles: ShinglesAt,
+    groups: Sequence[str],
+) -> None:
+    """Add the pairs of a new question and a group with a near-duplicate of it among these stored questions.
+
+    Args:
+        unlike: for each new question, the number of comparisons so far without success; counted up here.
+    """
     for band in range(1, 1 + BANDS):
         order = np.argsort(stored[:, band], kind="stable")
         hashes = stored[order, band]
@@ -188,14 +196,13 @@ def _linked(
         while (positions := np.flatnonzero(first < stop)).size:
             for block in _blocks(positions):
                 for new, old in _promising(block, order[first[block]], sketches, stored, unlike[block]):
-                    if (new, names[old]) in found:
+                    if (new, groups[old]) in found:
                         continue
                     if _similar(shingles(new), stored_shingles(old)):
-                        found.add((new, names[old]))
+                        found.add((new, groups[old]))
                     else:
                         _count_up(unlike, new)
             first[positions] += 1
-    return found
 
 
 def _renew_sketches(store: Store) -> None:
@@ -206,22 +213,17 @@ def _renew_sketches(store: Store) -> None:
         store.put_sketches({question.id: row.tobytes() for question, row in zip(questions, computed, strict=True)})
 
 
-def _sharing_a_band(store: Store, others: Sketches) -> tuple[NDArray[np.bytes_], Sketches]:
-    """The ids and sketches of the stored questions whose sketch shares a band with one of the others."""
-    ids, sketches = [np.empty(0, dtype=f"S{ID_BYTES}")], [others[:0]]
-    for part in chunks(store.sketches(), BLOCK):
-        block = np.frombuffer(b"".join(sketch for _, sketch in part), dtype="<u4").reshape(len(part), 1 + BANDS)
-        shared = np.zeros(len(part), dtype=bool)
-        for band in range(1, 1 + BANDS):
-            shared |= np.isin(block[:, band], others[:, band])
-        ids.append(np.array([key for key, _ in part], dtype=ids[0].dtype)[shared])
-        sketches.append(block[shared])
-    return np.concatenate(ids), np.concatenate(sketches)
+def _share_a_band(sketches: Sketches, others: Sketches) -> NDArray[np.bool_]:
+    """For each sketch, whether it shares a band with one of the others."""
+    found = np.zeros(len(sketches), dtype=bool)
+    for band in range(1, 1 + BANDS):
+        found |= np.isin(sketches[:, band], others[:, band])
+    return found
 
 
-def shingles_at(conversations: Sequence[Conversation]) -> ShinglesAt:
-    """The shingles of a conversation by its position."""
-    return lru_cache(CACHED)(lambda position: shingles_of(conversations[position]))
+def shingles_at(conversations: Sequence[Conversation], cached: int = CACHED) -> ShinglesAt:
+    """The shingles of a conversation by its position; so many are kept in memory."""
+    return lru_cache(cached)(lambda position: shingles_of(conversations[position]))
 
 
 def _similar(one: Shingles, other: Shingles) -> bool:
