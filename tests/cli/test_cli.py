@@ -254,3 +254,18 @@ def test_texts_and_labels_cannot_send_commands_to_the_terminal(student: Path) ->
         )
     printed = "".join(call.args[0] for call in shown.call_args_list)
     assert "invoice" in printed and not set(printed) & set("\x1b\x07\x9b\u202e")
+
+
+def test_ctrl_c_while_modules_are_loaded_leaves_no_traceback() -> None:
+    code = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "fingerpost.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from fingerpost.__main__ import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (130, "fingerpost: interrupted\n")
