@@ -48,7 +48,7 @@ def test_the_database_itself_refuses_edits(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "db").write_text("this is not a database, whatever its name says")
-    with pytest.raises(InputError, match="cannot be used as a database"):
+    with pytest.raises(InputError, match="file is not a database"):
         Store(tmp_path / "db")
 
 

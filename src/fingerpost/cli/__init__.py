@@ -10,6 +10,7 @@ import os
 import sqlite3
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -122,11 +123,11 @@ def one_line(error: Exception) -> str:
     """What went wrong, and what to do about it."""
     if isinstance(error, FingerpostError):
         return str(error)
-    original = getattr(error, "orig", None)  # of SQLAlchemy's errors
-    if isinstance(original, sqlite3.Error):
-        return _database_error(original)
-    if isinstance(error, sqlite3.Error):
-        return _database_error(error)
+    found = getattr(error, "orig", error)  # of SQLAlchemy's errors
+    if isinstance(found, sqlite3.Error):
+        from fingerpost.store.engine import explain
+
+        return explain(found, Path())
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some space and run the command again"
     if isinstance(error, OSError):
@@ -136,16 +137,5 @@ def one_line(error: Exception) -> str:
         return "there is not enough memory; use fewer rows, or a machine with more memory"
     if isinstance(error, RecursionError):
         return "the input is nested too deeply; check the file for thousands of brackets"
-    found = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {found}. This is a mistake in Fingerpost; set {TRACEBACK}=1 for the details"
-
-
-def _database_error(error: sqlite3.Error) -> str:
-    found = str(error)
-    if "full" in found:
-        return "the disk is full; free some space and run the command again"
-    if "locked" in found:
-        return "another program has locked the database for a minute; end it and run the command again"
-    if "readonly" in found or "unable to open" in found:
-        return f"the database cannot be opened for writing ({found}); check the rights of its file and folder"
-    return f"the database is damaged ({found}); save what can be read with 'fingerpost repair', or restore a backup"
+    words = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {words}. This is a mistake in Fingerpost; set {TRACEBACK}=1 for the details"

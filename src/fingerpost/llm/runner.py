@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Generic
+from typing import BinaryIO, Generic
 
 from sqlalchemy.exc import DatabaseError
 
@@ -35,7 +35,7 @@ from fingerpost.llm.requests import (
 )
 from fingerpost.store.ledger import Call, Refusal, Settlement
 from fingerpost.store.project import Store
-from fingerpost.store.unstored import file_of, put_aside
+from fingerpost.store.unstored import file_of, put_aside, reserved_space
 from fingerpost.task.settings import TeacherSettings
 
 LOST_ATTEMPTS = 3
@@ -104,7 +104,7 @@ class _Run(Generic[J]):
         self._jobs: Iterator[J] = iter(jobs)
         self._again: deque[tuple[J, int]] = deque()  # with the number of times that its request was lost
         self._leased: list[tuple[J, int]] = []  # by other processes
-        self._planned_at, self._ledger = planned_at, store.ledger
+        self._planned_at, self._ledger, self._path = planned_at, store.ledger, store.path
         self._commits = _GroupCommit(store, budget_usd)
         self._on_progress = on_progress
         self._slots = asyncio.Semaphore(teacher.concurrency)
@@ -112,6 +112,11 @@ class _Run(Generic[J]):
         self._broken = False
 
     async def execute(self, folder: Path, record: Path | None) -> None:
+        with reserved_space(self._path) as reserve:
+            self._commits.reserve = reserve
+            await self._ask_all(folder, record)
+
+    async def _ask_all(self, folder: Path, record: Path | None) -> None:
         async with ChatModel(self.teacher, folder, record, self.spec.temperature) as model:
             workers = asyncio.gather(
                 *(self._worker(model) for _ in range(workers_for(self.teacher.concurrency))), return_exceptions=True
@@ -246,7 +251,13 @@ class _Run(Generic[J]):
 
 
 class _GroupCommit:
-    """Collects the ledger entries of all workers while a transaction runs, and stores them in the next transaction."""
+    """Collects the ledger entries of all workers while a transaction runs, and stores them in the next transaction.
+
+    Attributes:
+        reserve: disk space for what cannot be stored.
+    """
+
+    reserve: BinaryIO | None = None
 
     def __init__(self, store: Store, budget_usd: float | None) -> None:
         self._path, self._ledger, self._budget = store.path, store.ledger, budget_usd
@@ -303,6 +314,8 @@ class _GroupCommit:
                 if attempt < STORE_ATTEMPTS:
                     await asyncio.sleep(STORE_PAUSE_S)
                     continue
+                if self.reserve is not None:
+                    self.reserve.close()
                 await asyncio.to_thread(put_aside, self._path, settlements)
                 raise InputError(
                     f"{self._path} cannot be written ({error.orig}); paid answers are kept in {file_of(self._path)}. Free "

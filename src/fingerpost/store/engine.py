@@ -6,6 +6,7 @@ All queries go through SQLAlchemy. What is specific to SQLite is in this module.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ from fingerpost.store.tables import HEAD
 
 LOCK_S = 60.0
 """Seconds that a transaction waits for the lock of another one."""
+FULL_BYTES = 200_000
+"""With less free space, an input or output error of the database is taken for a full disk."""
 
 
 def connect(path: Path) -> Engine:
@@ -38,11 +41,24 @@ def connect(path: Path) -> Engine:
                 _migrate(engine)
     except DatabaseError as error:
         engine.dispose()
-        raise InputError(
-            f"{path} cannot be used as a database ({error.orig}); check its rights, save what can be read with "
-            "'fingerpost repair', or restore a backup"
-        ) from None
+        raise InputError(f"{path}: {explain(error.orig, path.parent)}") from None
     return engine
+
+
+def explain(error: object, folder: Path) -> str:
+    """What an error of SQLite means, and what to do about it.
+
+    Args:
+        folder: where the database is, or probably is.
+    """
+    found = str(error)
+    if "full" in found or ("I/O error" in found and shutil.disk_usage(folder).free < FULL_BYTES):
+        return "the disk is full; free some space and run the command again"
+    if "locked" in found:
+        return "another program has locked the database for a minute; end it and run the command again"
+    if "readonly" in found or "unable to open" in found:
+        return f"the database cannot be opened for writing ({found}); check the rights of its file and folder"
+    return f"the database is damaged ({found}); save what can be read with 'fingerpost repair', or restore a backup"
 
 
 def disconnect(engine: Engine) -> None:

@@ -30,9 +30,14 @@ def back_up(database: Path, target: Path) -> None:
         raise InputError(f"there is no database {database}; name the folder of a project or of a server")
     if target.exists():
         raise InputError(f"{target} exists; name a new file for the backup")
-    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(target)) as copy:
-        target.chmod(0o600)
-        source.backup(copy)
+    unfinished = target.with_name(f".{target.name}.partial")
+    try:
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(unfinished)) as copy:
+            unfinished.chmod(0o600)
+            source.backup(copy)
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def repair(database: Path) -> tuple[dict[str, int], Path]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
@@ -13,12 +16,30 @@ from fingerpost.core.errors import InputError
 from fingerpost.core.utils import append_private
 from fingerpost.store.ledger import Ledger, Settlement
 
+RESERVED_BYTES = 2**20
 _SETTLEMENT = TypeAdapter(Settlement)
 
 
 def file_of(database: Path) -> Path:
     """The file with the answers that this database did not take."""
     return database.with_name(f"{database.name}.unstored")
+
+
+@contextmanager
+def reserved_space(database: Path) -> Iterator[BinaryIO]:
+    """Disk space for answers that are put aside: a file without a name. Close it to make the space free.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    with tempfile.TemporaryFile(dir=database.parent, buffering=0) as stream:
+        try:
+            stream.write(b"\0" * RESERVED_BYTES)
+        except OSError as error:
+            raise InputError(
+                f"{database.parent} has no room for the answers ({error.strerror}); free some space first"
+            ) from None
+        yield stream
 
 
 def put_aside(database: Path, settlements: Sequence[Settlement]) -> None:
