@@ -227,8 +227,12 @@ def test_any_error_of_a_command_is_one_line_without_control_characters(
 def test_a_budget_that_is_no_number_allows_nothing(cli: Cli, folder: Path, teacher: Teacher) -> None:
     (folder / "q.txt").write_text("billing\n")
     cli("import", "q.txt")
-    ended = cli("label", "--yes", "--budget", "nan")
-    assert ended.returncode == 2 and not teacher.asked
+    for number in ("nan", "inf", "-1", "1e999"):
+        ended = cli("label", "--yes", "--budget", number)
+        assert ended.returncode == 2 and "--budget" in ended.stderr and not teacher.asked
+    assert "no finite number" in cli("serve", "--keep-days", "inf").stderr
+    (folder / "task.toml").write_text((folder / "task.toml").read_text().replace("input = 1.0", "input = inf"))
+    assert "task.toml, line" in cli("label", "--yes").stderr and not teacher.asked
 
 
 def test_formulas_in_predictions_are_counted_and_made_harmless_on_request(

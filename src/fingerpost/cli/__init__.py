@@ -6,6 +6,7 @@ A command's module is imported when the command runs, so that `fingerpost --help
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sqlite3
 import sys
@@ -54,6 +55,13 @@ COMMANDS: dict[str, dict[str, str]] = {
 """The help of each command, by step."""
 
 
+def _require_finite(_context: Any, _parameter: Any, value: Any) -> Any:
+    """The value of an option. NaN passes every range, and infinity most."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
+
+
 class LazyGroup(TyperGroup):
     """Imports a command's module when the command is used, and lists the commands by step."""
 
@@ -71,6 +79,8 @@ class LazyGroup(TyperGroup):
             app.command(cmd_name)(getattr(module, module.__name__.rsplit(".", 1)[1]))
             found = typer.main.get_command(app)
         found.name = cmd_name
+        for parameter in found.params:
+            parameter.callback = parameter.callback or _require_finite
         return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002

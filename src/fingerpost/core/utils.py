@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import sys
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from filelock import FileLock, Timeout
 from fingerpost.core.errors import InputError, MissingExtra
 
 T = TypeVar("T")
+PARENT_ENDED = 75
+"""Exit code of a child whose parent has ended."""
 MAX_COUNT = 10_000_000
 """The most tokens of one call that are believed: more than any model reads."""
 
@@ -88,6 +91,16 @@ def is_loopback(url: str | None) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def end_with_parent() -> None:
+    """End this process at once when its standard input closes: when its parent has ended, however that was."""
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os._exit(PARENT_ENDED)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fingerpost.core.errors import MissingExtra, TeacherError
+from fingerpost.core.utils import end_with_parent
 
 CONTEXT_TOKENS = 8192
 _READY = "listening at "
@@ -60,8 +61,10 @@ def serving(model: Path) -> Iterator[str]:
 
 def _serve(model: str) -> None:
     """Serve a model in this process until standard input closes."""
+    end_with_parent()
     import os
     import socket
+    import threading
 
     import xllamacpp
 
@@ -77,8 +80,7 @@ def _serve(model: str) -> None:
     params.cpuparams.n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     server = xllamacpp.Server(params)
     print(f"{_READY}{server.listening_address}", flush=True)
-    sys.stdin.read()  # blocks until the parent has gone; the server runs in other threads
-    del server
+    threading.Event().wait()  # the server runs in other threads
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -12,15 +12,18 @@ from fingerpost.core.label_sets import LabelSets, join_labels, split_labels
 from fingerpost.core.types import Label, Strict
 
 
+Price: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Prices(Strict):
     """Prices in US dollars per million tokens, for models that the price library does not know.
 
     Without `cached_input`, cached tokens cost as much as `input`.
     """
 
-    input: Annotated[float, Field(ge=0)]
-    cached_input: Annotated[float, Field(ge=0)] | None = None
-    output: Annotated[float, Field(ge=0)]
+    input: Price
+    cached_input: Price | None = None
+    output: Price
 
 
 def _endpoint(url: str) -> str:
@@ -61,7 +64,7 @@ class TeacherSettings(Strict):
     requests_per_minute: Annotated[int, Field(gt=0)] | None = None
     tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
     concurrency: Annotated[int, Field(gt=0, le=1024)] = 8
-    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
     max_tokens: Annotated[int, Field(gt=0)] = 64
     orders: Annotated[int, Field(gt=0, le=64)] = 4
     prices: Prices | None = None

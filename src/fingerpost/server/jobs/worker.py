@@ -11,12 +11,12 @@ import json
 import os
 import re
 import sys
-import threading
 from pathlib import Path
 
 from fingerpost.core.errors import FingerpostError, InputError
 from fingerpost.core.text import shorten
 from fingerpost.core.types import Example, Progress
+from fingerpost.core.utils import end_with_parent
 from fingerpost.data.chat import LEAST_ROWS, Row, read_chat
 from fingerpost.server.jobs.files import FileStorage
 from fingerpost.server.schemas import Json
@@ -187,19 +187,9 @@ def _epochs(request: Json) -> int:
     return given if isinstance(given, int) else EPOCHS if best_device().type != "cpu" else 0
 
 
-def _end_with_server() -> None:
-    """A thread that ends this process when the server's end of the pipe closes."""
-
-    def wait() -> None:
-        os.read(sys.stdin.fileno(), 1)
-        os._exit(75)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def main(verb: str, folder: str, job_id: str, options: str) -> None:
     """One verb on one job."""
-    _end_with_server()
+    end_with_parent()
     given = json.loads(options)
     settings = Settings(folder=Path(folder), encoder=given["encoder"])
     if verb == "train":
