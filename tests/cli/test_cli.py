@@ -273,3 +273,31 @@ main()
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (130, "fingerpost: interrupted\n")
+
+
+def test_no_command_prints_what_others_could_command_the_terminal_with(
+    cli: Cli, folder: Path, teacher: Teacher, tiny_encoder: Path
+) -> None:
+    evil = "\x1b]0;x\x07\x9b2J[/b][red]\u202e"
+    write_labelled(folder / "data.csv")
+    rows = list(csv.DictReader((folder / "data.csv").read_text().splitlines()))
+    lines = [json.dumps({**row, "source": evil, "text": f"{row['text']} {evil}"}) for row in rows]
+    (folder / "x.jsonl").write_text("\n".join([*lines, json.dumps({"text": evil, "label": evil})]) + "\n")
+    teacher.reply = evil
+    outputs = [
+        cli("import", "x.jsonl", "--source", evil),
+        cli("label", "--yes", "--limit", "5"),
+        cli("import", "x.jsonl", "--teacher", f"t{evil}"),
+        cli("status"),
+        cli("train", "--encoder", str(tiny_encoder), "--epochs", "0"),
+        cli("evaluate"),
+        cli("costs"),
+        cli("export", "--labels", "best"),
+        cli("keys", "add", evil),
+        cli("keys", "list"),
+        cli("train", "x.jsonl", "-o", "model", "--encoder", str(tiny_encoder), "--epochs", "0"),
+        cli("evaluate", "model", "x.jsonl"),
+    ]
+    for run in outputs:
+        assert "mistake in Fingerpost" not in run.stderr, run.stderr
+        assert not set(run.stdout + run.stderr) & set("\x1b\x07\x9b\u202e"), (run.args, run.stdout, run.stderr)

@@ -15,7 +15,6 @@ from conftest import task_text, write_labelled, write_questions
 from teacher import Teacher
 
 from fingerpost.store.project import Store
-from fingerpost.store.unstored import file_of
 
 QUESTIONS = 60
 
@@ -98,13 +97,13 @@ def test_answers_that_come_while_the_disk_fills_up_are_kept(disk: Disk, cli: Cli
     ended.set()
     thread.join()
     in_one_line(run)
-    assert file_of(database).is_file() and "paid answers are kept" in run.stderr
+    assert list(disk.folder.glob("*.unstored-*")) and "paid answers are kept" in run.stderr
     disk.free()
     teacher.delay_s = 0.0
     assert cli("label", "--yes", cwd=disk.folder).returncode == 0
     with Store(database) as store:
         assert len(store.verdicts()) == QUESTIONS and store.ledger.account().uncertain == 0
-    assert set(teacher.answered.values()) == {1}
+    assert set(teacher.answered.values()) == {1} and not list(disk.folder.glob("*.unstored-*"))
 
 
 def test_nothing_is_asked_on_a_disk_that_is_full_already(disk: Disk, cli: Cli, teacher: Teacher) -> None:

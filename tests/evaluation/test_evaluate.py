@@ -244,3 +244,14 @@ def test_the_report_in_a_notebook_is_an_escaped_table(report: Report) -> None:
     report.models[2].name = "<b>student"
     html = report._repr_html_()
     assert html.count("<tr>") == 4 and "<b>" not in html and "&lt;b&gt;student" in html and "54% [" in html
+
+
+@pytest.mark.parametrize("code", [0, 1, 7, 27, 0x9B, 0x202E, 0xFFFE, 0xFFFF, 0x1FFFE, 0xD800])
+def test_charts_of_strange_names_are_drawn(report: Report, code: int) -> None:
+    from fingerpost.evaluation.report.page import render
+
+    name = f"a{chr(code)}[/b]<script>"
+    models = [report.models[0].model_copy(update={"name": name}), *report.models[1:]]
+    strange = report.model_copy(update={"models": models, "labels": [name, *report.labels[1:]]})
+    page = render(strange)
+    assert "<script>" not in page

@@ -33,7 +33,6 @@ from fingerpost.llm.completion import RequestLost, parse_completion, parse_reply
 from fingerpost.llm.recording import ReplayTransport
 from fingerpost.server.jobs.batches import _answered, _InputFile
 from fingerpost.store.project import Store
-from fingerpost.store.unstored import file_of
 from fingerpost.students import load
 from fingerpost.task.loader import load_task
 from fingerpost.task.replies import parse, resolve
@@ -274,7 +273,7 @@ def test_answers_that_were_put_aside(data: bytes, value: Any) -> None:
         database = Path(folder) / "db"
         Store(database).close()
         for content in (data, dumps(value).encode() + b"\n"):
-            file_of(database).write_bytes(content)
+            database.with_name("db.unstored-x").write_bytes(content)
             ours(lambda: Store(database).close())
 
 

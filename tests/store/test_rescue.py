@@ -23,7 +23,7 @@ from fingerpost.store import engine
 from fingerpost.store.ledger import Call, Settlement, WriterReply
 from fingerpost.store.project import Store
 from fingerpost.store.rescue import repair
-from fingerpost.store.unstored import file_of, put_aside
+from fingerpost.store.unstored import RESERVED_BYTES, Unstored
 from fingerpost.task.settings import Task
 
 PAGE = 4_096
@@ -58,13 +58,17 @@ def test_answers_that_the_database_does_not_take_are_kept_beside_it(
         locker.rollback()
         locker.close()
         answered, stored = sum(teacher.answered.values()), len(store.verdicts())
-        assert answered > stored and file_of(database).is_file()
+        assert answered > stored and unstored(database)
     with Store(database) as store:
-        assert len(store.verdicts()) == answered and not file_of(database).exists()
+        assert len(store.verdicts()) == answered and not unstored(database)
         teacher.delay_s = 0.0
         label(task, store, plan_labels(task, store), folder)
         assert set(teacher.asked.values()) == {1} and len(store.verdicts()) == 40
         assert store.ledger.account().uncertain == 0
+
+
+def unstored(database: Path) -> list[Path]:
+    return list(database.parent.glob(f"{database.name}.unstored*"))
 
 
 def test_what_was_put_aside_is_taken_in_once(tmp_path: Path) -> None:
@@ -77,18 +81,20 @@ def test_what_was_put_aside_is_taken_in_once(tmp_path: Path) -> None:
         Settlement(ids[0], "paid", usage, Verdict("q", "teacher", "m", "a", "label", raw="é\n")),
         Settlement(ids[1], "paid", usage, WriterReply(7, "text")),
     ]
-    put_aside(database, answers)
-    put_aside(database, answers[:1])
+    with Unstored(database, "a") as one, Unstored(database, "b") as other:
+        one.add(answers)
+        one.add(answers[:1])
+        other.add(answers[1:])
+        assert one.path.stat().st_size == RESERVED_BYTES
     with Store(database) as store:
         ((verdict,),) = store.verdicts().values()
         assert (verdict.label, verdict.raw, verdict.usage) == ("a", "é\n", usage)
         assert store.ledger.account().committed_usd == pytest.approx(0.5)
-    put_aside(database, answers[:1])
-    with file_of(database).open("ab") as stream:
-        stream.write(b'{"call_id": 1, "outc')  # its process was killed
+    assert not unstored(database)
+    database.with_name("db.unstored-c").write_bytes(b'{"call_id": 1, "outc' + b"\0" * 99)  # its process was killed
     Store(database).close()
-    assert not file_of(database).exists()
-    file_of(database).write_bytes(b'{"call_id": 1, "outc\n')
+    assert not unstored(database)
+    database.with_name("db.unstored-c").write_bytes(b'{"call_id": 1, "outc\n')
     with pytest.raises(InputError, match="damaged in line 1; delete that line"):
         Store(database)
 
@@ -183,10 +189,10 @@ def test_a_database_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
             store.add_verdicts([Verdict(f"{0:016x}", "human", "you", "b", "import")])
             ids = store.ledger.record([], [Call("label", "m", 0.5)], None)
             assert isinstance(ids[0], int)
-            put_aside(tmp_path / "db", [Settlement(ids[0], "lost")])
+            with store.unstored() as aside:
+                aside.add([Settlement(ids[0], "lost")])
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     finally:
         os.umask(before)
     assert modes.pop("db.holders") == 0o700
-    modes.pop("db.lock", 0)  # nothing is in it
     assert set(modes.values()) == {0o600}, modes

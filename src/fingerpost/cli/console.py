@@ -29,6 +29,11 @@ def console() -> Console:
     return Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
+def say(text: str) -> None:
+    """Print text that may hold words from outside: replies, labels, sources, names of models."""
+    print(printable(text))
+
+
 def show_message(progress: Progress) -> None:
     """A progress callback that prints messages to standard error."""
     if progress.message:

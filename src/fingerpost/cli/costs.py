@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from fingerpost.cli.console import console
 from fingerpost.core.errors import TeacherError
+from fingerpost.core.printable import printable
 from fingerpost.core.types import Usage
 from fingerpost.llm.prices import cost
 from fingerpost.project import Project
@@ -49,7 +51,7 @@ def costs(
         naive = naively(project.task, line)
         table.add_row(
             f"{line.step} (batch)" if line.batch else line.step,
-            line.model,
+            Text(printable(line.model)),
             f"{line.calls:,}",
             f"{line.prompt_tokens - line.cached_tokens:,}",
             f"{line.cached_tokens:,}",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.console import confirm_price
+from fingerpost.cli.console import confirm_price, say
 from fingerpost.cli.options import Budget, Folder, Yes
 from fingerpost.project import Project
 
@@ -61,7 +61,7 @@ def _print_confusions(found: list[ConfusedLabel]) -> None:
             parts.append(f"{len(confused.missed)} of its questions were labelled {', '.join(taken_for)}")
         if belong_to:
             parts.append(f"{len(confused.mistaken)} questions of {', '.join(belong_to)} were given this label")
-        print(f"{confused.label.name}: {'; '.join(parts)}")
+        say(f"{confused.label.name}: {'; '.join(parts)}")
 
 
 def _accept(file: Path, proposals: list[Proposal], write: bool) -> dict[str, str]:
@@ -73,11 +73,11 @@ def _accept(file: Path, proposals: list[Proposal], write: bool) -> dict[str, str
     for proposal in proposals:
         name = proposal.label.name
         if proposal.description is None or proposal.description == proposal.label.description:
-            print(f"\n{name}: the teacher proposes no new description")
+            say(f"\n{name}: the teacher proposes no new description")
             continue
         after = redescribe(file, {name: proposal.description}).splitlines()
         print()
-        print("\n".join(difflib.unified_diff(before, after, str(file), str(file), lineterm="", n=0)))
+        say("\n".join(difflib.unified_diff(before, after, str(file), str(file), lineterm="", n=0)))
         if write or (sys.stdin.isatty() and typer.confirm("Write this description to task.toml?")):
             accepted[name] = proposal.description
     return accepted

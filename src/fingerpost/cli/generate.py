@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.console import confirm_price, console, show_message
+from fingerpost.cli.console import confirm_price, console, say, show_message
 from fingerpost.cli.options import Budget, Folder, Yes
 from fingerpost.project import STUDENT, Project
 
@@ -90,7 +90,7 @@ def _run(
 
         def show(progress: Progress) -> None:
             if isinstance(progress.data, Round):
-                out.print(progress.message)
+                say(progress.message)
                 return
             show_message(progress)
             if progress.total is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from fingerpost.cli.console import show_message
+from fingerpost.cli.console import say, show_message
 from fingerpost.core.errors import InputError
 from fingerpost.core.utils import is_loopback
 from fingerpost.students import hosted
@@ -78,7 +78,7 @@ def train_hosted(data: TrainingSet, folder: Path, hosting: Hosting, epochs: int 
         on_progress=show_message,
     )
     tokens = manifest.training["tokens"]
-    print(f"{folder}: {manifest.hosted['model']}, {len(manifest.labels)} labels, {tokens:,} tokens trained")
+    say(f"{folder}: {manifest.hosted['model']}, {len(manifest.labels)} labels, {tokens:,} tokens trained")
 
 
 def confirm_requests(folders: Sequence[Path], rows: str, yes: bool) -> None:
@@ -95,7 +95,7 @@ def confirm_requests(folders: Sequence[Path], rows: str, yes: bool) -> None:
     paid = [address["model"] for address in addresses if not is_loopback(address["base_url"])]
     if not paid or yes:
         return
-    print(f"{rows} will be sent to {', '.join(paid)}, which charges for them")
+    say(f"{rows} will be sent to {', '.join(paid)}, which charges for them")
     if not sys.stdin.isatty():
         raise InputError("nothing was sent, because it costs money; add --yes to confirm, or give only local models")
     typer.confirm("Send them?", abort=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.cli.console import show_rejected
+from fingerpost.cli.console import say, show_rejected
 from fingerpost.cli.options import Folder, LabelColumn, Quote, TextColumn, format_of, splits_of
 from fingerpost.core.errors import InputError
 from fingerpost.data.importer import ImportResult
@@ -61,14 +61,14 @@ def import_(
 
 def show_imported(file: Path, done: ImportResult) -> None:
     """Print what an import did; fails where rows were rejected."""
-    print(f"{file}: {done.rows:,} rows, {done.new:,} new questions, {done.verdicts:,} new labels")
+    say(f"{file}: {done.rows:,} rows, {done.new:,} new questions, {done.verdicts:,} new labels")
     _show_excluded(done)
     show_rejected(file, done.rejected, done.rows)
 
 
 def _import_log(project: Project, served: Path, source: str, limit: int | None) -> None:
     done = project.import_log(served, source, limit)
-    print(f"{served}: {done.rows:,} requests, {done.new:,} new questions, {done.verdicts:,} new teacher answers")
+    say(f"{served}: {done.rows:,} requests, {done.new:,} new questions, {done.verdicts:,} new teacher answers")
     if done.verdicts and limit is None:
         print("  the teacher was asked only where the student was unsure; 'fingerpost label' asks about the rest")
     _show_excluded(done)

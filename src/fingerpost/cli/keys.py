@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fingerpost.cli.console import say
 from fingerpost.cli.options import Folder
 from fingerpost.cli.serve import Data
 from fingerpost.store.server import DATABASE, SERVED, ServerStore
@@ -43,7 +44,7 @@ def list_(folder: Path = Folder, data: Path | None = Data) -> None:
     rows = _open_store(folder, data).all_keys()
     for row in rows:
         created = datetime.fromtimestamp(row.created_at).strftime("%Y-%m-%d")
-        print(f"{row.name}\t{row.hint}\tcreated {created}{chr(9) + 'revoked' if row.revoked_at else ''}")
+        say(f"{row.name}\t{row.hint}\tcreated {created}{chr(9) + 'revoked' if row.revoked_at else ''}")
     if not rows:
         print("there are no keys; create one with 'fingerpost keys add NAME'")
 
@@ -54,4 +55,4 @@ def revoke(
 ) -> None:
     """Revoke an API key. A running server rejects it within seconds."""
     _open_store(folder, data).revoke_key(name)
-    print(f"revoked the key {name}")
+    say(f"revoked the key {name}")

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from fingerpost.cli.console import confirm_price, console, require_folders, show_message
+from fingerpost.cli.console import confirm_price, console, require_folders, say, show_message
 from fingerpost.cli.options import Budget, Folder, Yes, splits_of
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Progress
@@ -90,10 +90,10 @@ def label_project(
         how = "it is fetched now" if batch else "'fingerpost label --batch' fetches it"
         print(f"a batch of {handed_in:,} requests is at the provider; {how}")
     if len(plan.jobs):
-        print(f"{len(plan.jobs):,} requests to {name}, about {plan.prompt_tokens:,} prompt tokens")
+        say(f"{len(plan.jobs):,} requests to {name}, about {plan.prompt_tokens:,} prompt tokens")
         confirm_price(task, plan.about_usd, plan.at_most_usd, budget, yes)
     elif not handed_in:
-        print(f"{name} has answered everything; nothing to ask")
+        say(f"{name} has answered everything; nothing to ask")
     if len(plan.jobs) or (handed_in and batch):
         _show_result(_run(project, plan, budget, record, batch), budget)
     _show_position_bias(project)
@@ -126,7 +126,7 @@ def _show_result(done: RunProgress, budget: float | None) -> None:
         f"{done.usable:,} labelled, {done.unusable:,} without a label, ${done.cost_usd:.4f}, {done.rate:.1f}/s{cached}"
     )
     if done.unusable:
-        print(f"  for example '{done.example}'; 'fingerpost label --retry' asks again")
+        say(f"  for example '{done.example}'; 'fingerpost label --retry' asks again")
     if done.elsewhere:
         print(f"{done.elsewhere:,} were answered by another command at the same time")
     unanswered = done.total - done.done - done.elsewhere

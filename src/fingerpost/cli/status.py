@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fingerpost.cli.console import say
 from fingerpost.project import Project
 from fingerpost.store.ledger import Account
 
@@ -15,17 +16,17 @@ def status(folder: Annotated[Path, typer.Argument(help="The project's folder.")]
     """Show what the project has, what it cost and what to do next."""
     found = Project(folder).status()
     task = found.task
-    print(f"{task.name}: {len(task.labels)} labels, teacher {task.teacher_model or '(none)'}")
+    say(f"{task.name}: {len(task.labels)} labels, teacher {task.teacher_model or '(none)'}")
     for source, splits in found.questions.items():
         parts = ", ".join(f"{count:,} {split}" for split, count in splits.items())
-        print(f"questions, {source}: {sum(splits.values()):,}  ({parts})")
+        say(f"questions, {source}: {sum(splits.values()):,}  ({parts})")
     for kind, by, questions, verdicts, none in found.verdicts:
         if kind == "writer":
-            print(f"written by {by}: {questions:,} questions")
+            say(f"written by {by}: {questions:,} questions")
             continue
         answers = f" in {verdicts:,} answers" if verdicts != questions else ""
         without = f", {none:,} without a label" if none else ""
-        print(f"labels by {kind} {by}: {questions:,} questions{answers}{without}")
+        say(f"labels by {kind} {by}: {questions:,} questions{answers}{without}")
     _show_cost(found.account)
     print(f"student: {found.student or 'none trained on the present labels'}")
     print(f"report: {found.report or 'none of the present state'}")

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
@@ -54,11 +54,6 @@ def locked(file: Path, taken: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def append_private(file: Path) -> BinaryIO:
-    """Open a file to append to it. A new one is readable by its owner alone, whatever the umask."""
-    return os.fdopen(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "ab")
 
 
 def require_training(what: str) -> None:

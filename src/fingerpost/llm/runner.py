@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Generic
+from typing import Generic
 
 from sqlalchemy.exc import DatabaseError
 
@@ -35,7 +35,7 @@ from fingerpost.llm.requests import (
 )
 from fingerpost.store.ledger import Call, Refusal, Settlement
 from fingerpost.store.project import Store
-from fingerpost.store.unstored import file_of, put_aside, reserved_space
+from fingerpost.store.unstored import Unstored
 from fingerpost.task.settings import TeacherSettings
 
 LOST_ATTEMPTS = 3
@@ -104,7 +104,7 @@ class _Run(Generic[J]):
         self._jobs: Iterator[J] = iter(jobs)
         self._again: deque[tuple[J, int]] = deque()  # with the number of times that its request was lost
         self._leased: list[tuple[J, int]] = []  # by other processes
-        self._planned_at, self._ledger, self._path = planned_at, store.ledger, store.path
+        self._planned_at, self._store = planned_at, store
         self._commits = _GroupCommit(store, budget_usd)
         self._on_progress = on_progress
         self._slots = asyncio.Semaphore(teacher.concurrency)
@@ -112,8 +112,7 @@ class _Run(Generic[J]):
         self._broken = False
 
     async def execute(self, folder: Path, record: Path | None) -> None:
-        with reserved_space(self._path) as reserve:
-            self._commits.reserve = reserve
+        with self._store.unstored() as self._commits.unstored:
             await self._ask_all(folder, record)
 
     async def _ask_all(self, folder: Path, record: Path | None) -> None:
@@ -214,7 +213,7 @@ class _Run(Generic[J]):
         """Equal for requests that should give the same answer: until it is there, and on purpose asked for once more."""
         if self.teacher.idempotency_header is None:
             return None
-        return fingerprint([key, str(await asyncio.to_thread(self._ledger.times_answered, key))])
+        return fingerprint([key, str(await asyncio.to_thread(self._store.ledger.times_answered, key))])
 
     async def _settle(self, settlement: Settlement | None, next_call: Call | None) -> int | Refusal | None:
         """Record the end of a call, which counts as in flight until then, and reserve the cost of the next one."""
@@ -254,10 +253,10 @@ class _GroupCommit:
     """Collects the ledger entries of all workers while a transaction runs, and stores them in the next transaction.
 
     Attributes:
-        reserve: disk space for what cannot be stored.
+        unstored: where the answers go that cannot be stored.
     """
 
-    reserve: BinaryIO | None = None
+    unstored: Unstored
 
     def __init__(self, store: Store, budget_usd: float | None) -> None:
         self._path, self._ledger, self._budget = store.path, store.ledger, budget_usd
@@ -314,11 +313,9 @@ class _GroupCommit:
                 if attempt < STORE_ATTEMPTS:
                     await asyncio.sleep(STORE_PAUSE_S)
                     continue
-                if self.reserve is not None:
-                    self.reserve.close()
-                await asyncio.to_thread(put_aside, self._path, settlements)
+                await asyncio.to_thread(self.unstored.add, settlements)
                 raise InputError(
-                    f"{self._path} cannot be written ({error.orig}); paid answers are kept in {file_of(self._path)}. Free "
+                    f"{self._path} cannot be written ({error.orig}); paid answers are kept in {self.unstored.path}. Free "
                     "disk space, or end the program that locks the database, and run the command again"
                 ) from None
         raise AssertionError

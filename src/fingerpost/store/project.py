@@ -21,7 +21,7 @@ from fingerpost.store.holders import Holders
 from fingerpost.store.ledger import Ledger
 from fingerpost.store.rows import import_key, insert_new, now, question_row, to_question, to_verdict, verdict_row
 from fingerpost.store.tables import calls, drafts, posted, questions, sketches, verdicts
-from fingerpost.store.unstored import take_in
+from fingerpost.store.unstored import Unstored, take_in
 
 BATCH = 5_000
 STREAMED = 1_000
@@ -87,7 +87,7 @@ class Store:
         self._engine = connect(path)
         self._holders = Holders(path)
         self.ledger = Ledger(self._engine, self._holders)
-        take_in(self.path, self.ledger)
+        take_in(self.path, self.ledger, self._holders)
 
     def __enter__(self) -> Store:
         return self
@@ -99,6 +99,14 @@ class Store:
         """Close the database. What this process still leases is free for others."""
         disconnect(self._engine)
         self._holders.close()
+
+    def unstored(self) -> Unstored:
+        """Room for paid answers that the database does not take.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        return Unstored(self.path, self._holders.own)
 
     def only(self, step: str) -> AbstractContextManager[None]:
         """Let no other process run this step on the project while the context is open.

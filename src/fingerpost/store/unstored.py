@@ -1,83 +1,99 @@
-"""Paid answers that the database did not take, in a file beside it until it does."""
+"""Paid answers that the database did not take, in a file beside it until it does.
+
+The space of the file is reserved before the first request, so that answers fit in when the disk is full.
+"""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.utils import append_private
+from fingerpost.store.holders import Holders
 from fingerpost.store.ledger import Ledger, Settlement
 
 RESERVED_BYTES = 2**20
 _SETTLEMENT = TypeAdapter(Settlement)
 
 
-def file_of(database: Path) -> Path:
-    """The file with the answers that this database did not take."""
-    return database.with_name(f"{database.name}.unstored")
+class Unstored:
+    """The file of one process. Use it in a `with`; if nothing was put aside, it is deleted at the end.
 
-
-@contextmanager
-def reserved_space(database: Path) -> Iterator[BinaryIO]:
-    """Disk space for answers that are put aside: a file without a name. Close it to make the space free.
+    Args:
+        database: the file is beside it.
+        holder: the name of this process among the `Holders`.
 
     Raises:
-        InputError: the disk is full.
+        InputError: on construction, if the disk is full.
     """
-    with tempfile.TemporaryFile(dir=database.parent, buffering=0) as stream:
+
+    def __init__(self, database: Path, holder: str) -> None:
+        self.path = database.with_name(f"{database.name}.unstored-{holder}")
+        self._size = 0
+        self._file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
         try:
-            stream.write(b"\0" * RESERVED_BYTES)
+            _write(self._file, b"\0" * RESERVED_BYTES)
         except OSError as error:
-            raise InputError(
-                f"{database.parent} has no room for the answers ({error.strerror}); free some space first"
-            ) from None
-        yield stream
+            self.__exit__()
+            reason = f"{database.parent} has no room for the answers ({error.strerror}); free some space first"
+            raise InputError(reason) from None
+
+    def add(self, settlements: Sequence[Settlement]) -> None:
+        """Put settlements aside, one JSON object per line.
+
+        Raises:
+            OSError: the reserved space is used up, and there is no more.
+        """
+        data = b"".join(_SETTLEMENT.dump_json(settlement) + b"\n" for settlement in settlements)
+        os.lseek(self._file, self._size, os.SEEK_SET)
+        _write(self._file, data)
+        self._size += len(data)
+
+    def __enter__(self) -> Unstored:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._size:
+            os.ftruncate(self._file, self._size)
+        os.close(self._file)
+        if not self._size:
+            self.path.unlink(missing_ok=True)
 
 
-def put_aside(database: Path, settlements: Sequence[Settlement]) -> None:
-    """Append settlements to the file, one JSON object per line.
+def take_in(database: Path, ledger: Ledger, holders: Holders) -> None:
+    """Store what processes that have ended put aside. A call that is settled already does not change.
+
+    A last line without its end was being written when its process was killed, and is left out.
 
     Raises:
-        OSError: the file cannot be written either.
+        InputError: a file is damaged.
     """
-    with _lock(database), append_private(file_of(database)) as stream:
-        stream.writelines(_SETTLEMENT.dump_json(settlement) + b"\n" for settlement in settlements)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def take_in(database: Path, ledger: Ledger) -> None:
-    """Store what was put aside. A call that is settled already does not change, so taking in twice does no harm.
-
-    A last line without its end was being written when the process was killed, and is left out.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    file = file_of(database)
-    if not file.is_file():
-        return
-    with _lock(database):
-        *lines, _unfinished = file.read_bytes().split(b"\n") if file.is_file() else [b""]
+    for path in sorted(database.parent.glob(f"{database.name}.unstored*")):
+        if holders.is_alive(path.name.rpartition("-")[2]):
+            continue
+        try:
+            *lines, _unfinished = path.read_bytes().rstrip(b"\0").split(b"\n")
+        except FileNotFoundError:  # another process has taken it in
+            continue
         found = []
         for number, line in enumerate(lines, 1):
             try:
                 found.append(_SETTLEMENT.validate_json(line))
             except ValidationError:
                 raise InputError(
-                    f"{file} is damaged in line {number}; delete that line: its answer is then lost"
+                    f"{path} is damaged in line {number}; delete that line: its answer is then lost"
                 ) from None
-        ledger.record(found, [], None)
-        file.unlink(missing_ok=True)
+        if found:
+            ledger.record(found, [], None)
+        path.unlink(missing_ok=True)
 
 
-def _lock(database: Path) -> FileLock:
-    return FileLock(file_of(database).with_suffix(".lock"))
+def _write(file: int, data: bytes) -> None:
+    """Write all of the data to a descriptor, and wait until it is on the disk."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+    os.fsync(file)

@@ -11,7 +11,6 @@ from pydantic import AfterValidator, Field, model_validator
 from fingerpost.core.label_sets import LabelSets, join_labels, split_labels
 from fingerpost.core.types import Label, Strict
 
-
 Price: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
+from fingerpost.core.printable import printable
 from fingerpost.evaluation.results import DataReport, ModelReport, Report
 
 COLOURS = {"base": "#9aa5b1", "baseline": "#57606a", "teacher": "#d9822b", "student": "#1f6feb", "cascade": "#8250df"}
@@ -46,7 +47,16 @@ def _svg(chart: Any) -> str:
         .configure_legend(labelFontSize=12, title=None, orient="top")
         .configure_header(labelFontSize=13, title=None)
     )
-    return str(vl_convert.vegalite_to_svg(styled.to_dict()))
+    return str(vl_convert.vegalite_to_svg(_printable_texts(styled.to_dict())))
+
+
+def _printable_texts(value: Any) -> Any:
+    """A chart whose texts can stand in SVG: on control characters in a label, the converter ends the process."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {_printable_texts(key): _printable_texts(part) for key, part in value.items()}
+    return [_printable_texts(part) for part in value] if isinstance(value, list) else value
 
 
 def _colour(models: list[ModelReport], legend: bool = False) -> Any:

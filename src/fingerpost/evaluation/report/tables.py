@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fingerpost.core.printable import printable
 from fingerpost.evaluation.formatting import dollars, milliseconds, ratio
 from fingerpost.evaluation.report import sentences
 from fingerpost.evaluation.results import DataReport, ModelReport, Report
@@ -22,28 +23,33 @@ def show(report: Report) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     whole = DataReport(source="all test rows", n=report.n, models=report.models, pairs=report.pairs)
     for warning in sentences.warnings(report):
-        console.print(Text(f"warning: {warning}", style="bold"))
+        console.print(_text(f"warning: {warning}", "bold"))
     for part in [whole, *report.by_source]:
         title = f"{report.task}: {part.source}, n = {part.n:,}, against {report.against}, 95 % intervals"
         console.print(_table(title, part.models, report.against == "human labels", report.multi))
     for pair in report.pairs:
-        console.print(Text(f"  {sentences.comparison(pair)}"))
+        console.print(_text(f"  {sentences.comparison(pair)}"))
     for name, count in report.break_even.items():
-        console.print(Text(f"  {sentences.break_even(name, count, report.spent_usd)}"))
+        console.print(_text(f"  {sentences.break_even(name, count, report.spent_usd)}"))
     for model in report.models:
         if model.role == "student" and model.coverage:
-            console.print(Text(f"  {_confident_part(model)}"))
+            console.print(_text(f"  {_confident_part(model)}"))
         if model.fast_accuracy:
-            console.print(Text(f"  {sentences.tiers(model)}"))
+            console.print(_text(f"  {sentences.tiers(model)}"))
     if report.label_quality is not None:
-        console.print(Text(f"  {sentences.label_quality(report.label_quality)}"))
+        console.print(_text(f"  {sentences.label_quality(report.label_quality)}"))
     for note in report.notes:
-        console.print(Text(f"  note: {note}"))
+        console.print(_text(f"  note: {note}"))
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text without markup and control characters: labels, sources and models have names from outside."""
+    return Text(printable(text), style=style)
 
 
 def _table(title: str, models: list[ModelReport], human_labels: bool, multi: bool) -> Table:
     cascade = any(model.role == "cascade" for model in models)
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(title=_text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     measured = ["exact match", "micro F1"] if multi else ["accuracy"]
     for heading in ["model", *measured, "macro F1", "error reduction"] if human_labels else ["model"]:
         table.add_column(heading)
@@ -51,7 +57,7 @@ def _table(title: str, models: list[ModelReport], human_labels: bool, multi: boo
     for heading in [*headings, "to teacher"] if cascade else headings:
         table.add_column(heading, justify="right")
     for model in models:
-        cells: list[str | Text] = [Text(model.name, style=STYLES[model.role])]
+        cells: list[str | Text] = [_text(model.name, STYLES[model.role])]
         if human_labels:
             cells += [sentences.accuracy(model), *([sentences.interval(model.micro_f1)] if multi else [])]
             cells += [ratio(model.macro_f1), sentences.percent(model.error_reduction)]
