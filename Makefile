@@ -1,4 +1,5 @@
 # make demo: the example from end to end.  make test: what CI runs, a few minutes.  make test-slow: the tests marked slow.
+# make soak: a server under load, kills, a full disk and bad clients, for 20 minutes.
 PYTHON ?= python3
 VENV ?= $(or $(VIRTUAL_ENV),.venv)
 # Which build of PyTorch to install: see README.md, "Install".
@@ -6,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo check test test-slow record-example
+.PHONY: setup demo check test test-slow soak record-example
 
 setup: $(VENV)/.fingerpost-ready
 
@@ -31,6 +32,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/pytest -m slow
+
+soak: setup
+	$(BIN)/python benchmarks/soak.py
 
 # Ask a live teacher for the example's answers again: make record-example GGUF=model.gguf
 record-example: setup

@@ -125,7 +125,7 @@ def batches(folder: Path, kills: int) -> dict[str, Any]:
             run.kill()
             run.wait()
         for _ in range(questions // 20 + 2):
-            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     asked = Counter(json.loads(line) for line in log.read_text().splitlines())
     with Store(folder / "fingerpost.db") as store:
         account = store.ledger.account()

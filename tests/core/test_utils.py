@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from serving import ended, wait
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.utils import chunks, is_loopback, locked
@@ -54,3 +55,19 @@ def test_batches_have_the_given_size() -> None:
 )
 def test_loopback_urls(url: str | None, loopback: bool) -> None:
     assert is_loopback(url) is loopback
+
+
+def test_a_child_ends_with_its_parent_even_while_it_works() -> None:
+    code = "from fingerpost.core.utils import end_with_parent; end_with_parent(); print('up', flush=True)\nwhile True: pass"
+    parent = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {code!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+child.wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        child = int(running.stdout.readline())
+        running.kill()
+    wait(lambda: ended(child), 60)

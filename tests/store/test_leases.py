@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fingerpost.core.errors import InputError
 from fingerpost.core.types import Usage
 from fingerpost.store.ledger import Call, Settlement
 from fingerpost.store.project import Store
@@ -87,3 +88,12 @@ def test_an_answer_of_an_idempotent_endpoint_settles_the_interrupted_calls_befor
         store.ledger.record([paid], [], None)
         account = store.ledger.account()
     assert (account.committed_usd, account.uncertain) == (pytest.approx(0.35), 1)
+
+
+@pytest.mark.parametrize("step", ["generate", "define"])
+def test_some_steps_run_once_at_a_time(tmp_path: Path, step: str) -> None:
+    with Store(tmp_path / "db") as store, Store(tmp_path / "db") as other:
+        with store.only(step), pytest.raises(InputError, match=f"fingerpost {step}"), other.only(step):
+            pass
+        with other.only(step):
+            pass

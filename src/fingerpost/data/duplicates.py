@@ -6,14 +6,14 @@ Candidates are found by their sketches. Every candidate pair is then compared ex
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash, RMinHashLSH
 
-from fingerpost.core.types import Conversation
+from fingerpost.core.types import Conversation, Question
 from fingerpost.core.utils import chunks
 from fingerpost.data.sketches import (
     BANDS,
@@ -29,13 +29,18 @@ from fingerpost.store.project import Store
 
 SIMILARITY = 0.7
 MAX_COMPARED = 30
-"""Texts of one template share bands with all others of it. Of those, each is compared with so many at most, so that the
-time stays linear."""
+"""Conversations that share a band are a bucket. In a larger bucket, such as one of a template, each conversation is compared
+with so many others at most, so that the time stays linear."""
 MIN_SHARED = np.repeat(np.array([1, 4, 6, 8, 12], dtype=np.uint8), [20, 10, 10, 10, 206])
 """How many of the BANDS a pair has to share to be compared exactly, by the number of comparisons so far without success.
 Pairs with a similarity of 0.7 share 8 on average, and 97 % of them at least 4; with one of 0.9, 21 on average."""
+MIN_SHARED_SMALL = 4
+"""The same, at most, in buckets of up to MAX_COMPARED conversations, which tell texts of one template apart; at least, in
+larger ones."""
 BLOCK = 10_000
-"""Pairs whose sketches are compared at once."""
+"""Pairs or stored questions that are looked at at once."""
+FEW = 500
+"""Pairs after which it counts how often a question was compared without success."""
 CACHED = 2_000
 """Conversations whose shingles are kept in memory."""
 SKETCH_BYTES = 4 * (1 + BANDS)
@@ -83,30 +88,42 @@ def duplicate_groups(shingles: ShinglesAt, sketches: Sketches) -> Positions:
     """
     parent = np.arange(len(sketches), dtype=np.int32)
     unlike = np.zeros(len(sketches), dtype=np.uint8)
-    for band in range(1, 1 + BANDS):
-        order = np.argsort(sketches[:, band], kind="stable").astype(np.int32)
-        hashes = sketches[order, band]
-        starts = np.arange(len(order), dtype=np.int32)
-        for distance in range(1, MAX_COMPARED + 1):  # of the sorted order, while the hashes are equal
-            starts = starts[starts + distance < len(order)]
-            starts = starts[hashes[starts] == hashes[starts + distance]]
-            if not len(starts):
-                break
-            for block in _blocks(starts):
-                ones, others = order[block], order[block + distance]
-                apart = _roots(parent, ones) != _roots(parent, others)
-                ones, others = ones[apart], others[apart]
-                fewest = np.minimum(unlike[ones], unlike[others])
-                for one, other in _promising(ones, others, sketches, sketches, fewest):
-                    low, high = sorted((_root(parent, one), _root(parent, other)))
-                    if low == high:
-                        continue
-                    if _similar(shingles(one), shingles(other)):
-                        parent[high] = low
-                    else:
-                        _count_up(unlike, one)
-                        _count_up(unlike, other)
+    for small in (True, False):
+        for band in range(1, 1 + BANDS):
+            order, hashes = _sorted(sketches[:, band])
+            in_bucket = (_bucket_sizes(hashes) <= MAX_COMPARED) == small
+            starts = np.flatnonzero(in_bucket).astype(np.int32)
+            for distance in range(1, MAX_COMPARED + 1):  # of the sorted order, while the hashes are equal
+                starts = starts[starts + distance < len(order)]
+                starts = starts[hashes[starts] == hashes[starts + distance]]
+                for block in _blocks(starts):
+                    ones, others = order[block], order[block + distance]
+                    apart = _roots(parent, ones) != _roots(parent, others)
+                    ones, others = ones[apart], others[apart]
+                    fewest = np.minimum(unlike[ones], unlike[others])
+                    for one, other in _promising(ones, others, sketches, sketches, fewest, small):
+                        low, high = sorted((_root(parent, one), _root(parent, other)))
+                        if low == high:
+                            continue
+                        if _similar(shingles(one), shingles(other)):
+                            parent[high] = low
+                        else:
+                            _count_up(unlike, one)
+                            _count_up(unlike, other)
     return _roots(parent, parent)
+
+
+def _sorted(column: NDArray[np.uint32]) -> tuple[Positions, NDArray[np.uint32]]:
+    """The positions of the hashes in ascending order, and the hashes in that order."""
+    order = np.argsort(column, kind="stable").astype(np.int32)
+    return order, column[order]
+
+
+def _bucket_sizes(hashes: NDArray[np.uint32]) -> NDArray[np.int32]:
+    """For each of the sorted hashes, how many are equal to it."""
+    ends = np.flatnonzero(np.diff(hashes.astype(np.int64), append=-1))
+    counts = np.diff(ends, prepend=-1).astype(np.int32)
+    return np.repeat(counts, counts)
 
 
 def _blocks(positions: Positions) -> Iterator[Positions]:
@@ -114,14 +131,21 @@ def _blocks(positions: Positions) -> Iterator[Positions]:
 
 
 def _promising(
-    ones: Positions, others: Positions, sketches: Sketches, other_sketches: Sketches, unlike: NDArray[np.uint8]
+    ones: Positions,
+    others: Positions,
+    sketches: Sketches,
+    other_sketches: Sketches,
+    unlike: NDArray[np.uint8],
+    small: bool,
 ) -> list[tuple[int, int]]:
     """The pairs that share enough bands to be compared.
 
     Args:
         unlike: for each pair, the number of comparisons so far without success.
+        small: whether the pairs are of small buckets.
     """
     needed = MIN_SHARED[unlike]
+    needed = np.minimum(needed, MIN_SHARED_SMALL) if small else np.maximum(needed, MIN_SHARED_SMALL)
     checked = needed > 1
     enough = ~checked
     shared = (sketches[ones[checked], 1:] == other_sketches[others[checked], 1:]).sum(1)
@@ -161,48 +185,69 @@ def stored_duplicates(store: Store, sketches: Sketches, shingles: ShinglesAt) ->
     if not len(sketches):
         return []
     _renew_sketches(store)
+    new = [_sorted(sketches[:, band]) for band in range(1, 1 + BANDS)]
     found: set[tuple[int, str]] = set()
     unlike = np.zeros(len(sketches), dtype=np.uint8)
-    for part in chunks(store.sketches(), BLOCK):
-        block = np.frombuffer(b"".join(sketch for _, sketch in part), dtype="<u4").reshape(len(part), 1 + BANDS)
-        shared = _share_a_band(block, sketches)
-        ids = [key for (key, _), candidate in zip(part, shared.tolist(), strict=True) if candidate]
-        by_id = {question.id: question for question in store.questions_by_id(ids)}
-        groups = [by_id[key].group for key in ids]
-        conversations = [by_id[key].messages for key in ids]
-        _link(found, unlike, sketches, shingles, block[shared], shingles_at(conversations, BLOCK), groups)
+    for small in (True, False):
+        for part in chunks(store.sketches(), BLOCK):
+            block = np.frombuffer(b"".join(sketch for _, sketch in part), dtype="<u4").reshape(len(part), 1 + BANDS)
+            stored = _Stored(store, [key for key, _ in part])
+            for old, position in _sharing_a_band(block, sketches, new, unlike, small):
+                if (position, stored.group(old)) in found:
+                    continue
+                if _similar(shingles(position), stored.shingles(old)):
+                    found.add((position, stored.group(old)))
+                else:
+                    _count_up(unlike, position)
     return sorted(found)
 
 
-def _link(
-    found: set[tuple[int, str]],
-    unlike: NDArray[np.uint8],
+def _sharing_a_band(
+    block: Sketches,
     sketches: Sketches,
-    shingles: ShinglesAt,
-    stored: Sketches,
-    stored_shingles: ShinglesAt,
-    groups: Sequence[str],
-) -> None:
-    """Add the pairs of a new question and a group with a near-duplicate of it among these stored questions.
+    new: Sequence[tuple[Positions, NDArray[np.uint32]]],
+    unlike: NDArray[np.uint8],
+    small: bool,
+) -> Iterator[tuple[int, int]]:
+    """The pairs of a stored and a new question to compare: in small buckets, or in the others.
 
     Args:
-        unlike: for each new question, the number of comparisons so far without success; counted up here.
+        block: sketches of stored questions.
+        sketches: of the new questions.
+        new: the new questions sorted by each band.
+        unlike: for each new question, the number of comparisons so far without success.
     """
-    for band in range(1, 1 + BANDS):
-        order = np.argsort(stored[:, band], kind="stable")
-        hashes = stored[order, band]
-        first = np.searchsorted(hashes, sketches[:, band], "left")
-        stop = np.minimum(np.searchsorted(hashes, sketches[:, band], "right"), first + MAX_COMPARED)
-        while (positions := np.flatnonzero(first < stop)).size:
-            for block in _blocks(positions):
-                for new, old in _promising(block, order[first[block]], sketches, stored, unlike[block]):
-                    if (new, groups[old]) in found:
-                        continue
-                    if _similar(shingles(new), stored_shingles(old)):
-                        found.add((new, groups[old]))
-                    else:
-                        _count_up(unlike, new)
-            first[positions] += 1
+    for band, (order, hashes) in enumerate(new, 1):
+        first = np.searchsorted(hashes, block[:, band], "left")
+        stop = np.searchsorted(hashes, block[:, band], "right")
+        rows = np.flatnonzero(first < stop)
+        stored_order, stored_hashes = _sorted(block[rows, band])
+        sizes = np.zeros(len(rows), dtype=np.int32)
+        sizes[stored_order] = _bucket_sizes(stored_hashes)
+        rows = rows[(np.maximum(sizes, stop[rows] - first[rows]) <= MAX_COMPARED) == small]
+        for step in range(MAX_COMPARED):
+            rows = rows[first[rows] + step < stop[rows]]
+            if not len(rows):
+                break
+            for part in (rows[start : start + FEW] for start in range(0, len(rows), FEW)):
+                positions = order[first[part] + step]
+                yield from _promising(part, positions, block, sketches, unlike[positions], small)
+
+
+class _Stored:
+    """Groups and shingles of some stored questions, which are read if they are asked for."""
+
+    def __init__(self, store: Store, ids: Sequence[str]) -> None:
+        self._store, self._ids = store, ids
+        self.shingles: ShinglesAt = lru_cache(BLOCK)(lambda position: shingles_of(self._questions[position].messages))
+
+    def group(self, position: int) -> str:
+        return self._questions[position].group
+
+    @cached_property
+    def _questions(self) -> list[Question]:
+        by_id = {question.id: question for question in self._store.questions_by_id(self._ids)}
+        return [by_id[key] for key in self._ids]
 
 
 def _renew_sketches(store: Store) -> None:
@@ -213,17 +258,9 @@ def _renew_sketches(store: Store) -> None:
         store.put_sketches({question.id: row.tobytes() for question, row in zip(questions, computed, strict=True)})
 
 
-def _share_a_band(sketches: Sketches, others: Sketches) -> NDArray[np.bool_]:
-    """For each sketch, whether it shares a band with one of the others."""
-    found = np.zeros(len(sketches), dtype=bool)
-    for band in range(1, 1 + BANDS):
-        found |= np.isin(sketches[:, band], others[:, band])
-    return found
-
-
-def shingles_at(conversations: Sequence[Conversation], cached: int = CACHED) -> ShinglesAt:
-    """The shingles of a conversation by its position; so many are kept in memory."""
-    return lru_cache(cached)(lambda position: shingles_of(conversations[position]))
+def shingles_at(conversations: Sequence[Conversation]) -> ShinglesAt:
+    """The shingles of a conversation by its position."""
+    return lru_cache(CACHED)(lambda position: shingles_of(conversations[position]))
 
 
 def _similar(one: Shingles, other: Shingles) -> bool:
