@@ -17,6 +17,7 @@ class Batches:
     Attributes:
         polls: how often a batch is still in progress when it is looked at.
         lose: so many requests of the next batch come back unanswered.
+        hide: so many answers of the next batch are not in its output, although they count as completed.
         fail: the reason why all batches fail.
         none: the endpoint has files, but no batches.
         created: number of batches so far.
@@ -24,6 +25,7 @@ class Batches:
 
     polls: int = 0
     lose: int = 0
+    hide: int = 0
     fail: str = ""
     none: bool = False
     created: int = 0
@@ -61,7 +63,8 @@ class Batches:
             found.append({"id": "x", "custom_id": line["custom_id"], "response": {"status_code": status, "request_id": "y", "body": body}, "error": None})  # fmt: skip
         self.lose = 0
         output = f"file-out-{self.created}"
-        self.files[output] = "".join(json.dumps(line) + "\n" for line in found).encode()
+        self.files[output] = "".join(json.dumps(line) + "\n" for line in found[self.hide :]).encode()
+        self.hide = 0
         self.batches[key] = {
             "id": key, "object": "batch", "endpoint": request["endpoint"], "input_file_id": request["input_file_id"],
             "completion_window": "24h", "created_at": 0, "status": "in_progress", "output_file_id": output,

@@ -141,11 +141,11 @@ def test_files_of_rows(suffix: str, data: bytes, quotes: bool) -> None:
 
 
 @usual()
-@given(st.lists(values, max_size=5))
-def test_rows_of_any_json(rows: list[Any]) -> None:
+@given(st.lists(values, max_size=5), st.sampled_from(["train", "test", None]), values)
+def test_rows_of_any_json(rows: list[Any], split: str | None, source: Any) -> None:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "x.jsonl"
-        file.write_text("".join(dumps({"text": "x", "label": row, "split": row, "source": row}) + "\n" for row in rows)
+        file.write_text("".join(dumps({"text": "x", "label": row, "split": split, "source": source}) + "\n" for row in rows)
                         + "".join(dumps({"messages": row}) + "\n" for row in rows) + "{}\n")  # fmt: skip
         ours(lambda: list(read_labelled_rows(file, Columns(), TASK_OF_LABELS)))
         ours(lambda: list(read_labelled_rows(file, Columns(multi=True), None)))

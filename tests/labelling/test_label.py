@@ -319,3 +319,16 @@ def test_ctrl_c_lets_the_answers_in_flight_arrive(folder: Path, teacher: Teacher
     with Store(folder / "fingerpost.db") as store:
         assert len(store.verdicts()) == sum(teacher.answered.values()) < 200
         assert store.ledger.account().uncertain == 0
+
+
+def test_a_recording_whose_last_line_is_torn_goes_on(ready: Store, task: Task, folder: Path, teacher: Teacher) -> None:
+    file = folder / "answers.jsonl"
+    label(task, ready, plan_labels(task, ready, LabelSelection(limit=4)), folder, record=file)
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:-1], lines[-1][:20]]))  # cut off in a kill
+    label(task, ready, plan_labels(task, ready, LabelSelection(limit=1)), folder, record=file)
+    lines = file.read_text().splitlines()
+    assert len(lines) == 4
+    file.write_text("\n".join(lines))  # whole, but without the end of the line
+    label(task, ready, plan_labels(task, ready, LabelSelection(limit=1)), folder, record=file)
+    assert file.read_text().splitlines()[:4] == lines and len(file.read_text().splitlines()) == 5

@@ -199,3 +199,17 @@ def test_costs_tell_batches_and_what_it_would_have_cost(ready: Store, task: Task
     assert shown[2].split()[:3] == ["label", "(batch)", "test-model"]
     assert shown[2].split()[-2:] == [f"${20 * COST:.4f}", f"${20 * naive:.4f}"]
     assert f"total ${40 * COST:.4f}" in shown[3]
+
+
+def test_results_that_lack_answers_are_looked_for_once_more(
+    ready: Store, task: Task, folder: Path, teacher: Teacher
+) -> None:
+    teacher.batches.hide = 4
+    with pytest.raises(TeacherError, match="lack 4 answers; the others are stored"):
+        label(task, ready, plan_labels(task, ready, batch=True), folder, batch=True)
+    assert len(ready.verdicts()) == 26 and ready.ledger.account().uncertain == 4
+    assert len(plan_labels(task, ready).jobs) == 0  # they are at the provider
+    label(task, ready, plan_labels(task, ready, batch=True), folder, batch=True)
+    assert len(ready.verdicts()) == 26 and ready.ledger.account().uncertain == 4
+    label(task, ready, plan_labels(task, ready), folder)
+    assert len(ready.verdicts()) == 30 and teacher.batches.created == 1

@@ -12,7 +12,7 @@ import pytest
 
 from fingerpost.server.app import Server
 from fingerpost.server.jobs.batches import BatchRunner
-from fingerpost.server.ops.clock import HOLD_S, WallClock
+from fingerpost.server.ops.clock import HOLD_S, START_S, WallClock
 from fingerpost.server.schemas import ChatRequest
 from fingerpost.server.settings import Settings
 from fingerpost.store.server import now
@@ -38,6 +38,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
 def test_time_that_passes_is_no_jump(clocks: Clocks) -> None:
     clock = WallClock()
+    assert not clock.is_steady
     for _ in range(3):
         clocks.wall += DAY_S
         clocks.steady += DAY_S
@@ -48,13 +49,15 @@ def test_time_that_passes_is_no_jump(clocks: Clocks) -> None:
 def test_after_a_jump_files_and_log_are_kept_for_an_hour(tmp_path: Path, clocks: Clocks, jump: float) -> None:
     server = Server(Settings(tmp_path))
     file = server.files.add("x.txt", "user_data", lambda stream: stream.write(b"x"), expires_at=now() + DAY_S)
-    server._clean_up()
+    clocks.wall += START_S
+    clocks.steady += START_S
+    server._clean_up_files()
     clocks.wall += jump
-    server._clean_up()
+    server._clean_up_files()
     assert server.files.path(file.id).is_file()
     clocks.wall += HOLD_S
     clocks.steady += HOLD_S
-    server._clean_up()
+    server._clean_up_files()
     assert server.files.path(file.id).is_file() == (jump < 0)
     server.store.close()
 

@@ -189,7 +189,7 @@ def test_a_database_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
             store.add_verdicts([Verdict(f"{0:016x}", "human", "you", "b", "import")])
             ids = store.ledger.record([], [Call("label", "m", 0.5)], None)
             assert isinstance(ids[0], int)
-            with store.unstored() as aside:
+            with store.asking() as (_, aside):
                 aside.add([Settlement(ids[0], "lost")])
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     finally:

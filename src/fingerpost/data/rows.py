@@ -13,7 +13,15 @@ import numpy as np
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.label_sets import join_labels, split_cell
-from fingerpost.core.text import MAX_CHARACTERS, check_text, content_text, parse_json, shorten
+from fingerpost.core.text import (
+    MAX_CHARACTERS,
+    check_characters,
+    check_text,
+    content_text,
+    parse_json,
+    shorten,
+    storable,
+)
 from fingerpost.core.types import Conversation, Message, Split
 from fingerpost.data.files import USUAL, FileFormat, Row, read_rows
 from fingerpost.task.replies import parse, resolve, unknown_in
@@ -197,11 +205,14 @@ def _labelled_row(row: Row, layout: _Layout, columns: Columns, task: Task | None
     try:
         messages, answer = _conversation(values.get(str(layout.text)), layout.chat, task)
         label, raw = _label(values, layout, answer, columns, task)
+        if label is not None and (reason := check_characters(label)):
+            raise _UnusableError(reason.replace("the text", "the label", 1))
         split = _split(values.get("split"))
     except _UnusableError as error:
         return Rejected(row.line, str(error))
-    source = str(values.get("source") or columns.source)
+    source = storable(str(values.get("source") or columns.source))
     multi = isinstance(values.get(str(layout.label)), list)
+    raw = None if raw is None else storable(raw)
     return LabelledRow(row.line, messages, label, raw, split, source, values, multi)
 
 

@@ -141,13 +141,22 @@ def _run(
             raise TeacherError(
                 f"{client.base_url} no longer has the batch; run the command again to submit a new one"
             ) from None
-        for part in chunks(_settle(client, spec, store, teacher, posted, batch, refusals), LEDGER_CHUNK):
+        lines, missing = ([], 0) if batch is None else _result_lines(client, batch, posted)
+        again = missing > 0 and posted.state != "short"
+        for part in chunks(
+            _settle(client, spec, store, teacher, posted, batch, lines, missing, again, refusals), LEDGER_CHUNK
+        ):
             store.ledger.record([settlement for settlement, _, _ in part], [], budget_usd)
             for settlement, reply, usable in part:
                 if reply is not None:
                     progress.count(reply, settlement.usage, usable)
             on_progress(progress.report(spec.step))
-        store.update_batch(posted.id, state="ended")
+        store.update_batch(posted.id, state="short" if again else "ended")
+        if again:
+            raise TeacherError(
+                f"the results of the batch {batch.id} at {client.base_url} lack {missing:,} answers; the others are stored. Run "
+                "the command again to look for them once more"
+            )
         if batch is not None and batch.status == "failed":
             reason = _first_error(batch) or "no reason was given"
             raise TeacherError(f"the batch {batch.id} failed: {reason}; fix that, and run the command again")
@@ -262,19 +271,20 @@ def _finished_batch(
 
 def _settle(
     client: openai.OpenAI, spec: RequestSpec[Any], store: Store, teacher: TeacherSettings, posted: ProviderBatch, batch: Any,
-    refusals: list[str],
+    lines: Sequence[dict[str, Any]], missing: int, again: bool, refusals: list[str],
 ) -> Iterator[tuple[Settlement, Reply | None, bool]]:  # fmt: skip
     """The settlement of each call of a batch, with its reply and whether that is usable.
 
     If the endpoint does not support a parameter of the requests, its error message is added to `refusals`, and the calls
-    are settled as not sent.
+    are settled as not sent. While answers are missing, the calls without one stay open, or with `again` being false, they may
+    have been charged.
     """
     if batch is None:  # the requests were never sent
         for call_id in store.batch_calls(posted.id):
             yield Settlement(call_id, "unsent"), None, False
         return
     unanswered_jobs = dict(posted.jobs)
-    for line in _result_lines(client, batch, posted):
+    for line in lines:
         key = unanswered_jobs.pop(str(line.get("custom_id")), None)
         if key is None:
             continue
@@ -293,16 +303,14 @@ def _settle(
         usage = replace(usage, cost_usd=cost)
         stored, usable = spec.keep(key, reply)
         yield Settlement(call_id, "paid", usage, stored), reply, usable
+    if again:
+        return
     for call_id in map(int, unanswered_jobs):
-        yield Settlement(call_id, "unsent"), None, False
+        yield Settlement(call_id, "lost" if missing else "unsent"), None, False
 
 
-def _result_lines(client: openai.OpenAI, batch: Any, posted: ProviderBatch) -> list[dict[str, Any]]:
-    """The lines of a batch's output and error files.
-
-    Raises:
-        TeacherError: they do not hold as many answers as the batch says; what was paid for may be missing.
-    """
+def _result_lines(client: openai.OpenAI, batch: Any, posted: ProviderBatch) -> tuple[list[dict[str, Any]], int]:
+    """The lines of a batch's output and error files, and how many answers they lack according to the batch."""
     lines = []
     for file in (batch.output_file_id, batch.error_file_id):
         if isinstance(file, str):
@@ -310,12 +318,7 @@ def _result_lines(client: openai.OpenAI, batch: Any, posted: ProviderBatch) -> l
             lines += [_json_object(line) for line in text.split("\n")]
     answered = {str(line.get("custom_id")) for line in lines} & posted.jobs.keys()
     completed = count(getattr(batch.request_counts, "completed", None)) or 0
-    if len(answered) < completed and batch.status != "failed":
-        raise TeacherError(
-            f"the results of the batch {batch.id} at {client.base_url} hold {len(answered):,} of {completed:,} answers; run "
-            "the command again to fetch them once more"
-        )
-    return lines
+    return lines, 0 if batch.status == "failed" else max(0, completed - len(answered))
 
 
 def _first_error(batch: Any) -> str:

@@ -8,6 +8,7 @@ left out of all later requests.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import time
@@ -22,6 +23,7 @@ import openai
 from pyrate_limiter import Duration, InMemoryBucket, Limiter, Rate
 
 from fingerpost.core.errors import TeacherError
+from fingerpost.core.text import fingerprint
 from fingerpost.core.types import Usage
 from fingerpost.core.utils import finite
 from fingerpost.llm.completion import (
@@ -109,7 +111,7 @@ class ChatModel:
 
         Args:
             schema: JSON schema of the reply; None for free text.
-            idempotency_key: sent in the header that the settings name, if they name one.
+            idempotency_key: identifies the request, in the header that the settings name, if they name one.
 
         Raises:
             RequestLost: no readable reply came, but the request may have been charged. The caller decides on a retry.
@@ -117,11 +119,12 @@ class ChatModel:
         """
         tokens = sum(len(message["content"]) for message in messages) // 4 + self.settings.max_tokens
         header = self.settings.idempotency_header
-        headers = {header: idempotency_key} if header and idempotency_key else {}
         for attempt in range(ATTEMPTS):
             await self._wait_for_limits(tokens)
             started = time.perf_counter()
             body = request_body(self.settings.model, messages, schema, self._parameters, self._schema_modes[0])
+            # Another body needs another key: a parameter that the endpoint rejects is left out of the next attempt.
+            headers = {header: fingerprint([idempotency_key, json.dumps(body)])} if header and idempotency_key else {}
             try:
                 # The same request as `client.chat.completions.create`, without the cost of building its response objects.
                 async with asyncio.timeout(self.settings.timeout_s):  # the client's own limits each read, not their sum

@@ -31,7 +31,7 @@ def provider_client(api_key: str, base_url: str | None, timeout_s: float) -> ope
     url = str(client.base_url) or DEFAULT_BASE_URL
     client.close()
     transport = DeadlineTransport(url, MAX_BYTES, max(MIN_DEADLINE_S, timeout_s))
-    return client.with_options(http_client=httpx2.Client(transport=transport, timeout=timeout_s))
+    return client.with_options(http_client=httpx2.Client(transport=transport, timeout=timeout_s, follow_redirects=True))
 
 
 def checked(where: object, call: Callable[[], Any], *fields: str) -> Any:

@@ -58,14 +58,26 @@ class _RecordedAnswer(BaseModel):
     latency_s: Annotated[FiniteFloat, Field(ge=0)]
 
 
+def _is_answer(line: bytes) -> bool:
+    try:
+        _RecordedAnswer.model_validate_json(line)
+    except ValidationError:
+        return False
+    return True
+
+
 class Recorder:
     """Appends answers to a recording, one line at a time. A last line that a killed run left incomplete is cut off."""
 
     def __init__(self, path: Path) -> None:
-        if path.is_file():
-            data = path.read_bytes()
-            os.truncate(path, data.rfind(b"\n") + 1)
+        data = path.read_bytes() if path.is_file() else b""
+        rest = data[data.rfind(b"\n") + 1 :]
+        if rest and not _is_answer(rest):
+            os.truncate(path, len(data) - len(rest))
+            rest = b""
         self._file = path.open("a", encoding="utf-8")
+        if rest:
+            self._file.write("\n")
 
     def add(self, key: str, answer: dict[str, Any]) -> None:
         self._file.write(json.dumps({"key": key, **answer}, ensure_ascii=False) + "\n")

@@ -33,14 +33,14 @@ from fingerpost.llm.requests import (
     lease_key,
     out_of_budget,
 )
-from fingerpost.store.ledger import Call, Refusal, Settlement
+from fingerpost.store.ledger import Call, Ledger, Refusal, Settlement
 from fingerpost.store.project import Store
 from fingerpost.store.unstored import Unstored
 from fingerpost.task.settings import TeacherSettings
 
 LOST_ATTEMPTS = 3
-LEASE_POLL_S = 0.5
-"""How often to look again at jobs that another process is asking."""
+LEASE_POLL_S, MAX_LEASED = 0.5, 500
+"""How often to look again at jobs that other processes are asking; and after how many of them they are looked at at once."""
 STORE_ATTEMPTS, STORE_PAUSE_S = 3, 1.0
 """Each attempt to write to the database waits a minute for its lock."""
 
@@ -73,8 +73,8 @@ def run_requests(
         BudgetError: the budget has no room for a single request.
     """
     planned_at = store.ledger.settled if planned_at is None else planned_at
-    run = _Run(spec, jobs, store, teacher, planned_at, budget_usd, on_progress)
-    run_async(run.execute(folder, record))
+    run = _Run(spec, jobs, teacher, planned_at, budget_usd, on_progress)
+    run_async(run.execute(store, folder, record))
     if run.error is not None:
         raise run.error
     return run.progress
@@ -92,7 +92,6 @@ class _Run(Generic[J]):
         self,
         spec: RequestSpec[J],
         jobs: Jobs[J],
-        store: Store,
         teacher: TeacherSettings,
         planned_at: int,
         budget_usd: float | None,
@@ -102,38 +101,39 @@ class _Run(Generic[J]):
         self.progress = RunProgress(total=len(jobs))
         self.error: TeacherError | BudgetError | None = None
         self._jobs: Iterator[J] = iter(jobs)
-        self._again: deque[tuple[J, int]] = deque()  # with the number of times that its request was lost
-        self._leased: list[tuple[J, int]] = []  # by other processes
-        self._planned_at, self._store = planned_at, store
-        self._commits = _GroupCommit(store, budget_usd)
+        self._lost: deque[tuple[J, int]] = deque()  # with the number of times that its request was lost
+        self._leased: deque[tuple[J, int]] = deque()  # by other processes
+        self._again: deque[tuple[J, int]] = deque()  # leased a while ago
+        self._planned_at = planned_at
         self._on_progress = on_progress
         self._slots = asyncio.Semaphore(teacher.concurrency)
         self._in_flight = 0
         self._broken = False
 
-    async def execute(self, folder: Path, record: Path | None) -> None:
-        with self._store.unstored() as self._commits.unstored:
-            await self._ask_all(folder, record)
+    async def execute(self, store: Store, folder: Path, record: Path | None) -> None:
+        with store.asking() as (ledger, unstored):
+            self._ledger, self._commits = ledger, _GroupCommit(ledger, unstored, self.budget)
+            async with ChatModel(self.teacher, folder, record, self.spec.temperature) as model:
+                await self._ask_all(model)
+        if self.error is None and self.progress.done >= UNUSABLE_LIMIT and not self.progress.usable:
+            self.error = all_unusable(self.spec, self.progress)
 
-    async def _ask_all(self, folder: Path, record: Path | None) -> None:
-        async with ChatModel(self.teacher, folder, record, self.spec.temperature) as model:
-            workers = asyncio.gather(
-                *(self._worker(model) for _ in range(workers_for(self.teacher.concurrency))), return_exceptions=True
-            )
-            loop = asyncio.get_running_loop()
-            # Unavailable on Windows and outside the main thread. There Ctrl-C aborts requests; stored replies are kept.
-            with suppress(NotImplementedError, RuntimeError):
-                loop.add_signal_handler(signal.SIGINT, self._interrupt, workers)
-            try:
-                ended = await workers
-            except asyncio.CancelledError:
-                self.progress.stopped, ended = "interrupted", []
-            await self._commits.drain()
+    async def _ask_all(self, model: ChatModel) -> None:
+        workers = asyncio.gather(
+            *(self._worker(model) for _ in range(workers_for(self.teacher.concurrency))), return_exceptions=True
+        )
+        loop = asyncio.get_running_loop()
+        # Unavailable on Windows and outside the main thread. There Ctrl-C aborts requests; stored replies are kept.
+        with suppress(NotImplementedError, RuntimeError):
+            loop.add_signal_handler(signal.SIGINT, self._interrupt, workers)
+        try:
+            ended = await workers
+        except asyncio.CancelledError:
+            self.progress.stopped, ended = "interrupted", []
+        await self._commits.drain()
         for outcome in ended:
             if isinstance(outcome, BaseException):
                 raise outcome
-        if self.error is None and self.progress.done >= UNUSABLE_LIMIT and not self.progress.usable:
-            self.error = all_unusable(self.spec, self.progress)
 
     def _interrupt(self, workers: asyncio.Future[list[BaseException | None]]) -> None:
         if self.progress.stopped == "interrupted":
@@ -144,58 +144,70 @@ class _Run(Generic[J]):
         """Send requests until no jobs are left. After an unexpected error, the other workers finish their current request."""
         settlement: Settlement | None = None
         try:
-            while self._running() and (taken := self._take()) is not None:
+            while self._running():
+                taken = self._take()
+                if taken is None and not self._leased:
+                    break
+                ended, settlement = settlement, None
+                if taken is None:
+                    await self._wait_for_others(ended)
+                    continue
                 job, times_lost = taken
                 messages, schema = self.spec.request(job)
                 max_usd = prices.at_most(self.teacher, request_bytes(messages, schema))
                 key = lease_key(self.spec.step, self.teacher.model, self.spec.key(job))
-                call_id = await self._reserve(
-                    settlement, Call(self.spec.step, self.teacher.model, max_usd, key, self._planned_at)
-                )
-                settlement = None
+                call = Call(self.spec.step, self.teacher.model, max_usd, key, self._planned_at)
+                call_id = await self._reserve(ended, call)
                 if call_id == "budget":
                     self._out_of_budget(max_usd)
-                    return
+                    break
                 if call_id == "answered":
                     self.progress.elsewhere += 1
-                    self._on_progress(self.progress.report(self.spec.step))
+                    self._report()
                     continue
                 if call_id == "leased":
-                    self._leased.append((job, times_lost))
-                    await self._wait_for_others()
+                    self._leased.append(taken)
                     continue
                 self._in_flight += 1
                 try:
                     async with self._slots:
                         reply = await model.ask(messages, schema, await self._idempotency_key(key))
                 except RequestLost as error:
-                    self._retry(job, times_lost + 1, error)
                     settlement = Settlement(call_id, "lost")
+                    self._retry(job, times_lost + 1, error)
                 except TeacherError as error:
-                    self.error = self.error or error
                     settlement = Settlement(call_id, "unsent")
+                    self.error = self.error or error
                 else:  # a cancelled call keeps its reservation, because it may have been charged
                     settlement = self._record_reply(job, reply, call_id, max_usd)
-            if settlement is not None:
-                await self._settle(settlement, None)
+                    self._report()
         except BaseException:
             self._broken = True
             raise
+        finally:
+            if settlement is not None:
+                await self._settle(settlement, None)
 
     def _take(self) -> tuple[J, int] | None:
-        """The next job, with the number of times that its request was lost; None if none is left."""
+        """The next job, with the number of times that its request was lost; None if none is left but leased ones."""
+        if len(self._leased) >= MAX_LEASED:
+            self._again, self._leased = self._leased, deque()
+        if self._again:
+            return self._again.popleft()
         for job in self._jobs:
             return job, 0
-        return self._again.popleft() if self._again else None
+        return self._lost.popleft() if self._lost else None
 
-    async def _wait_for_others(self) -> None:
-        """If all that is left is leased by other processes, wait a moment before looking at it again."""
-        if (taken := self._take()) is not None:
-            self._again.appendleft(taken)
-            return
+    async def _wait_for_others(self, settlement: Settlement | None) -> None:
+        """All that is left is leased by other processes: wait a moment before looking at it again."""
+        if settlement is not None:
+            await self._settle(settlement, None)
         await asyncio.sleep(LEASE_POLL_S)
         self._again.extend(self._leased)
         self._leased.clear()
+
+    def _report(self) -> None:
+        self._on_progress(self.progress.report(self.spec.step))
 
     def _running(self) -> bool:
         return self.error is None and not self.progress.stopped and not self._broken
@@ -213,7 +225,7 @@ class _Run(Generic[J]):
         """Equal for requests that should give the same answer: until it is there, and on purpose asked for once more."""
         if self.teacher.idempotency_header is None:
             return None
-        return fingerprint([key, str(await asyncio.to_thread(self._store.ledger.times_answered, key))])
+        return fingerprint([key, str(await asyncio.to_thread(self._ledger.times_answered, key))])
 
     async def _settle(self, settlement: Settlement | None, next_call: Call | None) -> int | Refusal | None:
         """Record the end of a call, which counts as in flight until then, and reserve the cost of the next one."""
@@ -227,14 +239,13 @@ class _Run(Generic[J]):
         self.progress.count(reply, usage, usable)
         if self.progress.done == UNUSABLE_LIMIT and not self.progress.usable:
             self.error = self.error or all_unusable(self.spec, self.progress)
-        self._on_progress(self.progress.report(self.spec.step))
         return Settlement(call_id, "paid", usage, stored, idempotent=self.teacher.idempotency_header is not None)
 
     def _retry(self, job: J, times_lost: int, error: RequestLost) -> None:
         if not self._running():
             return
         if times_lost < LOST_ATTEMPTS:
-            self._again.append((job, times_lost))
+            self._lost.append((job, times_lost))
         elif self.error is None:
             self.error = TeacherError(
                 f"a request to the teacher was lost {LOST_ATTEMPTS} times ({error}); raise timeout_s or lower "
@@ -252,14 +263,12 @@ class _Run(Generic[J]):
 class _GroupCommit:
     """Collects the ledger entries of all workers while a transaction runs, and stores them in the next transaction.
 
-    Attributes:
-        unstored: where the answers go that cannot be stored.
+    Args:
+        unstored: where answers go that cannot be stored.
     """
 
-    unstored: Unstored
-
-    def __init__(self, store: Store, budget_usd: float | None) -> None:
-        self._path, self._ledger, self._budget = store.path, store.ledger, budget_usd
+    def __init__(self, ledger: Ledger, unstored: Unstored, budget_usd: float | None) -> None:
+        self._ledger, self._unstored, self._budget = ledger, unstored, budget_usd
         self._waiting: list[tuple[Settlement | None, Call | None, asyncio.Future[int | Refusal | None]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -313,9 +322,9 @@ class _GroupCommit:
                 if attempt < STORE_ATTEMPTS:
                     await asyncio.sleep(STORE_PAUSE_S)
                     continue
-                await asyncio.to_thread(self.unstored.add, settlements)
+                await asyncio.to_thread(self._unstored.add, settlements)
                 raise InputError(
-                    f"{self._path} cannot be written ({error.orig}); paid answers are kept in {self.unstored.path}. Free "
+                    f"the database cannot be written ({error.orig}); paid answers are kept in {self._unstored.path}. Free "
                     "disk space, or end the program that locks the database, and run the command again"
                 ) from None
         raise AssertionError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -10,6 +11,7 @@ import httpx2
 
 from fingerpost.core.utils import is_loopback, run_async
 
+SLOWEST_BYTES_PER_S, PART_BYTES = 50_000, 2**16
 MAX_BYTES = 16 * 2**20
 """The most bytes of a response, after decompression."""
 
@@ -24,11 +26,11 @@ class BoundedTransport(httpx2.AsyncHTTPTransport):
 
     def __init__(self, url: str, connections: int, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        parts = urlsplit(url)
+        parts, proxies = urlsplit(url), getproxies()
         direct = is_loopback(url) or proxy_bypass(parts.hostname or "")
         super().__init__(
             limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-            proxy=None if direct else getproxies().get(parts.scheme),
+            proxy=None if direct else proxies.get(parts.scheme) or proxies.get("all"),
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -61,7 +63,8 @@ class DeadlineTransport(httpx2.BaseTransport):
     Args:
         url: the endpoint.
         max_bytes: the most bytes of a response, after decompression.
-        deadline_s: seconds in which a response has to be complete; later it is a `ReadTimeout`.
+        deadline_s: seconds in which a response has to be complete, and one more for each SLOWEST_BYTES_PER_S of the request;
+            later it is a `ReadTimeout`.
     """
 
     def __init__(self, url: str, max_bytes: int, deadline_s: float) -> None:
@@ -69,15 +72,24 @@ class DeadlineTransport(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         content = request.read()
+        deadline_s = self._deadline_s + len(content) / SLOWEST_BYTES_PER_S
+
+        async def parts() -> AsyncIterator[bytes]:  # the time-out of writing is that of each part
+            for start in range(0, len(content), PART_BYTES):
+                yield content[start : start + PART_BYTES]
 
         async def send() -> httpx2.Response:
             sent = httpx2.Request(
-                request.method, request.url, headers=request.headers, content=content, extensions=request.extensions
+                request.method,
+                request.url,
+                headers=request.headers,
+                content=parts() if content else None,
+                extensions=request.extensions,
             )
-            async with asyncio.timeout(self._deadline_s), BoundedTransport(self._url, 1, self._max_bytes) as transport:
+            async with asyncio.timeout(deadline_s), BoundedTransport(self._url, 1, self._max_bytes) as transport:
                 return await transport.handle_async_request(sent)
 
         try:
             return run_async(send())
         except TimeoutError:
-            raise httpx2.ReadTimeout(f"no whole response within {self._deadline_s:g} s", request=request) from None
+            raise httpx2.ReadTimeout(f"no whole response within {deadline_s:.0f} s", request=request) from None

@@ -106,7 +106,8 @@ class Server:
                 self.batches.run(),
                 self.webhook.run(),
                 run_periodically("model reload", RELOAD_S, self._reload_models),
-                run_periodically("clean-up", CLEAN_UP_S, self._clean_up),
+                run_periodically("file clean-up", CLEAN_UP_S, self._clean_up_files),
+                run_periodically("request log clean-up", CLEAN_UP_S, self._delete_old_log_entries),
             )
         ]
         models = [model.name for model in self.models.folder_models]
@@ -132,10 +133,12 @@ class Server:
             else:
                 log("model reloaded", model=name)
 
-    def _clean_up(self) -> None:
-        """Delete what has expired: files and log entries."""
+    def _clean_up_files(self) -> None:
         if self.clock.is_steady:
             self.files.clean_up()
+
+    def _delete_old_log_entries(self) -> None:
+        if self.clock.is_steady:
             self.store.delete_log_entries(now() - round(self.settings.keep_days * DAY_S))
 
     async def _answer_batch_line(self, request: ChatRequest, raw: Json) -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -46,7 +47,8 @@ class Holders:
         except Timeout:
             return True
         lock.release()
-        file.unlink(missing_ok=True)
+        with suppress(OSError):  # another process may be looking at it
+            file.unlink()
         return False
 
     def close(self) -> None:
@@ -55,5 +57,6 @@ class Holders:
             if self._own is not None:
                 name, lock = self._own
                 lock.release()
-                (self._folder / name).unlink(missing_ok=True)
+                with suppress(OSError):
+                    (self._folder / name).unlink()
                 self._own = None

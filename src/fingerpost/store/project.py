@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -37,8 +37,8 @@ class ProviderBatch:
         jobs: the key of each request, by the id of its call in the ledger, as text.
         file: the provider's id of the uploaded file.
         batch: the provider's id of the batch.
-        state: `new`, `creating` (the file is uploaded), `out` (the provider has the batch), `ended` (the results are
-            stored, or there are none).
+        state: `new`, `creating` (the file is uploaded), `out` (the provider has the batch), `short` (results are stored, but
+            answers are missing), `ended` (the results are stored, or there are none).
     """
 
     id: int
@@ -100,13 +100,19 @@ class Store:
         disconnect(self._engine)
         self._holders.close()
 
-    def unstored(self) -> Unstored:
-        """Room for paid answers that the database does not take.
+    @contextmanager
+    def asking(self) -> Iterator[tuple[Ledger, Unstored]]:
+        """A ledger whose leases end with the context, and room for paid answers that the database does not take.
 
         Raises:
             InputError: the disk is full.
         """
-        return Unstored(self.path, self._holders.own)
+        holders = Holders(self.path)
+        try:
+            with Unstored(self.path, holders.own) as unstored:
+                yield Ledger(self._engine, holders), unstored
+        finally:
+            holders.close()
 
     def only(self, step: str) -> AbstractContextManager[None]:
         """Let no other process run this step on the project while the context is open.

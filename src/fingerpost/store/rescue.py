@@ -64,7 +64,8 @@ def repair(database: Path) -> tuple[dict[str, int], Path]:
             if table.name != "ledger":
                 counts[table.name] = _copy(old, new, table.name)
         new.execute(
-            "UPDATE ledger SET committed_usd = (SELECT coalesce(sum(coalesce(cost_usd, reserved_usd)), 0) FROM calls)"
+            "UPDATE ledger SET committed_usd = (SELECT coalesce(sum(coalesce(cost_usd, reserved_usd)), 0) FROM calls), "
+            "settled = (SELECT coalesce(max(settled), 0) FROM calls)"
         )
         new.commit()
         new.execute("PRAGMA wal_checkpoint(TRUNCATE)")

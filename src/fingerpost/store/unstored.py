@@ -20,11 +20,11 @@ _SETTLEMENT = TypeAdapter(Settlement)
 
 
 class Unstored:
-    """The file of one process. Use it in a `with`; if nothing was put aside, it is deleted at the end.
+    """The file of one run. Use it in a `with`; if nothing was put aside, it is deleted at the end.
 
     Args:
         database: the file is beside it.
-        holder: the name of this process among the `Holders`.
+        holder: the name of this run among the `Holders`.
 
     Raises:
         InputError: on construction, if the disk is full.
@@ -33,7 +33,7 @@ class Unstored:
     def __init__(self, database: Path, holder: str) -> None:
         self.path = database.with_name(f"{database.name}.unstored-{holder}")
         self._size = 0
-        self._file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
+        self._file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600)
         try:
             _write(self._file, b"\0" * RESERVED_BYTES)
         except OSError as error:

@@ -7,8 +7,9 @@ import time
 
 from fingerpost.server.ops.logs import log
 
-JUMP_S, HOLD_S = 60.0, 3600.0
-"""A difference from the monotonic clock that is a jump, and for how long the wall clock is not trusted after one."""
+JUMP_S, HOLD_S, START_S = 60.0, 3600.0, 600.0
+"""A difference from the monotonic clock that is a jump; for how long the wall clock is not trusted after one; and after the
+start, in which a wrong clock is often set right."""
 
 
 class WallClock:
@@ -16,11 +17,11 @@ class WallClock:
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
-        self._not_before = 0.0
+        self._not_before = time.monotonic() + START_S
 
     @property
     def is_steady(self) -> bool:
-        """Whether the wall clock has not jumped for HOLD_S seconds of this process."""
+        """Whether the wall clock has not jumped for HOLD_S seconds, and for START_S seconds after the start."""
         offset, now = time.time() - time.monotonic(), time.monotonic()
         if abs(offset - self._offset) > JUMP_S:
             jump = round(offset - self._offset)
