@@ -17,6 +17,7 @@ import contextlib
 import itertools
 import json
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -117,6 +118,11 @@ def small_disk(folder: Path) -> Iterator[bool]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+def logged_lost(server: Serving) -> int:
+    """How many log entries the server could not store since its start, by its own count."""
+    return int(float(re.findall(r"fingerpost_log_lost_total ([0-9.]+)", server.get("/metrics").text)[0]))
+
+
 class Storm:
     """Clients of one server that is killed and whose disk fills up, and what the server acknowledged to them."""
 
@@ -126,6 +132,7 @@ class Storm:
         self.chats, self.jobs, self.batches = set[str](), set[str](), set[str]()
         self.statuses: Counter[str] = Counter()
         self.unexpected: list[str] = []
+        self.not_logged = 0
 
     def run(self, work: Callable[[int], None]) -> None:
         """Call `work` with growing numbers until the end, whatever becomes of the server."""
@@ -216,6 +223,7 @@ def stormy(folder: Path, student: Path, minutes: float) -> dict[str, Any]:
                 (place / "filler").unlink()
                 fills, next_fill = fills + 1, time.monotonic() + FULL_EVERY_S
             elif now > next_kill:
+                storm.not_logged += logged_lost(server)
                 server.kill()
                 server.start()
                 kills, next_kill = kills + 1, time.monotonic() + KILL_S
@@ -234,6 +242,7 @@ def stormy(folder: Path, student: Path, minutes: float) -> dict[str, Any]:
         incomplete = sum(batch.request_counts is None or batch.request_counts.completed != 200 for batch in answers)
         kept = storm.files - storm.deleted
         there = {file.id for file in client.files.list()}
+        counted = storm.not_logged + logged_lost(server)
         errors = [event["event"] for event in server.events() if event["level"] == "error"]
         server.kill()
         store = ServerStore(place / "served" / "fingerpost.db")
@@ -248,6 +257,7 @@ def stormy(folder: Path, student: Path, minutes: float) -> dict[str, Any]:
         "files_lost": len(kept - there),
         "chats": len(storm.chats),
         "chats_not_logged": len(storm.chats - logged),
+        "of_these_counted_by_the_server": counted,
         "jobs": dict(jobs),
         "batches": dict(batches),
         "batches_incomplete": incomplete,

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import DatabaseError
 from starlette.exceptions import HTTPException
 
-from fingerpost.server.ops.logs import log
+from fingerpost.server.ops.logs import log, log_sometimes
 from fingerpost.server.schemas import ApiError, error_body
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -57,8 +57,9 @@ async def _http_exception(request: Request, error: Any) -> JSONResponse:
 async def _internal_error(request: Request, error: Any) -> JSONResponse:
     """Logs the error with its trace; the client gets no details."""
     request_id = getattr(request.state, "request_id", None)
-    log("request failed", logging.ERROR, error, path=request.url.path, request_id=request_id)
     if getattr(error, "errno", None) in DISK_FULL or "is full" in str(error):
+        log_sometimes("the disk is full", logging.ERROR, path=request.url.path)
         body = error_body(507, "the server's disk is full and nothing was stored; free some space", "disk_full")
         return JSONResponse(body, 507)
+    log("request failed", logging.ERROR, error, path=request.url.path, request_id=request_id)
     return JSONResponse(error_body(500, "internal server error; see the server's log", "server_error"), 500)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fingerpost.core.types import Message
 from fingerpost.server.inference.batching import MicroBatcher, PartialResults
-from fingerpost.server.ops.logs import log
+from fingerpost.server.ops.logs import log_sometimes
 from fingerpost.server.ops.metrics import Metrics
 from fingerpost.store.server import ServerStore
 from fingerpost.store.server_rows import RequestLogEntry
@@ -46,7 +46,7 @@ class RequestLog:
             self._store.add_log_entries([self._redacted(entry) for entry in entries])
         except Exception as error:  # noqa: BLE001 - neither a full disk nor a bug in `redact` may prevent the answer
             self._metrics.log_lost.inc(len(entries))
-            log("request log write failed", logging.ERROR, error, count=len(entries))
+            log_sometimes("request log write failed", logging.ERROR, error, count=len(entries))
         yield [(index, None) for index in range(len(entries))]
 
     def _redacted(self, entry: RequestLogEntry) -> RequestLogEntry:

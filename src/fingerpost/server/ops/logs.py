@@ -12,6 +12,8 @@ from typing import Any
 _LINE_BREAKS = re.compile("[\x7f-\x9f\u2028\u2029]")
 """Characters that JSON allows, and that terminals and other readers take for the end of a line or for commands."""
 LOGGER = "fingerpost.server"
+EVERY_S = 60.0
+"""How often an event that may come with every request is logged."""
 
 
 class JsonLines(logging.Formatter):
@@ -42,3 +44,17 @@ def set_up(quiet: bool) -> None:
 def log(event: str, level: int = logging.INFO, trace: BaseException | None = None, **fields: Any) -> None:
     """Write one log line. `trace` adds an exception's traceback; `fields` must be JSON values or have a `str`."""
     logging.getLogger(LOGGER).log(level, event, exc_info=trace, extra={"fields": fields})
+
+
+_suppressed: dict[str, tuple[float, int]] = {}
+"""When an event of `log_sometimes` was last logged, and how often it has happened since."""
+
+
+def log_sometimes(event: str, level: int = logging.INFO, trace: BaseException | None = None, **fields: Any) -> None:
+    """As `log`, at most once in EVERY_S seconds for each event, with the number of times that it was left out before."""
+    last, left_out = _suppressed.get(event, (-EVERY_S, 0))
+    if time.monotonic() - last < EVERY_S:
+        _suppressed[event] = (last, left_out + 1)
+        return
+    _suppressed[event] = (time.monotonic(), 0)
+    log(event, level, trace, **fields, **({"left_out": left_out} if left_out else {}))
