@@ -149,3 +149,17 @@ def test_every_row_of_a_larger_file_is_imported(store: Store, task: Task, tmp_pa
     assert import_file(store, task, write_questions(tmp_path / "q.txt", count)).new == count
     groups = {question.group for question in store.questions()}
     assert len(groups) == count
+
+
+def test_rows_that_are_repeated_in_a_file_do_not_confuse_the_search_for_near_duplicates(
+    store: Store, task: Task, tmp_path: Path
+) -> None:
+    texts = ["where is my parcel number twelve today", "where is my parcel number twelve today please", "book a room"]
+    rows = [texts[2], texts[2], "tell me a joke", texts[2], texts[0], "tell me a joke", texts[1], texts[0]]
+    (tmp_path / "x.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in rows))
+    assert import_file(store, task, tmp_path / "x.jsonl").new == 4
+    groups = {question.messages[0].content: question.group for question in store.questions()}
+    assert groups[texts[0]] == groups[texts[1]] and len(set(groups.values())) == 3
+    assert [question.messages[0].content for question in store.questions()] == [
+        texts[2], "tell me a joke", texts[0], texts[1]
+    ]  # fmt: skip

@@ -144,7 +144,7 @@ def _add(store: Store, task: Task, spool: QuestionSpool, result: ImportResult) -
     """Store what is in the spool, and count it in the result."""
     with store.placing():
         sketches = spool.sketches
-        placed = assign_large(store, spool, sketches, spool.shingles, task.split)
+        placed = assign_large(store, spool, spool.requests, sketches, spool.shingles, task.split)
         for part in chunks(zip(placed, sketches, strict=True), WRITTEN):
             questions = [question for question, _ in part]
             result.excluded += sum(question.split == "excluded" for question in questions)

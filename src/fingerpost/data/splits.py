@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,10 @@ from fingerpost.task.settings import SplitSettings
 
 SPLIT_PRIORITY: tuple[Split, ...] = ("test", "dev", "train")
 """Where near-duplicates ask for different splits, the first of these wins."""
-_REQUESTS: tuple[Split | None, ...] = (*SPLIT_PRIORITY, None)
+SPLIT_REQUESTS: tuple[Split | None, ...] = (*SPLIT_PRIORITY, None)
+Requests: TypeAlias = NDArray[np.void]
+"""Shape (questions,), of `REQUEST`: id, and the index in SPLIT_REQUESTS of the split that the question's file asks for."""
+REQUEST = np.dtype([("id", "S16"), ("split", "u1")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,23 @@ def assign_in_store(
         The questions in order, and their sketches by id. Store them together.
     """
     sketches, shingles = sketches_of(question.messages for question in new), shingles_at([q.messages for q in new])
-    questions = list(assign_large(store, new, sketches, shingles, settings))
+    questions = list(assign_large(store, new, requests_of(new), sketches, shingles, settings))
     return questions, {question.id: row.tobytes() for question, row in zip(new, sketches, strict=True)}
 
 
+def requests_of(new: Sequence[NewQuestion]) -> Requests:
+    """The ids and requested splits of questions."""
+    rows = [(question.id, SPLIT_REQUESTS.index(question.requested_split)) for question in new]
+    return np.array(rows, dtype=REQUEST)
+
+
 def assign_large(
-    store: Store, new: Sequence[NewQuestion], sketches: Sketches, shingles: ShinglesAt, settings: SplitSettings
+    store: Store,
+    new: Iterable[NewQuestion],
+    requests: Requests,
+    sketches: Sketches,
+    shingles: ShinglesAt,
+    settings: SplitSettings,
 ) -> Iterator[Question]:
     """Assign a group and a split to new questions, which may be read from disk one by one; they are returned in order.
 
@@ -66,21 +81,21 @@ def assign_large(
     stored question join its group and split. A question whose stored near-duplicates are in different splits is excluded.
 
     Args:
-        sketches, shingles: of the new questions.
+        requests, sketches, shingles: of the new questions.
     """
     groups = duplicate_groups(shingles, sketches)
     joined: dict[int, set[str]] = defaultdict(set)
     for position, name in stored_duplicates(store, sketches, shingles):
         joined[int(groups[position])].add(name)
     splits = store.splits_of_groups({name for names in joined.values() for name in names})
-    names, requests = _names_and_requests(new, groups)
+    names, winning = _names_and_splits(requests, groups)
 
     def placed() -> Iterator[Question]:
         for number, question in zip(map(int, groups), new, strict=True):
             stored = joined.get(number)
             name = min(stored) if stored else names[number].decode()
             taken = {split for known in stored or () for split in splits[known]} - {"excluded"}
-            requested = _REQUESTS[requests[number]]
+            requested = SPLIT_REQUESTS[winning[number]]
             split = min(taken) if len(taken) == 1 else None if taken else requested or split_of(name, settings)
             if question.requested_split not in (None, split):
                 split = None
@@ -89,18 +104,14 @@ def assign_large(
     return placed()
 
 
-def _names_and_requests(new: Sequence[NewQuestion], groups: Positions) -> tuple[NDArray[np.bytes_], NDArray[np.uint8]]:
-    """By the number of a group: the smallest id of its new questions, and which of _REQUESTS wins among them."""
-    fields = np.dtype([("id", "S16"), ("request", "u1")])
-    given = ((question.id.encode(), _REQUESTS.index(question.requested_split)) for question in new)
-    rows = np.fromiter(given, dtype=fields, count=len(new))
-    count = len(groups)
-    requests = np.full(count, len(_REQUESTS) - 1, dtype=np.uint8)
-    np.minimum.at(requests, groups, rows["request"])
-    names = np.zeros(count, dtype="S16")
-    names[groups] = rows["id"]
-    shared = np.flatnonzero(np.bincount(groups, minlength=count)[groups] > 1)
-    order = shared[np.lexsort((rows["id"][shared], groups[shared]))]
+def _names_and_splits(requests: Requests, groups: Positions) -> tuple[NDArray[np.bytes_], NDArray[np.uint8]]:
+    """By the number of a group: the smallest id of its questions, and which of SPLIT_REQUESTS wins among them."""
+    winning = np.full(len(groups), len(SPLIT_REQUESTS) - 1, dtype=np.uint8)
+    np.minimum.at(winning, groups, requests["split"])
+    names = np.zeros(len(groups), dtype="S16")
+    names[groups] = requests["id"]
+    shared = np.flatnonzero(np.bincount(groups, minlength=len(groups))[groups] > 1)
+    order = shared[np.lexsort((requests["id"][shared], groups[shared]))]
     first = np.diff(groups[order], prepend=-1) > 0
-    names[groups[order][first]] = rows["id"][order][first]
-    return names, requests
+    names[groups[order][first]] = requests["id"][order][first]
+    return names, winning

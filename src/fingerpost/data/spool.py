@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from fingerpost.core.types import Split, Verdict
+from fingerpost.core.types import Verdict
 from fingerpost.data.records import Records, ShingleRecords
-from fingerpost.data.sketches import BANDS, Sketches, sketches_of
-from fingerpost.data.splits import SPLIT_PRIORITY, NewQuestion
+from fingerpost.data.sketches import BANDS, Shingles, Sketches, sketches_of
+from fingerpost.data.splits import REQUEST, SPLIT_REQUESTS, NewQuestion, Requests, requests_of
 
 _QUESTION, _VERDICT = TypeAdapter(NewQuestion), TypeAdapter(Verdict)
-_ADDED = np.dtype([("id", "S16"), ("request", "u1")])
-_REQUESTS: tuple[Split | None, ...] = (*SPLIT_PRIORITY, None)
 
 
-class QuestionSpool(Sequence[NewQuestion]):
+class QuestionSpool:
     """The new questions of an import, each once, and all of its verdicts. Use it in a `with`.
 
     Of the splits that the rows of one question request, the first of SPLIT_PRIORITY wins. Add all rows before you read.
@@ -32,15 +30,14 @@ class QuestionSpool(Sequence[NewQuestion]):
 
     def __init__(self, folder: Path) -> None:
         self._questions, self._sketches, self._verdicts = Records(folder), Records(folder), Records(folder)
-        self.shingles = ShingleRecords(folder)
-        self._added: list[NDArray[np.void]] = []
-        self._unique: tuple[NDArray[np.int64], NDArray[np.uint8]] | None = None
+        self._shingles = ShingleRecords(folder)
+        self._added: list[Requests] = []
 
     def __enter__(self) -> QuestionSpool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for records in (self._questions, self._sketches, self._verdicts, self.shingles):
+        for records in (self._questions, self._sketches, self._verdicts, self._shingles):
             records.close()
 
     def extend(self, rows: Sequence[tuple[NewQuestion, Verdict | None]], known: Container[str]) -> None:
@@ -48,51 +45,50 @@ class QuestionSpool(Sequence[NewQuestion]):
         new = [question for question, _ in rows if question.id not in known]
         self._questions.extend(map(_QUESTION.dump_json, new))
         self._sketches.extend(row.tobytes() for row in sketches_of(question.messages for question in new))
-        self.shingles.extend(question.messages for question in new)
-        requests = [(question.id, _REQUESTS.index(question.requested_split)) for question in new]
-        self._added.append(np.array(requests, dtype=_ADDED))
+        self._shingles.extend(question.messages for question in new)
+        self._added.append(requests_of(new))
         self._verdicts.extend(_VERDICT.dump_json(verdict) for _, verdict in rows if verdict is not None)
 
-    def __len__(self) -> int:
-        return len(self._places[0])
+    def __iter__(self) -> Iterator[NewQuestion]:
+        """The questions, in the order of their first rows."""
+        for place, request in zip(map(int, self._places), self.requests["split"], strict=True):
+            question = _QUESTION.validate_json(self._questions[place])
+            yield replace(question, requested_split=SPLIT_REQUESTS[request])
 
-    @overload
-    def __getitem__(self, position: int) -> NewQuestion: ...
+    @property
+    def requests(self) -> Requests:
+        """The ids of the questions and the splits that win, in the same order."""
+        return self._unique[1]
 
-    @overload
-    def __getitem__(self, position: slice) -> Sequence[NewQuestion]: ...
+    @property
+    def _places(self) -> NDArray[np.int64]:
+        return self._unique[0]
 
-    def __getitem__(self, position: int | slice) -> NewQuestion | Sequence[NewQuestion]:
-        places, requests = self._places
-        if isinstance(position, slice):
-            return [self[number] for number in range(*position.indices(len(places)))]
-        if position >= len(places):
-            raise IndexError(position)
-        question = _QUESTION.validate_json(self._questions[int(places[position])])
-        return replace(question, requested_split=_REQUESTS[requests[position]])
+    @cached_property
+    def _unique(self) -> tuple[NDArray[np.int64], Requests]:
+        """The place of each question's first row, and the requests of all its rows as one."""
+        added = np.concatenate([*self._added, np.empty(0, dtype=REQUEST)])
+        ids, first, inverse = np.unique(added["id"], return_index=True, return_inverse=True)
+        found = np.zeros(len(ids), dtype=REQUEST)
+        found["id"], found["split"] = ids, len(SPLIT_REQUESTS) - 1
+        np.minimum.at(found["split"], inverse, added["split"])
+        order = np.argsort(first)
+        self._added = []
+        return first[order], found[order]
 
     @property
     def sketches(self) -> Sketches:
-        """The sketches of the questions."""
-        places = self._places[0]
-        found = np.empty((len(places), 1 + BANDS), dtype="<u4")
-        for row, place in enumerate(map(int, places)):
+        """The sketches of the questions, in the same order."""
+        found = np.empty((len(self.requests), 1 + BANDS), dtype="<u4")
+        for row, place in enumerate(map(int, self._places)):
             found[row] = np.frombuffer(self._sketches[place], dtype="<u4")
         return found
+
+    def shingles(self, position: int) -> Shingles:
+        """The shingles of a question by its position in this order."""
+        return self._shingles(int(self._places[position]))
 
     def verdicts(self) -> Iterator[Verdict]:
         """All verdicts, in the order of the rows."""
         for position in range(len(self._verdicts)):
             yield _VERDICT.validate_json(self._verdicts[position])
-
-    @property
-    def _places(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """The place of each question's first row, and the index in _REQUESTS of the split that wins."""
-        if self._unique is None:
-            added = np.concatenate([*self._added, np.empty(0, dtype=_ADDED)])
-            _, first, inverse = np.unique(added["id"], return_index=True, return_inverse=True)
-            requests = np.full(len(first), len(_REQUESTS) - 1, dtype=np.uint8)
-            np.minimum.at(requests, inverse, added["request"])
-            order = np.argsort(first)
-            self._unique, self._added = (first[order], requests[order]), []
-        return self._unique
