@@ -160,7 +160,7 @@ class Project:
         require_training("generating questions")
         from fingerpost.generation.generate import generate
 
-        with self.store() as store, store.only("generate"):
+        with self.store() as store, store.exclusive("generate"):
             return generate(self.task, store, self.folder, self.embed, **options)
 
     def ask_second_teacher(self) -> None:

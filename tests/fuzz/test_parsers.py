@@ -131,8 +131,8 @@ def test_files_of_rows(suffix: str, data: bytes, quotes: bool) -> None:
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"x{suffix}"
         file.write_bytes(data)
-        columns = Columns(written=FileFormat(quotes=quotes))
-        ours(lambda: list(read_rows(file, columns.written)))
+        columns = Columns(format=FileFormat(quotes=quotes))
+        ours(lambda: list(read_rows(file, columns.format)))
         for task in (None, TASK_OF_LABELS, SHEET):
             ours(lambda task=task: list(read_labelled_rows(file, columns, task)))
             ours(lambda task=task: list(read_labelled_rows(file, Columns(teacher="m", multi=task is None), task)))

@@ -205,7 +205,7 @@ def test_results_that_lack_answers_are_looked_for_once_more(
     ready: Store, task: Task, folder: Path, teacher: Teacher
 ) -> None:
     teacher.batches.hide = 4
-    with pytest.raises(TeacherError, match="lack 4 answers; the others are stored"):
+    with pytest.raises(TeacherError, match="4 answers are missing"):
         label(task, ready, plan_labels(task, ready, batch=True), folder, batch=True)
     assert len(ready.verdicts()) == 26 and ready.ledger.account().uncertain == 4
     assert len(plan_labels(task, ready).jobs) == 0  # they are at the provider

@@ -14,7 +14,7 @@ from faults import http
 
 from fingerpost.core.errors import TeacherError
 from fingerpost.llm import provider
-from fingerpost.llm.provider import checked, provider_client
+from fingerpost.llm.provider import call_provider, provider_client
 
 FILE = http('{"id": "file-1", "object": "file", "status": "processed"}')
 
@@ -90,4 +90,4 @@ def test_what_is_no_answer_of_the_api_is_an_error_of_ours() -> None:
         provider_client("x", url, 10.0) as client,
         pytest.raises(TeacherError, match="does not answer as OpenAI's API does"),
     ):
-        checked(url, lambda: client.files.retrieve("file-1"), "id")
+        call_provider(url, lambda: client.files.retrieve("file-1"), "id")

@@ -93,7 +93,7 @@ def test_an_answer_of_an_idempotent_endpoint_settles_the_interrupted_calls_befor
 @pytest.mark.parametrize("step", ["generate", "define"])
 def test_some_steps_run_once_at_a_time(tmp_path: Path, step: str) -> None:
     with Store(tmp_path / "db") as store, Store(tmp_path / "db") as other:
-        with store.only(step), pytest.raises(InputError, match=f"fingerpost {step}"), other.only(step):
+        with store.exclusive(step), pytest.raises(InputError, match=f"fingerpost {step}"), other.exclusive(step):
             pass
-        with other.only(step):
+        with other.exclusive(step):
             pass

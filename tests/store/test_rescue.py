@@ -20,10 +20,10 @@ from fingerpost.data.importer import import_file
 from fingerpost.labelling.label import label, plan_labels
 from fingerpost.llm import runner
 from fingerpost.store import engine
+from fingerpost.store.fallback import RESERVED_BYTES, FallbackFile
 from fingerpost.store.ledger import Call, Settlement, WriterReply
 from fingerpost.store.project import Store
 from fingerpost.store.rescue import repair
-from fingerpost.store.unstored import RESERVED_BYTES, Unstored
 from fingerpost.task.settings import Task
 
 PAGE = 4_096
@@ -81,7 +81,7 @@ def test_what_was_put_aside_is_taken_in_once(tmp_path: Path) -> None:
         Settlement(ids[0], "paid", usage, Verdict("q", "teacher", "m", "a", "label", raw="é\n")),
         Settlement(ids[1], "paid", usage, WriterReply(7, "text")),
     ]
-    with Unstored(database, "a") as one, Unstored(database, "b") as other:
+    with FallbackFile(database, "a") as one, FallbackFile(database, "b") as other:
         one.add(answers)
         one.add(answers[:1])
         other.add(answers[1:])
@@ -95,7 +95,7 @@ def test_what_was_put_aside_is_taken_in_once(tmp_path: Path) -> None:
     Store(database).close()
     assert not unstored(database)
     database.with_name("db.unstored-c").write_bytes(b'{"call_id": 1, "outc\n')
-    with pytest.raises(InputError, match="damaged in line 1; delete that line"):
+    with pytest.raises(InputError, match="line 1 is damaged; delete that line"):
         Store(database)
 
 
@@ -189,7 +189,7 @@ def test_a_database_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
             store.add_verdicts([Verdict(f"{0:016x}", "human", "you", "b", "import")])
             ids = store.ledger.record([], [Call("label", "m", 0.5)], None)
             assert isinstance(ids[0], int)
-            with store.asking() as (_, aside):
+            with store.request_session() as (_, aside):
                 aside.add([Settlement(ids[0], "lost")])
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     finally:

@@ -58,7 +58,7 @@ COMMANDS: dict[str, dict[str, str]] = {
 def _require_finite(_context: Any, _parameter: Any, value: Any) -> Any:
     """The value of an option. NaN passes every range, and infinity most."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no finite number")
+        raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 

@@ -64,7 +64,7 @@ def evaluate(
         _evaluate_file(
             files[0],
             models,
-            Columns(text, label, written=format_of(quote)),
+            Columns(text, label, format=format_of(quote)),
             teacher,
             learning_curve,
             yes,

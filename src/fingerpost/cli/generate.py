@@ -50,7 +50,7 @@ def generate(
     from fingerpost.generation.state import GenerationState
 
     project = Project(folder)
-    with project.store() as store, store.only("generate"):
+    with project.store() as store, store.exclusive("generate"):
         examples = _hard_examples(project, store, model or project.models / STUDENT) if from_errors else []
         wanted = count or (len(examples) if examples else None)
         state = GenerationState.read(project.task, store)

@@ -54,7 +54,7 @@ def import_(
         return
     if not files:
         raise InputError("which file? name it, or give --from-log for the requests of 'fingerpost serve'")
-    columns = Columns(text, label, teacher, by, source or "user", splits_of(only), written=format_of(quote))
+    columns = Columns(text, label, teacher, by, source or "user", splits_of(only), format=format_of(quote))
     for file in files:
         show_imported(file, project.import_file(file, columns))
 

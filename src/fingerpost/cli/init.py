@@ -49,7 +49,7 @@ def init(
     if from_ is not None:
         labels = {
             found: humanise(found)
-            for found in _labels_of(from_, Columns(label=label, multi=multi, written=format_of(quote)))
+            for found in _labels_of(from_, Columns(label=label, multi=multi, format=format_of(quote)))
         }
         data = [str(from_.resolve())]
     elif sys.stdin.isatty():

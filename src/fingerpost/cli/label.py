@@ -128,7 +128,7 @@ def _show_result(done: RunProgress, budget: float | None) -> None:
     if done.unusable:
         say(f"  for example '{done.example}'; 'fingerpost label --retry' asks again")
     if done.elsewhere:
-        print(f"{done.elsewhere:,} were answered by another command at the same time")
+        print(f"{done.elsewhere:,} were left out: another command has asked or is asking them")
     unanswered = done.total - done.done - done.elsewhere
     if not done.stopped and unanswered:
         print(f"{unanswered:,} came back unanswered and cost nothing; run the command again to ask them")

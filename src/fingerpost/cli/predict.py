@@ -49,7 +49,7 @@ def predict(
     student = load(model, threads, cast("Tiers", tiers))
     file = Path(inputs[0])
     if len(inputs) == 1 and (output is not None or _is_file(file)):
-        columns = Columns(text=text, label=None, teacher="-", written=format_of(quote))
+        columns = Columns(text=text, label=None, teacher="-", format=format_of(quote))
         _predict_file(student, file, output, columns, safe_csv)
         return
     for given in inputs:

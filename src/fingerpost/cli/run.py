@@ -42,7 +42,7 @@ def run(
         show_imported(
             file,
             project.import_file(
-                file, Columns(data.text, data.label, source=data.source, written=FileFormat(data.quote == "auto"))
+                file, Columns(data.text, data.label, source=data.source, format=FileFormat(data.quote == "auto"))
             ),
         )
     if project.task.teacher is not None:

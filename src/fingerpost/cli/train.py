@@ -94,7 +94,7 @@ def train(
     yes: bool = Yes,
 ) -> None:
     """Train a student: a sentence encoder and a model of n-grams, combined; or a model at a provider."""
-    use, columns = labels_from(labels), Columns(text, label, multi=multi, written=format_of(quote))
+    use, columns = labels_from(labels), Columns(text, label, multi=multi, format=format_of(quote))
     if tune not in (None, *get_args(Tuning)):
         raise InputError(f"--tune takes {', '.join(get_args(Tuning))}, not '{tune}'")
     if student not in (ENCODER, HOSTED):

@@ -10,7 +10,7 @@ _BIDIRECTIONAL = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 def printable(text: str) -> str:
     """The text with control and bidirectional formatting characters replaced: they could manipulate the terminal.
 
-    Half characters and non-characters, which cannot stand in a file of XML or UTF-8, are replaced, too.
+    Lone surrogates and non-characters, which cannot stand in a file of XML or UTF-8, are replaced, too.
     """
     if text.isprintable():
         return text

@@ -35,8 +35,7 @@ MIN_SHARED = np.repeat(np.array([1, 4, 6, 8, 12], dtype=np.uint8), [20, 10, 10, 
 """How many of the BANDS a pair has to share to be compared exactly, by the number of comparisons so far without success.
 Pairs with a similarity of 0.7 share 8 on average, and 97 % of them at least 4; with one of 0.9, 21 on average."""
 MIN_SHARED_SMALL = 4
-"""The same, at most, in buckets of up to MAX_COMPARED conversations, which tell texts of one template apart; at least, in
-larger ones."""
+"""Upper limit of MIN_SHARED in small buckets (up to MAX_COMPARED conversations), lower limit in larger ones."""
 BLOCK = 10_000
 """Pairs or stored questions that are looked at at once."""
 FEW = 500

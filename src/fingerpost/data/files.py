@@ -36,7 +36,7 @@ class FileFormat:
     quotes: bool = True
 
 
-USUAL = FileFormat()
+DEFAULT_FORMAT = FileFormat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Row:
     error: str = ""
 
 
-def read_rows(path: Path, written: FileFormat = USUAL) -> Iterator[Row]:
+def read_rows(path: Path, format: FileFormat = DEFAULT_FORMAT) -> Iterator[Row]:
     """Stream the rows of a file. In plain text, every line is a row with the column `text`.
 
     Raises:
@@ -62,7 +62,7 @@ def read_rows(path: Path, written: FileFormat = USUAL) -> Iterator[Row]:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; give a file with at least one row")
     if kind in (".csv", ".tsv"):
-        return _read_csv(path, written)
+        return _read_csv(path, format)
     if kind == ".parquet":
         return _read_parquet(path)
     return {".txt": _read_text, ".json": _read_json}.get(kind, _read_jsonl)(path)
@@ -80,7 +80,7 @@ def columns(path: Path) -> list[str]:
     raise InputError(f"{path} has no row that can be read; check that its content matches its file extension")
 
 
-def _read_csv(path: Path, written: FileFormat) -> Iterator[Row]:
+def _read_csv(path: Path, format: FileFormat) -> Iterator[Row]:
     csv.field_size_limit(MAX_FIELD)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         first = stream.readline()
@@ -89,7 +89,7 @@ def _read_csv(path: Path, written: FileFormat) -> Iterator[Row]:
         reader = csv.reader(
             _remembered(chain([first], stream), lines),
             delimiter=separator,
-            quoting=csv.QUOTE_MINIMAL if written.quotes else csv.QUOTE_NONE,
+            quoting=csv.QUOTE_MINIMAL if format.quotes else csv.QUOTE_NONE,
             strict=True,
         )
         try:
@@ -111,7 +111,7 @@ def _read_csv(path: Path, written: FileFormat) -> Iterator[Row]:
                 continue
             if not values:
                 continue
-            if written.quotes and (reason := _stray_quote(lines, line, separator, len(header))):
+            if format.quotes and (reason := _stray_quote(lines, line, separator, len(header))):
                 yield Row(line, error=reason)
             elif len(values) != len(header):
                 yield Row(

@@ -142,7 +142,7 @@ def _fill(
 
 def _add(store: Store, task: Task, spool: QuestionSpool, result: ImportResult) -> None:
     """Store what is in the spool, and count it in the result."""
-    with store.placing():
+    with store.split_lock():
         sketches = spool.sketches
         placed = assign_large(store, spool, spool.requests, sketches, spool.shingles, task.split)
         for part in chunks(zip(placed, sketches, strict=True), WRITTEN):

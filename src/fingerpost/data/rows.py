@@ -23,7 +23,7 @@ from fingerpost.core.text import (
     storable,
 )
 from fingerpost.core.types import Conversation, Message, Split
-from fingerpost.data.files import USUAL, FileFormat, Row, read_rows
+from fingerpost.data.files import DEFAULT_FORMAT, FileFormat, Row, read_rows
 from fingerpost.task.replies import parse, resolve, unknown_in
 from fingerpost.task.settings import Task
 
@@ -57,7 +57,7 @@ class Columns:
     source: str = "user"
     only: tuple[Split, ...] = ()
     multi: bool = False
-    written: FileFormat = USUAL
+    format: FileFormat = DEFAULT_FORMAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def read_labelled_rows(path: Path, columns: Columns, task: Task | None) -> Itera
         InputError: no column holds the text, or a named column is missing.
     """
     layouts: dict[tuple[str, ...], _Layout] = {}
-    for row in read_rows(path, columns.written):
+    for row in read_rows(path, columns.format):
         if row.error:
             yield Rejected(row.line, row.error)
             continue

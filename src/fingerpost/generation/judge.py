@@ -60,7 +60,7 @@ def judge_replies(task: Task, store: Store, embed: Embed) -> set[str]:
             key, label = question_id(candidate.messages), candidate.item.label
             kept[key] = NewQuestion(key, candidate.messages, SOURCE, None)
             verdicts.append(Verdict(key, "writer", draft.model, label, STEP, draft=draft.id, item=candidate.number))
-    with store.placing():
+    with store.split_lock():
         placed, sketches = assign_in_store(store, list(kept.values()), task.split)
         store.finish_drafts({draft: dict(+counts) for draft, counts in outcomes.items()}, placed, verdicts, sketches)
     return set(kept)

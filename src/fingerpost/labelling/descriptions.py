@@ -121,7 +121,7 @@ def propose(
         InputError: another process asks for descriptions.
     """
     spec = DescriptionRequests()
-    with store.only(STEP), teacher_endpoint(_writer(task), folder) as teacher:
+    with store.exclusive(STEP), teacher_endpoint(_writer(task), folder) as teacher:
         run_requests(spec, found, store, teacher, folder, budget_usd=budget_usd)
     return [Proposal(confused.label, spec.proposed.get(confused.label.name)) for confused in found]
 

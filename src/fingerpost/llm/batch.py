@@ -37,7 +37,7 @@ from fingerpost.llm.completion import (
     usage_with_cost,
 )
 from fingerpost.llm.polling import poll
-from fingerpost.llm.provider import checked, provider_client
+from fingerpost.llm.provider import call_provider, provider_client
 from fingerpost.llm.requests import (
     UNUSABLE_LIMIT,
     Jobs,
@@ -154,8 +154,8 @@ def _run(
         store.update_batch(posted.id, state="short" if again else "ended")
         if again:
             raise TeacherError(
-                f"the results of the batch {batch.id} at {client.base_url} lack {missing:,} answers; the others are stored. Run "
-                "the command again to look for them once more"
+                f"batch {batch.id} at {client.base_url}: {missing:,} answers are missing from the results; the others are stored. "
+                "Run the command again to fetch them; what is missing then counts as charged"
             )
         if batch is not None and batch.status == "failed":
             reason = _first_error(batch) or "no reason was given"
@@ -233,14 +233,14 @@ def _submit(
     store.update_batch(key, jobs=keys)
     try:
         named = (f"fingerpost-{key}.jsonl", "".join(lines).encode())
-        file = checked(client.base_url, lambda: client.files.create(file=named, purpose="batch"), "id")
+        file = call_provider(client.base_url, lambda: client.files.create(file=named, purpose="batch"), "id")
     except (openai.OpenAIError, TeacherError):
         _release(store, key, "unsent")
         raise
     store.update_batch(key, file=file.id, state="creating")
     try:  # no retries: a second attempt could create a second batch
         once = client.with_options(max_retries=0)
-        batch = checked(
+        batch = call_provider(
             client.base_url,
             lambda: once.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h"),
             "id",
@@ -314,7 +314,7 @@ def _result_lines(client: openai.OpenAI, batch: Any, posted: ProviderBatch) -> t
     lines = []
     for file in (batch.output_file_id, batch.error_file_id):
         if isinstance(file, str):
-            text = checked(client.base_url, partial(client.files.content, file)).text
+            text = call_provider(client.base_url, partial(client.files.content, file)).text
             lines += [_json_object(line) for line in text.split("\n")]
     answered = {str(line.get("custom_id")) for line in lines} & posted.jobs.keys()
     completed = count(getattr(batch.request_counts, "completed", None)) or 0
@@ -348,7 +348,7 @@ def _wait_for_batch(client: openai.OpenAI, batch_id: str, step: str, on_progress
 
     def retrieve() -> Any:
         nonlocal reported
-        batch = checked(client.base_url, lambda: client.batches.retrieve(batch_id), "id", "status")
+        batch = call_provider(client.base_url, lambda: client.batches.retrieve(batch_id), "id", "status")
         done, total = (count(getattr(batch.request_counts, name, None)) for name in ("completed", "total"))
         answered = f", {done:,} of {total:,} answered" if done is not None and total is not None else ""
         message = f"batch {batch_id}: {batch.status}{answered}"
@@ -362,7 +362,7 @@ def _wait_for_batch(client: openai.OpenAI, batch_id: str, step: str, on_progress
 
 def _find_batch(client: openai.OpenAI, file: str | None) -> str | None:
     """The id of the batch that was created from this file, among the most recent batches; None if there is none."""
-    recent = checked(client.base_url, lambda: list(islice(client.batches.list(limit=20), MAX_SEARCHED)))
+    recent = call_provider(client.base_url, lambda: list(islice(client.batches.list(limit=20), MAX_SEARCHED)))
     found = (batch for batch in recent if getattr(batch, "input_file_id", None) == file)
     return next((str(batch.id) for batch in found if isinstance(getattr(batch, "id", None), str)), None)
 

@@ -34,7 +34,7 @@ def provider_client(api_key: str, base_url: str | None, timeout_s: float) -> ope
     return client.with_options(http_client=httpx2.Client(transport=transport, timeout=timeout_s, follow_redirects=True))
 
 
-def checked(where: object, call: Callable[[], Any], *fields: str) -> Any:
+def call_provider(where: object, call: Callable[[], Any], *fields: str) -> Any:
     """What a call of the client library returns.
 
     Args:

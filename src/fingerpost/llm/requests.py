@@ -85,7 +85,7 @@ class RunProgress:
         usable, unusable: replies by whether they are usable; they add up to `done`.
         cost_usd: cost of this run in US dollars.
         prompt_tokens, cached_tokens: prompt tokens, and those of them that were cached.
-        elsewhere: requests that another process answered in the meantime.
+        elsewhere: requests left out, because another process or a batch has asked or is asking them.
         started: time of the start, by the monotonic clock, in seconds.
         stopped: why the run ended early, or an empty string.
         example: the first unusable reply, shortened.

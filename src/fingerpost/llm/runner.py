@@ -33,14 +33,14 @@ from fingerpost.llm.requests import (
     lease_key,
     out_of_budget,
 )
+from fingerpost.store.fallback import FallbackFile
 from fingerpost.store.ledger import Call, Ledger, Refusal, Settlement
 from fingerpost.store.project import Store
-from fingerpost.store.unstored import Unstored
 from fingerpost.task.settings import TeacherSettings
 
 LOST_ATTEMPTS = 3
 LEASE_POLL_S, MAX_LEASED = 0.5, 500
-"""How often to look again at jobs that other processes are asking; and after how many of them they are looked at at once."""
+"""Seconds between checks of jobs that other processes lease; MAX_LEASED such jobs are checked at once."""
 STORE_ATTEMPTS, STORE_PAUSE_S = 3, 1.0
 """Each attempt to write to the database waits a minute for its lock."""
 
@@ -111,8 +111,8 @@ class _Run(Generic[J]):
         self._broken = False
 
     async def execute(self, store: Store, folder: Path, record: Path | None) -> None:
-        with store.asking() as (ledger, unstored):
-            self._ledger, self._commits = ledger, _GroupCommit(ledger, unstored, self.budget)
+        with store.request_session() as (ledger, fallback):
+            self._ledger, self._commits = ledger, _GroupCommit(ledger, fallback, self.budget)
             async with ChatModel(self.teacher, folder, record, self.spec.temperature) as model:
                 await self._ask_all(model)
         if self.error is None and self.progress.done >= UNUSABLE_LIMIT and not self.progress.usable:
@@ -222,7 +222,10 @@ class _Run(Generic[J]):
         return "budget" if reserved is None else reserved
 
     async def _idempotency_key(self, key: str) -> str | None:
-        """Equal for requests that should give the same answer: until it is there, and on purpose asked for once more."""
+        """The idempotency key of the next request for this job; None without a header for it.
+
+        It stays the same until the job is answered, so that retries reuse it. Asking again on purpose gets a new key.
+        """
         if self.teacher.idempotency_header is None:
             return None
         return fingerprint([key, str(await asyncio.to_thread(self._ledger.times_answered, key))])
@@ -264,11 +267,11 @@ class _GroupCommit:
     """Collects the ledger entries of all workers while a transaction runs, and stores them in the next transaction.
 
     Args:
-        unstored: where answers go that cannot be stored.
+        fallback: where answers go that cannot be stored.
     """
 
-    def __init__(self, ledger: Ledger, unstored: Unstored, budget_usd: float | None) -> None:
-        self._ledger, self._unstored, self._budget = ledger, unstored, budget_usd
+    def __init__(self, ledger: Ledger, fallback: FallbackFile, budget_usd: float | None) -> None:
+        self._ledger, self._fallback, self._budget = ledger, fallback, budget_usd
         self._waiting: list[tuple[Settlement | None, Call | None, asyncio.Future[int | Refusal | None]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -322,9 +325,9 @@ class _GroupCommit:
                 if attempt < STORE_ATTEMPTS:
                     await asyncio.sleep(STORE_PAUSE_S)
                     continue
-                await asyncio.to_thread(self._unstored.add, settlements)
+                await asyncio.to_thread(self._fallback.add, settlements)
                 raise InputError(
-                    f"the database cannot be written ({error.orig}); paid answers are kept in {self._unstored.path}. Free "
+                    f"the database cannot be written ({error.orig}); paid answers are kept in {self._fallback.path}. Free "
                     "disk space, or end the program that locks the database, and run the command again"
                 ) from None
         raise AssertionError

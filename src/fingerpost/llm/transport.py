@@ -1,4 +1,4 @@
-"""HTTP to endpoints that are not trusted to send little, or to send it soon."""
+"""HTTP with limits on the size of a response and on the time until it is complete."""
 
 from __future__ import annotations
 

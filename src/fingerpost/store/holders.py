@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 
-class Holders:
+class LeaseHolders:
     """The processes that use a database. A process joins when `own` is read for the first time.
 
     Args:
@@ -23,7 +23,7 @@ class Holders:
         self._joining = threading.Lock()
 
     @property
-    def own(self) -> str:
+    def own_id(self) -> str:
         """The name of this process, valid until `close`."""
         with self._joining:
             if self._own is None:

@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, case, func, select, up
 from fingerpost.core.types import Usage, Verdict
 from fingerpost.core.utils import chunks
 from fingerpost.store.engine import writing
-from fingerpost.store.holders import Holders
+from fingerpost.store.holders import LeaseHolders
 from fingerpost.store.rows import insert_new, now, verdict_row
 from fingerpost.store.tables import calls, drafts, ledger, posted, verdicts
 
@@ -124,7 +124,7 @@ class Ledger:
         holders: the processes that use the database.
     """
 
-    def __init__(self, engine: Engine, holders: Holders) -> None:
+    def __init__(self, engine: Engine, holders: LeaseHolders) -> None:
         self._engine, self._holders = engine, holders
 
     def record(
@@ -159,7 +159,7 @@ class Ledger:
                     continue
                 committed += call.at_most_usd
                 new = {"step": call.step, "model": call.model, "reserved_usd": call.at_most_usd, "posted": batch_id}
-                new |= {"key": call.key, "holder": self._holders.own, "outcome": "open", "at": now()}
+                new |= {"key": call.key, "holder": self._holders.own_id, "outcome": "open", "at": now()}
                 ids.append(connection.execute(calls.insert().values(new).returning(calls.c.id)).scalar_one())
                 if call.key is not None:
                     taken[call.key] = "leased"

@@ -17,11 +17,11 @@ from fingerpost.core.types import Question, Split, Verdict
 from fingerpost.core.utils import chunks, locked
 from fingerpost.core.verdicts import WITHDRAWN, QuestionVerdicts
 from fingerpost.store.engine import connect, disconnect, writing
-from fingerpost.store.holders import Holders
+from fingerpost.store.fallback import FallbackFile, recover_answers
+from fingerpost.store.holders import LeaseHolders
 from fingerpost.store.ledger import Ledger
 from fingerpost.store.rows import import_key, insert_new, now, question_row, to_question, to_verdict, verdict_row
 from fingerpost.store.tables import calls, drafts, posted, questions, sketches, verdicts
-from fingerpost.store.unstored import Unstored, take_in
 
 BATCH = 5_000
 STREAMED = 1_000
@@ -85,9 +85,9 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._engine = connect(path)
-        self._holders = Holders(path)
+        self._holders = LeaseHolders(path)
         self.ledger = Ledger(self._engine, self._holders)
-        take_in(self.path, self.ledger, self._holders)
+        recover_answers(self.path, self.ledger, self._holders)
 
     def __enter__(self) -> Store:
         return self
@@ -101,20 +101,20 @@ class Store:
         self._holders.close()
 
     @contextmanager
-    def asking(self) -> Iterator[tuple[Ledger, Unstored]]:
+    def request_session(self) -> Iterator[tuple[Ledger, FallbackFile]]:
         """A ledger whose leases end with the context, and room for paid answers that the database does not take.
 
         Raises:
             InputError: the disk is full.
         """
-        holders = Holders(self.path)
+        holders = LeaseHolders(self.path)
         try:
-            with Unstored(self.path, holders.own) as unstored:
-                yield Ledger(self._engine, holders), unstored
+            with FallbackFile(self.path, holders.own_id) as fallback:
+                yield Ledger(self._engine, holders), fallback
         finally:
             holders.close()
 
-    def only(self, step: str) -> AbstractContextManager[None]:
+    def exclusive(self, step: str) -> AbstractContextManager[None]:
         """Let no other process run this step on the project while the context is open.
 
         Raises:
@@ -123,7 +123,7 @@ class Store:
         taken = f"another 'fingerpost {step}' is running on this project; let it finish, or stop it with Ctrl-C"
         return locked(self.path.with_name(f".{step}.lock"), taken)
 
-    def placing(self) -> AbstractContextManager[Any]:
+    def split_lock(self) -> AbstractContextManager[Any]:
         """Let only one process at a time choose the splits of new questions; others wait."""
         return FileLock(self.path.with_name(".questions.lock"))
 

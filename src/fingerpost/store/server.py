@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Table, del
 from fingerpost.core.errors import InputError
 from fingerpost.store import tables
 from fingerpost.store.engine import connect, disconnect, writing
-from fingerpost.store.holders import Holders
+from fingerpost.store.holders import LeaseHolders
 from fingerpost.store.ledger import Ledger
 from fingerpost.store.server_rows import (
     BatchChanges,
@@ -116,7 +116,7 @@ class ServerStore:
 
     def __init__(self, path: Path) -> None:
         self._engine = connect(path)
-        self._holders = Holders(path)
+        self._holders = LeaseHolders(path)
         self.ledger = Ledger(self._engine, self._holders)
         self._files = _TypedTable(self._engine, tables.files, to_file)
         self._jobs = _TypedTable(self._engine, tables.jobs, to_job)

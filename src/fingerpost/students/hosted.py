@@ -25,7 +25,7 @@ from fingerpost.core.utils import count, is_loopback, locked
 from fingerpost.llm.completion import Chat, teacher_error
 from fingerpost.llm.polling import poll
 from fingerpost.llm.predictor import ChatPredictor
-from fingerpost.llm.provider import checked, provider_client
+from fingerpost.llm.provider import call_provider, provider_client
 from fingerpost.students.folder import (
     TRAINED_ON,
     Manifest,
@@ -202,7 +202,9 @@ def _finished_job(
             if lines and name not in state.values:
                 on_progress(Progress(STEP, f"uploading {len(lines):,} rows"))
                 named = (f"{name}.jsonl", "".join(lines).encode())
-                upload = checked(client.base_url, partial(client.files.create, file=named, purpose="fine-tune"), "id")
+                upload = call_provider(
+                    client.base_url, partial(client.files.create, file=named, purpose="fine-tune"), "id"
+                )
                 state.set(name, upload.id)
         job = _create_or_resume(client, state, model, suffix, epochs)
         on_progress(Progress(STEP, f"job {job.id} at {client.base_url}"))
@@ -240,11 +242,13 @@ def _create_or_resume(
 ) -> Any:
     """The job for the uploaded files: the stored one, one created just before an interruption, or a new one."""
     if "job" in state.values:
-        return checked(client.base_url, lambda: client.fine_tuning.jobs.retrieve(state.values["job"]), "id", "status")
+        return call_provider(
+            client.base_url, lambda: client.fine_tuning.jobs.retrieve(state.values["job"]), "id", "status"
+        )
     job: Any = None
     if "creating" in state.values:
         training_file = state.values["training_file"]
-        recent = checked(client.base_url, lambda: list(islice(client.fine_tuning.jobs.list(), MAX_SEARCHED)))
+        recent = call_provider(client.base_url, lambda: list(islice(client.fine_tuning.jobs.list(), MAX_SEARCHED)))
         job = next((found for found in recent if getattr(found, "training_file", None) == training_file), None)
     if job is None:
         state.set("creating", "1")
@@ -258,7 +262,7 @@ def _create_or_resume(
         # No retries: a second attempt could create, and charge for, a second job. The next run searches for it instead.
         once = client.with_options(max_retries=0)
         given = {"model": model, "training_file": state.values["training_file"], **options}
-        job = checked(client.base_url, lambda: once.fine_tuning.jobs.create(**given), "id")
+        job = call_provider(client.base_url, lambda: once.fine_tuning.jobs.create(**given), "id")
     state.set("job", job.id)
     return job
 
@@ -268,8 +272,10 @@ def _wait_for_job(client: openai.OpenAI, job_id: str, on_progress: ProgressCallb
     reported: set[str] = set()
 
     def retrieve() -> Any:
-        job = checked(client.base_url, lambda: client.fine_tuning.jobs.retrieve(job_id), "id", "status")
-        events = checked(client.base_url, lambda: list(client.fine_tuning.jobs.list_events(job_id, limit=50).data))
+        job = call_provider(client.base_url, lambda: client.fine_tuning.jobs.retrieve(job_id), "id", "status")
+        events = call_provider(
+            client.base_url, lambda: list(client.fine_tuning.jobs.list_events(job_id, limit=50).data)
+        )
         for event in reversed(events):
             number, message = getattr(event, "id", None), getattr(event, "message", None)
             if isinstance(number, str) and isinstance(message, str) and number not in reported:

@@ -197,7 +197,7 @@ def from_file(path: Path, columns: Columns) -> TrainingSet:
     """
     named = {
         "file": str(path), "text": columns.text, "label": columns.label, "multi": "true" if columns.multi else None,
-        "quote": None if columns.written.quotes else "none",
+        "quote": None if columns.format.quotes else "none",
     }  # fmt: skip
     trained_from = {key: value for key, value in named.items() if value}
     if is_chat_file(path, columns):
@@ -226,8 +226,8 @@ def training_examples(manifest: Manifest) -> list[Example]:
         return []
     try:
         given = manifest.trained_from
-        written = FileFormat(quotes="quote" not in given)
-        data = from_file(path, Columns(given.get("text"), given.get("label"), multi="multi" in given, written=written))
+        form = FileFormat(quotes="quote" not in given)
+        data = from_file(path, Columns(given.get("text"), given.get("label"), multi="multi" in given, format=form))
     except InputError:
         return []
     return data.train if data.fingerprint == manifest.data_fingerprint else []

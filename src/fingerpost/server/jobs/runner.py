@@ -20,8 +20,8 @@ from fingerpost.store.server_rows import JobRow
 
 MAX_ATTEMPTS = 3
 MAX_INTERRUPTIONS, FREE_INTERRUPTIONS, FIRST_HOLD_S = 10, 3, 30.0
-"""A job that the server was killed with may be what kills it. After so many times it waits, twice as long each time, so that
-the server is of use meanwhile; in the end it fails."""
+"""A job that ran at each kill of the server may be the cause. From FREE_INTERRUPTIONS kills on, it starts only when the server
+has been up for FIRST_HOLD_S seconds, doubled with each further kill. After MAX_INTERRUPTIONS kills it fails."""
 VALIDATION_S = 600.0
 """The most that reading and checking the files of a job may take."""
 HOLD_POLL_S = 2.0

@@ -12,19 +12,19 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from fingerpost.core.errors import InputError
-from fingerpost.store.holders import Holders
+from fingerpost.store.holders import LeaseHolders
 from fingerpost.store.ledger import Ledger, Settlement
 
 RESERVED_BYTES = 2**20
 _SETTLEMENT = TypeAdapter(Settlement)
 
 
-class Unstored:
+class FallbackFile:
     """The file of one run. Use it in a `with`; if nothing was put aside, it is deleted at the end.
 
     Args:
         database: the file is beside it.
-        holder: the name of this run among the `Holders`.
+        holder: the name of this run among the `LeaseHolders`.
 
     Raises:
         InputError: on construction, if the disk is full.
@@ -52,7 +52,7 @@ class Unstored:
         _write(self._file, data)
         self._size += len(data)
 
-    def __enter__(self) -> Unstored:
+    def __enter__(self) -> FallbackFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,7 +63,7 @@ class Unstored:
             self.path.unlink(missing_ok=True)
 
 
-def take_in(database: Path, ledger: Ledger, holders: Holders) -> None:
+def recover_answers(database: Path, ledger: Ledger, holders: LeaseHolders) -> None:
     """Store what processes that have ended put aside. A call that is settled already does not change.
 
     A last line without its end was being written when its process was killed, and is left out.
@@ -84,7 +84,7 @@ def take_in(database: Path, ledger: Ledger, holders: Holders) -> None:
                 found.append(_SETTLEMENT.validate_json(line))
             except ValidationError:
                 raise InputError(
-                    f"{path} is damaged in line {number}; delete that line: its answer is then lost"
+                    f"{path}, line {number} is damaged; delete that line and run the command again. The answer in it is lost"
                 ) from None
         if found:
             ledger.record(found, [], None)
