@@ -12,7 +12,7 @@ DEEP = "[" * 100_000
 def http(body: bytes | str, status: str = "200 OK", **headers: str) -> bytes:
     """A whole response; a header with the name `content_length` replaces the right one."""
     data = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
-    given = {"content-type": "application/json", "content-length": str(len(data))}
+    given = {"content-type": "application/json", "content-length": str(len(data)), "connection": "close"}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
     return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + data
