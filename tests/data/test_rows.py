@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Label, Message
-from fingerpost.data.files import FileFormat, columns, read_rows
+from fingerpost.data.files import columns, read_rows
+from fingerpost.data.formats import FileFormat
 from fingerpost.data.rows import Columns, LabelledRow, Rejected, column_labels, column_texts, read_labelled_rows
 from fingerpost.data.writers import writing
 from fingerpost.task.settings import Task
@@ -58,23 +59,25 @@ def test_bad_rows_are_named_with_their_line_and_the_good_ones_kept(tmp_path: Pat
     long = "x" * 300_000
     file.write_bytes(
         b'text,label\nfine,a\n"two\nlines",b\nno comma\n,a\nbad \xff byte,a\nwrong,c\n'
+        + "äöü,b\n".encode()
         + long.encode()
         + b",a\nlast,1\n"
     )
     assert [(row.messages[0].content, row.label) for row in good(file, task=TASK)] == [
         ("fine", "a"),
         ("two\nlines", "b"),
+        ("äöü", "b"),
         ("last", "a"),
     ]
     reasons = {row.line: row.reason for row in bad(file)}
-    assert list(reasons) == [5, 6, 7, 8, 9]
+    assert list(reasons) == [5, 6, 7, 8, 10]
     assert "1 fields" in reasons[5] and "empty" in reasons[6] and "UTF-8" in reasons[7]
-    assert "unknown label 'c'" in reasons[8] and "300,000 characters" in reasons[9]
+    assert "unknown label 'c'" in reasons[8] and "300,000 characters" in reasons[10]
 
 
 def test_bad_lines_of_json_are_named(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
-    file.write_bytes(b'{"text": "fine"}\nnot json\n[1]\n\n{"text": "\xff"}\n{"text": null}\n')
+    file.write_bytes(b'{"text": "f\xc3\xafne"}\nnot json\n[1]\n\n{"text": "\xff"}\n{"text": null}\n')
     assert len(good(file)) == 1
     assert [row.line for row in bad(file)] == [2, 3, 5, 6]
 

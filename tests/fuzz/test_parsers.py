@@ -22,7 +22,8 @@ from fingerpost.cli.terminal import parse_numbers
 from fingerpost.core.errors import FingerpostError
 from fingerpost.core.types import Label
 from fingerpost.data.chat import as_classification, is_chat_file, read_chat
-from fingerpost.data.files import SUFFIXES, FileFormat, read_rows
+from fingerpost.data.files import SUFFIXES, read_rows
+from fingerpost.data.formats import FileFormat
 from fingerpost.data.rows import Columns, read_labelled_rows
 from fingerpost.generation.brief import Brief, Item
 from fingerpost.generation.prompts import count_surplus, read_conversations, read_out_of_scope_topics

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from fingerpost.cli.console import require_folders, show_message
-from fingerpost.cli.options import Folder, LabelColumn, Quote, TextColumn, Yes, format_of
+from fingerpost.cli.options import Delimiter, Encoding, Folder, LabelColumn, Quote, TextColumn, Yes
 from fingerpost.core.errors import InputError
 from fingerpost.core.utils import require_training
+from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import Columns
 from fingerpost.evaluation.results import Report
 from fingerpost.project import Project
@@ -45,6 +46,8 @@ def evaluate(
     text: str | None = TextColumn,
     label: str | None = LabelColumn,
     teacher: Annotated[str | None, typer.Option(help="The file's column of a teacher's answers.")] = None,
+    encoding: str | None = Encoding,
+    delimiter: str | None = Delimiter,
     quote: str = Quote,
     yes: bool = Yes,
 ) -> None:
@@ -64,7 +67,7 @@ def evaluate(
         _evaluate_file(
             files[0],
             models,
-            Columns(text, label, format=format_of(quote)),
+            Columns(text, label, format=format_of_options(quote, encoding, delimiter)),
             teacher,
             learning_curve,
             yes,

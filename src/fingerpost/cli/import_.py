@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from fingerpost.cli.console import say, show_rejected
-from fingerpost.cli.options import Folder, LabelColumn, Quote, TextColumn, format_of, splits_of
+from fingerpost.cli.options import Delimiter, Encoding, Folder, LabelColumn, Quote, TextColumn, splits_of
 from fingerpost.core.errors import InputError
+from fingerpost.data.formats import format_of_options
 from fingerpost.data.importer import ImportResult
 from fingerpost.data.rows import Columns
 from fingerpost.project import Project
@@ -26,6 +27,8 @@ def import_(
     teacher: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The labels are answers of this model, not of humans.")
     ] = None,
+    encoding: str | None = Encoding,
+    delimiter: str | None = Delimiter,
     quote: str = Quote,
     by: Annotated[str, typer.Option(help="The name of the human who gave the labels.")] = "import",
     source: Annotated[
@@ -54,7 +57,15 @@ def import_(
         return
     if not files:
         raise InputError("which file? name it, or give --from-log for the requests of 'fingerpost serve'")
-    columns = Columns(text, label, teacher, by, source or "user", splits_of(only), format=format_of(quote))
+    columns = Columns(
+        text,
+        label,
+        teacher,
+        by,
+        source or "user",
+        splits_of(only),
+        format=format_of_options(quote, encoding, delimiter),
+    )
     for file in files:
         show_imported(file, project.import_file(file, columns))
 

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.cli.options import Quote, format_of
+from fingerpost.cli.options import Delimiter, Encoding, Quote
 from fingerpost.core.errors import InputError
 from fingerpost.core.label_sets import split_labels
 from fingerpost.core.text import humanise
+from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
 from fingerpost.task.loader import TASK_FILE, load_task
 from fingerpost.task.template import render_task
@@ -26,6 +27,8 @@ def init(
     label: Annotated[
         str | None, typer.Option(help="Column of labels in the file of --from. Default: 'label' or a similar name.")
     ] = None,
+    encoding: str | None = Encoding,
+    delimiter: str | None = Delimiter,
     quote: str = Quote,
     multi: Annotated[
         bool, typer.Option("--multi", help="A message may have several labels, in a cell separated by | ; or ,")
@@ -49,7 +52,9 @@ def init(
     if from_ is not None:
         labels = {
             found: humanise(found)
-            for found in _labels_of(from_, Columns(label=label, multi=multi, format=format_of(quote)))
+            for found in _labels_of(
+                from_, Columns(label=label, multi=multi, format=format_of_options(quote, encoding, delimiter))
+            )
         }
         data = [str(from_.resolve())]
     elif sys.stdin.isatty():

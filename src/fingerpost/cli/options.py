@@ -10,7 +10,6 @@ import typer
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Split
 from fingerpost.core.verdicts import LabelsFrom
-from fingerpost.data.files import FileFormat
 
 Folder = typer.Option(".", "-C", "--project", help="The project's folder.", show_default="the current folder")
 Yes = typer.Option(False, "--yes", "-y", help="Spend money without asking for confirmation.")
@@ -21,14 +20,13 @@ TextColumn = typer.Option(None, "--text", help="The file's column of texts. Defa
 Quote = typer.Option(
     "auto", "--quote", metavar="auto|none", help="none: double quotes in a CSV file are ordinary characters."
 )
+Encoding = typer.Option(
+    None, "--encoding", help="The file's encoding, such as windows-1252. Default: recognised.", metavar="NAME"
+)
+Delimiter = typer.Option(
+    None, "--delimiter", help="The character between fields of a CSV file, or tab. Default: recognised.", metavar="CHAR"
+)
 LabelColumn = typer.Option(None, "--label", help="The file's column of labels. Default: 'label' or a similar name.")
-
-
-def format_of(quote: str) -> FileFormat:
-    """Check the options that say how a file is written."""
-    if quote not in ("auto", "none"):
-        raise InputError(f"--quote takes auto or none, not '{quote}'")
-    return FileFormat(quotes=quote == "auto")
 
 
 def labels_from(given: str, known: Sequence[str] = ("consensus", "best", "teacher", "human")) -> LabelsFrom:

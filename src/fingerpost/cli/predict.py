@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from fingerpost.cli.console import show_rejected
-from fingerpost.cli.options import Quote, TextColumn, format_of
+from fingerpost.cli.options import Delimiter, Encoding, Quote, TextColumn
 from fingerpost.core.errors import InputError
 from fingerpost.core.printable import printable
 from fingerpost.core.text import check_text
 from fingerpost.core.types import Prediction, Predictor
 from fingerpost.core.utils import chunks
+from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
 from fingerpost.data.writers import writing
 from fingerpost.students import load
@@ -39,6 +40,8 @@ def predict(
             "unsure."
         ),
     ] = "auto",
+    encoding: str | None = Encoding,
+    delimiter: str | None = Delimiter,
     quote: str = Quote,
     safe_csv: Annotated[
         bool, typer.Option("--safe-csv", help="Write ' before cells of CSV that a spreadsheet would run as formulas.")
@@ -49,7 +52,7 @@ def predict(
     student = load(model, threads, cast("Tiers", tiers))
     file = Path(inputs[0])
     if len(inputs) == 1 and (output is not None or _is_file(file)):
-        columns = Columns(text=text, label=None, teacher="-", format=format_of(quote))
+        columns = Columns(text=text, label=None, teacher="-", format=format_of_options(quote, encoding, delimiter))
         _predict_file(student, file, output, columns, safe_csv)
         return
     for given in inputs:

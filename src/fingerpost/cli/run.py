@@ -12,7 +12,7 @@ from fingerpost.cli.import_ import show_imported
 from fingerpost.cli.label import label_project
 from fingerpost.cli.options import Budget, Yes
 from fingerpost.cli.train import show_trained
-from fingerpost.data.files import FileFormat
+from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import Columns
 from fingerpost.labelling.requests import LabelSelection
 from fingerpost.project import STUDENT, Project
@@ -42,7 +42,13 @@ def run(
         show_imported(
             file,
             project.import_file(
-                file, Columns(data.text, data.label, source=data.source, format=FileFormat(data.quote == "auto"))
+                file,
+                Columns(
+                    data.text,
+                    data.label,
+                    source=data.source,
+                    format=format_of_options(data.quote, data.encoding, data.delimiter),
+                ),
             ),
         )
     if project.task.teacher is not None:

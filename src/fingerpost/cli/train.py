@@ -8,11 +8,12 @@ from typing import Annotated, Any, get_args
 import typer
 
 from fingerpost.cli.console import show_message, show_rejected
-from fingerpost.cli.options import Folder, LabelColumn, Quote, TextColumn, Yes, format_of, labels_from
+from fingerpost.cli.options import Delimiter, Encoding, Folder, LabelColumn, Quote, TextColumn, Yes, labels_from
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Tuning
 from fingerpost.core.utils import require_training
 from fingerpost.core.verdicts import LabelsFrom
+from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import Columns
 from fingerpost.project import Project
 from fingerpost.students.folder import Manifest
@@ -37,6 +38,8 @@ def train(
     ] = "consensus",
     text: str | None = TextColumn,
     label: str | None = LabelColumn,
+    encoding: str | None = Encoding,
+    delimiter: str | None = Delimiter,
     quote: str = Quote,
     multi: Annotated[
         bool, typer.Option("--multi", help="Several labels for a text: split each cell of the file at | ; or ,")
@@ -94,7 +97,10 @@ def train(
     yes: bool = Yes,
 ) -> None:
     """Train a student: a sentence encoder and a model of n-grams, combined; or a model at a provider."""
-    use, columns = labels_from(labels), Columns(text, label, multi=multi, format=format_of(quote))
+    use, columns = (
+        labels_from(labels),
+        Columns(text, label, multi=multi, format=format_of_options(quote, encoding, delimiter)),
+    )
     if tune not in (None, *get_args(Tuning)):
         raise InputError(f"--tune takes {', '.join(get_args(Tuning))}, not '{tune}'")
     if student not in (ENCODER, HOSTED):

@@ -23,6 +23,12 @@ from fingerpost.core.errors import InputError, MissingExtra
 T = TypeVar("T")
 PARENT_ENDED = 75
 """Exit code of a child whose parent has ended."""
+EXTRAS = {
+    "parquet": ("polars",),
+    "project": ("alembic", "genai_prices", "httpx2", "json_repair", "openai", "rensa", "sqlalchemy", "tomlkit"),
+    "train": ("torch", "transformers", "sklearn", "scipy", "statsmodels", "onnx", "onnxscript", "altair"),
+}
+"""By extra, modules that it installs and that are imported where they are needed."""
 MAX_COUNT = 10_000_000
 """The most tokens of one call that are believed: more than any model reads."""
 
@@ -56,27 +62,23 @@ def locked(file: Path, taken: str) -> Iterator[None]:
         lock.release()
 
 
-def require_training(what: str) -> None:
-    """Check that the packages of the extra `train` are installed.
+def require_extra(extra: str, what: str) -> None:
+    """Check that the packages of an extra are installed.
 
     Args:
+        extra: a key of EXTRAS.
         what: the step that needs them, for the message.
 
     Raises:
         MissingExtra: one of them is not installed.
     """
-    for module in (
-        "torch",
-        "transformers",
-        "sklearn",
-        "scipy",
-        "statsmodels",
-        "onnx",
-        "onnxscript",
-        "altair",
-    ):
-        if find_spec(module) is None:
-            raise MissingExtra("train", what)
+    if any(find_spec(module) is None for module in EXTRAS[extra]):
+        raise MissingExtra(extra, what)
+
+
+def require_training(what: str) -> None:
+    """Check that the packages of the extra `train` are installed; see `require_extra`."""
+    require_extra("train", what)
 
 
 def is_loopback(url: str | None) -> bool:

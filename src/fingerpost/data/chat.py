@@ -62,7 +62,7 @@ def is_chat_file(path: Path, columns: Columns) -> bool:
     """Whether a file is chat JSONL whose labels are the assistant's replies, not a column of labels."""
     if path.suffix.lower() not in (".jsonl", ".ndjson") or columns.text or columns.label:
         return False
-    first = next((row.values for row in read_rows(path) if not row.error), {})
+    first = next((row.values for row in read_rows(path, columns.format) if not row.error), {})
     turns = first.get("messages")
     if not isinstance(turns, list) or any(name in first for name in (*LABEL_COLUMNS, "split")):
         return False

@@ -1,4 +1,4 @@
-"""Read files of rows as streams: CSV, TSV, JSON Lines, JSON, Parquet, plain text.
+"""Read files of rows as streams: CSV, TSV, JSON Lines, JSON, Parquet, Excel, plain text.
 
 A row that cannot be read is returned with its line and the reason; reading continues with the next row.
 """
@@ -8,14 +8,17 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import parse_json
+from fingerpost.core.utils import require_extra
+from fingerpost.data.formats import DEFAULT_FORMAT, HEAD_LINES, UTF_8, FileFormat, delimiter_of, recognised
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt")
+SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt", *SPREADSHEETS)
 BATCH = 10_000
 """Rows of Parquet that are decoded at once."""
 MIN_MERGED, MERGED = 3, 0.8
@@ -23,20 +26,6 @@ MIN_MERGED, MERGED = 3, 0.8
 FIX_QUOTES = "remove the stray one, double it, or read all quotes as ordinary characters with --quote none"
 MAX_FIELD = 10_000_000
 """Characters in one field of CSV."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileFormat:
-    """How a file is written.
-
-    Attributes:
-        quotes: whether double quotes enclose fields of CSV; else they are ordinary characters.
-    """
-
-    quotes: bool = True
-
-
-DEFAULT_FORMAT = FileFormat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +38,8 @@ class Row:
 
 
 def read_rows(path: Path, format: FileFormat = DEFAULT_FORMAT) -> Iterator[Row]:
-    """Stream the rows of a file. In plain text, every line is a row with the column `text`.
+    """Stream the rows of a file. In plain text, every line is a row with the column `text`; of a workbook, the first sheet
+    with content is read.
 
     Raises:
         InputError: the file is missing, empty, of an unknown kind, or not of the kind that its name says.
@@ -61,11 +51,14 @@ def read_rows(path: Path, format: FileFormat = DEFAULT_FORMAT) -> Iterator[Row]:
         raise InputError(f"{path}: unknown kind of file '{kind}'; rename it to one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; give a file with at least one row")
-    if kind in (".csv", ".tsv"):
-        return _read_csv(path, format)
     if kind == ".parquet":
         return _read_parquet(path)
-    return {".txt": _read_text, ".json": _read_json}.get(kind, _read_jsonl)(path)
+    if kind in SPREADSHEETS:
+        return _read_spreadsheet(path)
+    format = recognised(path, format)
+    if kind in (".csv", ".tsv"):
+        return _read_csv(path, format)
+    return {".txt": _read_text, ".json": _read_json}.get(kind, _read_jsonl)(path, str(format.encoding))
 
 
 def columns(path: Path) -> list[str]:
@@ -82,12 +75,12 @@ def columns(path: Path) -> list[str]:
 
 def _read_csv(path: Path, format: FileFormat) -> Iterator[Row]:
     csv.field_size_limit(MAX_FIELD)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        first = stream.readline()
-        separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    with _opened(path, format, newline="") as stream:
+        head = list(islice(stream, HEAD_LINES))
+        skipped, separator = _delimiter(path, format, head)
         lines: list[str] = []
         reader = csv.reader(
-            _remembered(chain([first], stream), lines),
+            _remembered(chain(head[skipped:], stream), lines),
             delimiter=separator,
             quoting=csv.QUOTE_MINIMAL if format.quotes else csv.QUOTE_NONE,
             strict=True,
@@ -99,7 +92,7 @@ def _read_csv(path: Path, format: FileFormat) -> Iterator[Row]:
         if not any(header):
             raise InputError(f"{path} has no header; its first line must name the columns")
         while True:
-            line = reader.line_num + 1
+            line = reader.line_num + 1 + skipped
             lines.clear()
             try:
                 values = next(reader)
@@ -119,9 +112,27 @@ def _read_csv(path: Path, format: FileFormat) -> Iterator[Row]:
                     error=f"{len(values)} fields where the header has {len(header)}; quote fields with commas",
                 )
             elif any(_has_invalid_bytes(value) for value in values):
-                yield Row(line, error="not UTF-8; save the file as UTF-8")
+                yield Row(line, error=_not_encoded(str(format.encoding)))
             else:
                 yield Row(line, dict(zip(header, values, strict=True)))
+
+
+def delimiter(path: Path, format: FileFormat) -> str:
+    """The delimiter of a CSV file."""
+    format = recognised(path, format)
+    with _opened(path, format, newline="") as stream:
+        return _delimiter(path, format, list(islice(stream, HEAD_LINES)))[1]
+
+
+def _delimiter(path: Path, format: FileFormat, head: list[str]) -> tuple[int, str]:
+    """The number of lines before the header, and the delimiter. Excel may name it in a first line such as `sep=;`."""
+    named = head[0].strip('\r\n"') if head else ""
+    skipped = int(len(named) == 5 and named.lower().startswith("sep="))
+    if format.delimiter:
+        return skipped, format.delimiter
+    if skipped:
+        return skipped, named[4]
+    return 0, "\t" if path.suffix.lower() == ".tsv" else delimiter_of(head, format.quotes)
 
 
 def _remembered(stream: Iterator[str], lines: list[str]) -> Iterator[str]:
@@ -150,10 +161,10 @@ def _stray_quote(lines: list[str], first: int, separator: str, columns: int) -> 
     return ""
 
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    for line, text in _lines(path):
+def _read_jsonl(path: Path, encoding: str) -> Iterator[Row]:
+    for line, text in _lines(path, encoding):
         if _has_invalid_bytes(text):
-            yield Row(line, error="not UTF-8; save the file as UTF-8")
+            yield Row(line, error=_not_encoded(encoding))
             continue
         try:
             values = parse_json(text)
@@ -163,9 +174,9 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
         yield (Row(line, values) if isinstance(values, dict) else Row(line, error="not a JSON object; write {...}"))
 
 
-def _read_json(path: Path) -> Iterator[Row]:
+def _read_json(path: Path, encoding: str) -> Iterator[Row]:
     try:
-        items = parse_json(path.read_bytes())
+        items = parse_json(path.read_bytes().decode(encoding))
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); JSON Lines end with .jsonl") from None
     if not isinstance(items, list):
@@ -174,16 +185,41 @@ def _read_json(path: Path) -> Iterator[Row]:
         yield (Row(number, values) if isinstance(values, dict) else Row(number, error="not a JSON object; write {...}"))
 
 
-def _read_text(path: Path) -> Iterator[Row]:
-    for line, text in _lines(path):
-        yield (
-            Row(line, error="not UTF-8; save the file as UTF-8")
-            if _has_invalid_bytes(text)
-            else Row(line, {"text": text})
-        )
+def _read_text(path: Path, encoding: str) -> Iterator[Row]:
+    for line, text in _lines(path, encoding):
+        yield (Row(line, error=_not_encoded(encoding)) if _has_invalid_bytes(text) else Row(line, {"text": text}))
+
+
+def _read_spreadsheet(path: Path) -> Iterator[Row]:
+    from python_calamine import CalamineError, CalamineWorkbook
+
+    try:
+        book = CalamineWorkbook.from_path(path)
+        sheets = (book.get_sheet_by_name(name) for name in book.sheet_names)
+        sheet = next((sheet for sheet in sheets if sheet.height > 1), None)
+        rows = [] if sheet is None else [[_cell(value) for value in row] for row in sheet.iter_rows()]
+    except (CalamineError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read as a workbook ({str(error)[:100]}); save it again, or as CSV"
+        ) from None
+    start = next((number for number, row in enumerate(rows) if any(row)), len(rows))
+    if start >= len(rows) - 1:
+        raise InputError(f"{path} has no sheet with a header and rows; put the names of the columns in the first row")
+    names = [str(name or "").strip() for name in rows[start]]
+    for number, row in enumerate(rows[start + 1 :], start + 2):
+        if any(value not in (None, "") for value in row):
+            yield Row(number, {name: value for name, value in zip(names, row, strict=True) if name})
+
+
+def _cell(value: Any) -> Any:
+    """A cell's value: whole numbers without a decimal point, dates as ISO 8601."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
+    require_extra("parquet", "reading Parquet")
     import polars
 
     try:
@@ -198,14 +234,27 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         ) from None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _opened(path: Path, format: FileFormat, newline: str | None = None) -> IO[str]:
+    """The file as text. Bytes that its encoding does not have become U+DC80 to U+DCFF."""
+    encoding = str(format.encoding)
+    errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
+    return path.open(encoding=encoding, errors=errors, newline=newline)
+
+
+def _lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     """(line number, text) of the lines that are not blank."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+    with _opened(path, FileFormat(encoding=encoding)) as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 yield number, line.strip("\r\n")
 
 
 def _has_invalid_bytes(text: str) -> bool:
-    """Whether decoding met bytes that are not UTF-8 (`surrogateescape` maps them to U+DC80 to U+DCFF)."""
+    """Whether decoding met bytes that are not of the encoding (`surrogateescape` maps them to U+DC80 to U+DCFF)."""
     return not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def _not_encoded(encoding: str) -> str:
+    """Why a line cannot be read."""
+    name = "UTF-8" if encoding == UTF_8 else encoding
+    return f"not {name}; save the file as UTF-8, or name its encoding with --encoding"

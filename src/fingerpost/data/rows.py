@@ -23,13 +23,14 @@ from fingerpost.core.text import (
     storable,
 )
 from fingerpost.core.types import Conversation, Message, Split
-from fingerpost.data.files import DEFAULT_FORMAT, FileFormat, Row, read_rows
+from fingerpost.data.files import SPREADSHEETS, Row, read_rows
+from fingerpost.data.formats import DEFAULT_FORMAT, FileFormat
 from fingerpost.task.replies import parse, resolve, unknown_in
 from fingerpost.task.settings import Task
 
 TEXT_COLUMNS = ("text", "question", "message", "query", "utterance", "content", "input", "sentence")
 LABEL_COLUMNS = ("label", "gold", "intent", "category", "class", "action", "target", "destination")
-TABLES = (".csv", ".tsv", ".parquet")
+TABLES = (".csv", ".tsv", ".parquet", *SPREADSHEETS)
 """Kinds of files in which every row has every column."""
 COLLECTIONS = (list, tuple, set, frozenset)
 """Types of a value that holds several labels."""
@@ -47,7 +48,7 @@ class Columns:
         source: the source of rows without a column `source`.
         only: the splits to import; empty for all rows.
         multi: without a task, whether a cell may name several labels, separated by `|`, `;` or `,`.
-        written: how the file is written.
+        format: how the file is written.
     """
 
     text: str | None = None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fingerpost.core.errors import InputError
+from fingerpost.core.utils import require_extra
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -49,6 +50,8 @@ def writing(path: Path, safe_csv: bool = False) -> Iterator[Writer]:
         ".ndjson": _JsonlWriter,
         ".parquet": _ParquetWriter,
     }
+    if kind == ".parquet":
+        require_extra("parquet", "writing Parquet")
     if kind not in writers:
         raise InputError(f"{path}: cannot write '{kind}' files; use .csv, .jsonl or .parquet")
     if not path.parent.is_dir():

@@ -92,6 +92,7 @@ class DataFile(Strict):
         source: the origin of the questions, such as `user` or `synthetic`.
         text, label: columns of texts and labels; default is a column named `text`, `label` or similar.
         quote: `none` where double quotes in a CSV file are ordinary characters.
+        encoding, delimiter: of a CSV file; default is to recognise them.
     """
 
     file: str
@@ -99,6 +100,8 @@ class DataFile(Strict):
     text: str | None = None
     label: str | None = None
     quote: Literal["auto", "none"] = "auto"
+    encoding: str | None = None
+    delimiter: str | None = None
 
 
 class StudentSettings(Strict):

@@ -15,7 +15,7 @@ from fingerpost.core.text import fingerprint, hash_fraction, question_id
 from fingerpost.core.types import Conversation, Example, Message, Question
 from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
 from fingerpost.data.chat import Row, as_classification, examples_of, is_chat_file, read_chat
-from fingerpost.data.files import FileFormat
+from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import (
     Columns,
     LabelledRow,
@@ -197,7 +197,7 @@ def from_file(path: Path, columns: Columns) -> TrainingSet:
     """
     named = {
         "file": str(path), "text": columns.text, "label": columns.label, "multi": "true" if columns.multi else None,
-        "quote": None if columns.format.quotes else "none",
+        **columns.format.options(),
     }  # fmt: skip
     trained_from = {key: value for key, value in named.items() if value}
     if is_chat_file(path, columns):
@@ -226,7 +226,7 @@ def training_examples(manifest: Manifest) -> list[Example]:
         return []
     try:
         given = manifest.trained_from
-        form = FileFormat(quotes="quote" not in given)
+        form = format_of_options(given.get("quote"), given.get("encoding"), given.get("delimiter"))
         data = from_file(path, Columns(given.get("text"), given.get("label"), multi="multi" in given, format=form))
     except InputError:
         return []
