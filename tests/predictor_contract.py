@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fingerpost.core.text import conversation
+from fingerpost.core.conversations import conversation_of
 from fingerpost.core.types import Message, Prediction
 
 Input = str | Sequence[Message]
@@ -38,7 +38,9 @@ def check_predictor(predictor: Any, conversations: Sequence[Input]) -> None:
     ):
         expected = together[list(conversations).index(given)]
         assert_same(prediction, expected, "predictions do not follow the order of the conversations")
-    for text in [conversation(given)[0].content for given in conversations if len(conversation(given)) == 1]:
+    for text in [
+        conversation_of(given, "text")[0].content for given in conversations if len(conversation_of(given, "text")) == 1
+    ]:
         plain, message = predictor.predict([text, [Message("user", text)]])
         assert_same(plain, message, "a text and a conversation of one user message differ")
 

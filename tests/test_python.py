@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
 import re
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +95,65 @@ def test_nothing_is_printed(student: Any, capsys: pytest.CaptureFixture[str]) ->
     seen: list[fingerpost.Progress] = []
     fingerpost.evaluate([student], ["where is it"], ["delivery"], on_progress=seen.append)
     assert capsys.readouterr() == ("", "") and seen
+
+
+def test_one_text_gives_one_prediction(student: Any) -> None:
+    text = ROWS[0][0]
+    (expected,) = student.predict([text])
+    one = student.predict(text)
+    assert (one.label, one.confidence) == (expected.label, expected.confidence)
+    assert student.predict(np.str_(text)).label == expected.label
+    assert student.predict_proba(text).shape == (1, 3)
+    assert student.predict([{"role": "user", "content": text}]).label == expected.label
+
+
+def test_the_messages_of_openais_client_are_conversations(student: Any) -> None:
+    text = ROWS[0][0]
+    system, user = {"role": "system", "content": "Choose."}, {"role": "user", "content": text}
+    parts = {"role": "user", "content": [{"type": "text", "text": text}]}
+    given = [text, [user], [system, user], [parts], [fingerpost.Message("user", text)]]
+    assert len({answer.label for answer in student.predict(given)}) == 1
+    assert len(student.predict(text for text, _ in ROWS)) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        (["fine", None], r"text \[1\] is None"),
+        (["fine", float("nan")], r"text \[1\] is nan \(float\)"),
+        (["fine", 3], r"text \[1\] is 3 \(int\)"),
+        (["fine", b"bytes"], r"text \[1\] is bytes; decode"),
+        (["fine", [{"role": "tool", "content": "x"}]], r"text \[1\] holds a message of the role 'tool'"),
+        (["fine", [{"role": "user"}]], r"text \[1\] .* None as content"),
+        (["fine", []], r"text \[1\] has no message"),
+        ([["a", "b"]], r"text \[0\] holds 'a'"),
+        (None, "None where texts are needed"),
+        (5, "5 .int. where texts are needed"),
+    ],
+)
+def test_every_bad_value_is_named_with_its_index(student: Any, given: Any, part: str) -> None:
+    for method in (student.predict, student.predict_proba):
+        with pytest.raises(fingerpost.FingerpostError, match=part):
+            method(given)
+
+
+def _label_in_worker(student: Any, text: str) -> str:
+    return str(student.predict(text).label)
+
+
+def test_a_loaded_model_is_sent_to_workers(student: Any, tmp_path: Path) -> None:
+    student.save(tmp_path / "model")
+    loaded = fingerpost.load(tmp_path / "model")
+    content = pickle.dumps(loaded)
+    shutil.rmtree(tmp_path / "model")
+    restored = pickle.loads(content)
+    assert [answer.label for answer in restored.predict([text for text, _ in ROWS])] == [
+        answer.label for answer in student.predict([text for text, _ in ROWS])
+    ]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(_label_in_worker, restored, ROWS[0][0]).result() == student.predict(ROWS[0][0]).label
+    assert copy.deepcopy(restored).predict(ROWS[0][0]).label == student.predict(ROWS[0][0]).label
+    folder = restored.folder
+    del restored
+    gc.collect()
+    assert not folder.exists()

@@ -18,8 +18,10 @@ from fingerpost.data.importer import ImportResult, import_file, import_log
 from fingerpost.data.rows import Columns
 from fingerpost.labelling.label import LabelPlan, label, plan_labels, plan_of
 from fingerpost.labelling.position_bias import PositionBias, position_bias
-from fingerpost.labelling.requests import EVERYTHING, LabelSelection, jobs_with_shots, open_jobs, order_count
-from fingerpost.llm.requests import RunProgress, teacher_of
+from fingerpost.labelling.requests import EVERYTHING, STEP, LabelSelection, jobs_with_shots, open_jobs, order_count
+from fingerpost.labelling.teacher import LiveTeacher
+from fingerpost.llm.requests import RunProgress, teacher_endpoint, teacher_of
+from fingerpost.next_steps import Facts, next_steps
 from fingerpost.store.project import STREAMED, Store
 from fingerpost.store.server import DATABASE, ServerStore
 from fingerpost.students import load
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from fingerpost.consensus.review import ReviewQueue
     from fingerpost.consensus.session import TestSample
-    from fingerpost.core.types import Predictor, Question
+    from fingerpost.core.types import Prediction, Predictor, Question
     from fingerpost.evaluation.results import Report
     from fingerpost.evaluation.thresholds import CascadeTarget
     from fingerpost.generation.generate import Generated
@@ -54,6 +56,7 @@ class Status:
         unanswered: requests that the teacher has not answered.
         student: the student's folder, if it was trained on the present labels.
         report: the report, if it measures the present state.
+        next_steps: commands to run next, the best one first.
     """
 
     task: Task
@@ -63,7 +66,7 @@ class Status:
     unanswered: int
     student: Path | None
     report: Path | None
-    next_step: str
+    next_steps: tuple[str, ...]
 
 
 class Project:
@@ -71,6 +74,9 @@ class Project:
 
     Args:
         folder: holds task.toml, which is read and checked here.
+
+    Attributes:
+        on_progress: receives the progress of embedding texts, in whichever step they are needed.
 
     Raises:
         TaskError: task.toml is missing or wrong.
@@ -81,6 +87,7 @@ class Project:
         self.task: Task = load_task(self.folder / TASK_FILE)
         self.models = self.folder / "models"
         self.reports = self.folder / "reports"
+        self.on_progress: ProgressCallback = no_progress
         self._encoder: tuple[str, str | None] | None = None
         self._max_tokens: dict[str, int] = {}
 
@@ -93,7 +100,8 @@ class Project:
         require_training("comparing texts")
         from fingerpost.students.encoder.vectors import vectors_of
 
-        return vectors_of(questions, self._resolved(settings or self.task.student), self.folder / "cache")
+        found = self._resolved(settings or self.task.student)
+        return vectors_of(questions, found, self.folder / "cache", self.on_progress)
 
     def embed_for_consensus(
         self, questions: Sequence[Question], settings: StudentSettings | None = None
@@ -130,14 +138,16 @@ class Project:
             texts = [encoder_input(question.messages, history) for question in store.questions()]
         return texts or [label.description or label.name for label in self.task.labels]
 
-    def import_file(self, path: str | Path, columns: Columns = Columns()) -> ImportResult:
+    def import_file(
+        self, path: str | Path, columns: Columns = Columns(), on_progress: ProgressCallback = no_progress
+    ) -> ImportResult:
         """Import a file of questions; what was imported before stays as it is.
 
         Raises:
             InputError: the file or a named column cannot be used. Rows that cannot be used are listed in the result.
         """
         with self.store() as store:
-            return import_file(store, self.task, Path(path), columns)
+            return import_file(store, self.task, Path(path), columns, on_progress)
 
     def import_log(self, served: str | Path, source: str = "served", limit: int | None = None) -> ImportResult:
         """Import what a server was asked, the least confident first; `limit` caps the number of new questions.
@@ -172,6 +182,18 @@ class Project:
         if self.task.second_teacher is None:
             raise TaskError(f"{self.folder / TASK_FILE} has no second teacher; add a table [second_teacher]")
         self.task = self.task.model_copy(update={"teacher": self.task.second_teacher})
+
+    def ask_teacher(self, text: str, *, budget_usd: float | None = None) -> Prediction:
+        """The teacher's answer to one message, as a trial. It costs money, which is recorded; the answer is not stored.
+
+        Raises:
+            TaskError: the task has no teacher.
+            TeacherError: the teacher cannot be asked.
+            BudgetError: the request could exceed the budget.
+        """
+        with self.store() as store, teacher_endpoint(teacher_of(self.task), self.folder) as reachable:
+            task = self.task.model_copy(update={"teacher": reachable})
+            return LiveTeacher(task, self.folder, store.ledger, budget_usd).predict(text)
 
     def plan_labels(self, selection: LabelSelection = EVERYTHING, *, batch: bool = False) -> LabelPlan:
         """The requests that the teacher is still to be asked, with their estimated and their maximal cost.
@@ -389,25 +411,41 @@ class Project:
             for (source, split), count in sorted(store.counts().items()):
                 questions.setdefault(source, {})[split] = count
             unanswered = len(open_jobs(self.task, store)) if self.task.teacher else 0
-            trained = self.is_trained(store=store)
-            measured = self._reported() == self._state(store)
+            facts = self._facts(store)
+            trained, measured = facts.trained, facts.measured
             verdicts, account = store.verdict_counts(), store.ledger.account()
         student = self.models / STUDENT
-        next_step = (
-            "fingerpost import FILE, or fingerpost generate --count 400"
-            if not questions
-            else f"fingerpost label   ({unanswered:,} questions have no answer)"
-            if unanswered
-            else "fingerpost train"
-            if not trained
-            else "fingerpost evaluate"
-            if not measured
-            else f"fingerpost serve {student}"
-        )
         return Status(
             self.task, questions, verdicts, account, unanswered, student if trained else None,
-            self.reports / "report.html" if measured else None, next_step,
+            self.reports / "report.html" if measured else None, next_steps(facts),
         )  # fmt: skip
+
+    def next_steps(self) -> tuple[str, ...]:
+        """The commands to run next, the best one first."""
+        with self.store() as store:
+            return next_steps(self._facts(store))
+
+    def _facts(self, store: Store) -> Facts:
+        sizes: dict[str, int] = {}
+        for (_, split), count in store.counts().items():
+            sizes[split] = sizes.get(split, 0) + count
+        labels = store.label_counts(self.task.teacher_model)
+        batches = store.batch_keys(STEP, self.task.teacher_model) if self.task.teacher else []
+        return Facts(
+            folder="" if self.folder == Path() else str(self.folder),
+            teacher=self.task.teacher is not None,
+            train=sizes.get("train", 0),
+            dev=sizes.get("dev", 0),
+            test=sizes.get("test", 0),
+            unlabelled=labels.unlabelled,
+            human_train=labels.by.get(("train", "human"), 0),
+            human_test=labels.by.get(("test", "human"), 0),
+            teacher_labels=sum(count for (_, kind), count in labels.by.items() if kind == "teacher"),
+            unanswered_test=labels.unanswered_test,
+            at_provider=len(batches),
+            trained=self.is_trained(store=store),
+            measured=self._reported() == self._state(store),
+        )
 
     def _state(self, store: Store) -> str:
         """Changes when a report would come out differently: test rows, verdicts, models."""

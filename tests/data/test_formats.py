@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingerpost.core.errors import InputError
-from fingerpost.data.files import delimiter, read_rows
+from fingerpost.data.files import delimiter_of_file, read_rows
 from fingerpost.data.formats import UTF_8, FileFormat, delimiter_of, format_of_options, recognised
 
 GERMAN = "text;label\nWo ist mein Schlüssel für das Büro?;gebäude\nBekomme ich Überstunden bezahlt?;lohn\n"
@@ -71,7 +71,7 @@ def test_the_delimiter_is_recognised_where_texts_hold_others(separator: str, tmp
     file = tmp_path / "x.csv"
     lines = [["id", "text", "label"], ["1", '"one, two; three, four"', "a"], ["2", '"five; six"', "b"], ["3", "x", "a"]]
     file.write_text("\n".join(separator.join(line) for line in lines) + "\n")
-    assert delimiter(file, FileFormat()) == separator
+    assert delimiter_of_file(file, FileFormat()) == separator
     assert [row.values["label"] for row in read_rows(file)] == ["a", "b", "a"]
 
 

@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from teacher import LABELS, Teacher
 
 import fingerpost
-from fingerpost.core.text import conversation, question_id
+from fingerpost.core.conversations import conversation_of
+from fingerpost.core.text import question_id
 from fingerpost.core.types import Label, Message, Verdict
 from fingerpost.evaluation.estimators import EstimatorPredictor
 from fingerpost.evaluation.teachers import RecordedTeacher
@@ -64,7 +65,7 @@ def answers(votes: int, logprob: float | None) -> dict[str, list[Verdict]]:
     """A teacher's verdicts on the conversations: `votes` of them each, the last of which says "other"."""
     found = {}
     for given in CONVERSATIONS:
-        turns = conversation(given)
+        turns = conversation_of(given, "text")
         for question in (turns, (turns[0],)):
             key = question_id(question)
             label = next((name for name in LABELS if name in question[-1].content), "other")

@@ -94,7 +94,9 @@ def test_ones_own_prompt_needs_a_place_for_the_labels(tmp_path: Path) -> None:
 
 def test_what_init_writes_reads_back(tmp_path: Path) -> None:
     labels = {"card arrival?": 'says "where"', "b": "ü\n", "other": ""}
-    text = render_task("my task", labels, fallback="other", base_url="http://x/v1", data=["a b.csv"])
+    text = render_task(
+        "my task", labels, fallback="other", base_url="http://x/v1", data=[{"file": "a b.csv", "source": "user"}]
+    )
     task = load_task(write(tmp_path, text))
     assert {label.name: label.description for label in task.labels} == labels
     assert task.fallback == "other" and task.teacher is not None and task.teacher.base_url == "http://x/v1"

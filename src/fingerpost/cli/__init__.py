@@ -10,14 +10,20 @@ import math
 import os
 import sqlite3
 import sys
+from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.models import ArgumentInfo
 
-from fingerpost.core.errors import FingerpostError
+from fingerpost.cli.exit_codes import BUDGET, DONE, FAILED, INTERRUPTED
+from fingerpost.cli.help import epilog
+from fingerpost.core.errors import BudgetError, FingerpostError
 from fingerpost.core.printable import printable
 from fingerpost.core.version import __version__
 
@@ -62,6 +68,50 @@ def _require_finite(_context: Any, _parameter: Any, value: Any) -> Any:
     return value
 
 
+def _with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that also takes --quiet, and the project's folder both as an argument and as the option -C."""
+    parameters = dict(signature(function, eval_str=True).parameters)
+    added: list[Parameter] = []
+    folder = parameters.get("folder")
+    named = [name for name, parameter in parameters.items() if _is_argument(parameter)]
+    if folder is not None and named == ["folder"]:
+        option = typer.Option("-C", "--project", help="The project's folder, too.", show_default=False)
+        added.append(
+            Parameter("other", Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, option])
+        )
+    elif folder is not None and not named:
+        argument = typer.Argument(metavar="PROJECT", help="The project's folder, too.", show_default=False)
+        added.append(
+            Parameter("other", Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, argument])
+        )
+    if "quiet" not in parameters:
+        option = typer.Option("-q", "--quiet", help="Show no progress.")
+        added.append(
+            Parameter("no_progress", Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option])
+        )
+
+    @wraps(function)
+    def command(*, other: Path | None = None, no_progress: bool = False, **given: Any) -> Any:
+        from fingerpost.cli.options import one_folder
+        from fingerpost.cli.progress import set_quiet
+
+        set_quiet(no_progress)
+        if other is not None:
+            given["folder"] = one_folder(given["folder"], other)
+        return function(**given)
+
+    keyword_only = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters.values()]
+    command.__signature__ = Signature([*keyword_only, *added])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*keyword_only, *added)}
+    return command
+
+
+def _is_argument(parameter: Parameter) -> bool:
+    """Whether a command's parameter is a positional argument."""
+    marks = [*getattr(parameter.annotation, "__metadata__", ()), parameter.default]
+    return any(isinstance(mark, ArgumentInfo) for mark in marks)
+
+
 class LazyGroup(TyperGroup):
     """Imports a command's module when the command is used, and lists the commands by step."""
 
@@ -76,7 +126,8 @@ class LazyGroup(TyperGroup):
             found: Any = typer.main.get_command(module.keys)
         else:
             app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-            app.command(cmd_name)(getattr(module, module.__name__.rsplit(".", 1)[1]))
+            function = getattr(module, module.__name__.rsplit(".", 1)[1])
+            app.command(cmd_name, epilog=epilog(cmd_name))(_with_shared_options(function))
             found = typer.main.get_command(app)
         found.name = cmd_name
         for parameter in found.params:
@@ -116,17 +167,27 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. Any error becomes one line on standard error that says what to do, and exit code 2."""
+    """Run the command line and exit.
+
+    The exit code is 0 if everything is done; 1 if some rows or requests are missing; 2 if nothing could be done; 3 if the
+    budget is reached; 130 after Ctrl-C. Any error becomes one line on standard error that says what to do.
+    """
     try:
-        app()
-    except KeyboardInterrupt:
-        print("fingerpost: interrupted; answered requests are kept, run the command again to resume", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(app(standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):
+        print("fingerpost: interrupted; what was answered is kept, run the command again to resume", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has ended, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(DONE)
     except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # wrong usage of a command
+            error.show()
+            sys.exit(FAILED)
         if os.environ.get(TRACEBACK):
             raise
         print(f"fingerpost: {printable(one_line(error))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(BUDGET if isinstance(error, BudgetError) else FAILED)
 
 
 def one_line(error: Exception) -> str:

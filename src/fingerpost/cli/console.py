@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fingerpost.core.errors import BudgetError, InputError
+from fingerpost.cli.exit_codes import FAILED
+from fingerpost.core.errors import InputError
 from fingerpost.core.printable import printable
-from fingerpost.core.types import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fingerpost.data.formats import FileFormat
     from fingerpost.data.rows import Rejected
     from fingerpost.task.settings import Task
 
 MAX_SHOWN = 20  # rejected rows
+MAX_REJECTED, MAX_REJECTED_SHARE = 3, 0.02
+"""More rejected rows than either of these make a command stop before it trains."""
 
 
 def console() -> Console:
@@ -34,10 +37,21 @@ def say(text: str) -> None:
     print(printable(text))
 
 
-def show_message(progress: Progress) -> None:
-    """A progress callback that prints messages to standard error."""
-    if progress.message:
-        print(f"  {printable(progress.message)}", file=sys.stderr, flush=True)
+def confirm(question: str) -> None:
+    """Ask for confirmation in the terminal.
+
+    Raises:
+        Exit: the user does not confirm; nothing is done.
+    """
+    if not typer.confirm(question):
+        print("nothing was done", file=sys.stderr)
+        raise typer.Exit(FAILED)
+
+
+def next_step(*lines: str) -> None:
+    """Print what to do next: one command a line."""
+    for number, line in enumerate(lines):
+        say(f"{'next:' if number == 0 else '  or:'} {line}")
 
 
 def confirm_price(
@@ -52,7 +66,7 @@ def confirm_price(
         yes: do not ask.
 
     Raises:
-        BudgetError: confirmation is needed but there is no terminal.
+        InputError: confirmation is needed but there is no terminal.
         Exit: the user does not confirm.
     """
     from fingerpost.llm.prices import is_local, price_source
@@ -70,9 +84,8 @@ def confirm_price(
     if yes:
         return
     if not sys.stdin.isatty():
-        raise BudgetError("nothing was asked, because it costs money; add --yes to confirm, and --budget for a limit")
-    if not typer.confirm("Continue?"):
-        raise typer.Exit(1)
+        raise InputError("nothing was asked, because it costs money; add --yes to confirm, and --budget for a limit")
+    confirm("Continue?")
 
 
 def require_folders(*files: Path | None) -> None:
@@ -87,17 +100,26 @@ def require_folders(*files: Path | None) -> None:
 
 
 def show_rejected(file: Path, rejected: Sequence[Rejected], total: int) -> None:
-    """Print rejected rows to standard error, and fail if there are any. Other rows were imported.
-
-    Raises:
-        InputError: rows were rejected.
-    """
-    if not rejected:
-        return
+    """Print rejected rows to standard error."""
     for row in rejected[:MAX_SHOWN]:
         print(printable(f"{file}, line {row.line}: {row.reason}"), file=sys.stderr)
     if len(rejected) > MAX_SHOWN:
-        print(f"... and {len(rejected) - MAX_SHOWN} more", file=sys.stderr)
-    raise InputError(
-        f"{len(rejected)} of {total} rows of {file} were rejected, the others were imported; fix them and run the command again"
-    )
+        print(f"... and {len(rejected) - MAX_SHOWN:,} more", file=sys.stderr)
+    if rejected:
+        print(printable(f"{len(rejected):,} of {total:,} rows of {file} cannot be used"), file=sys.stderr)
+
+
+def are_many(rejected: Sequence[Rejected], total: int) -> bool:
+    """Whether so many rows are rejected that the file or the options are probably wrong."""
+    return len(rejected) > max(MAX_REJECTED, MAX_REJECTED_SHARE * total)
+
+
+def show_format(file: Path, form: FileFormat) -> None:
+    """Say which encoding a text file is read as, if it was recognised and is not UTF-8."""
+    from fingerpost.data.files import TEXT_FILES
+    from fingerpost.data.formats import UTF_8, recognised
+
+    if form.encoding is None and file.suffix.lower() in TEXT_FILES and file.is_file() and file.stat().st_size:
+        encoding = recognised(file, form).encoding
+        if encoding != UTF_8:
+            say(f"{file}: read as {encoding}; if words look wrong, name the encoding with --encoding")

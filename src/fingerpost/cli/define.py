@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.console import confirm_price, say
+from fingerpost.cli.console import confirm_price, next_step, say
 from fingerpost.cli.options import Budget, Folder, Yes
 from fingerpost.project import Project
 
@@ -50,6 +50,8 @@ def define(
         part.replace(folder / TASK_FILE)
         print(f"{folder / TASK_FILE}: {len(accepted)} descriptions changed")
         _print_relabelling_cost(Project(folder), store)
+        where = "" if folder == Path() else f" {folder}"
+        next_step(f"fingerpost label{where} --again prompt --budget 5")
 
 
 def _print_confusions(found: list[ConfusedLabel]) -> None:
@@ -88,7 +90,4 @@ def _print_relabelling_cost(project: Project, store: Store) -> None:
     from fingerpost.labelling.requests import LabelSelection
 
     planned = plan_labels(project.task, store, LabelSelection(again=True))
-    print(
-        f"to label again with the new descriptions, run 'fingerpost label --again prompt': {len(planned.jobs):,} requests, "
-        f"about ${planned.about_usd:.4f}"
-    )
+    print(f"to label again with the new descriptions: {len(planned.jobs):,} requests, about ${planned.about_usd:.4f}")

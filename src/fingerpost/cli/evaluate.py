@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.cli.console import require_folders, show_message
-from fingerpost.cli.options import Delimiter, Encoding, Folder, LabelColumn, Quote, TextColumn, Yes
+from fingerpost.cli.console import next_step, require_folders, show_format
+from fingerpost.cli.options import Delimiter, Encoding, Folder, LabelColumn, Quote, TextColumn, Yes, project_and_files
+from fingerpost.cli.progress import showing_progress
 from fingerpost.core.errors import InputError
 from fingerpost.core.utils import require_training
 from fingerpost.data.formats import format_of_options
@@ -54,8 +55,9 @@ def evaluate(
     """Measure base, teacher and students on the same test rows."""
     require_folders(json_file, html)
     require_training("measuring")
-    files = [path for path in paths or [] if path.is_file()]
-    models = [path for path in paths or [] if path not in files]
+    folder, paths = project_and_files(paths or [], folder)
+    files = [path for path in paths if path.is_file()]
+    models = [path for path in paths if path not in files]
     targets = [value for value in (accuracy, agreement, cutoff) if value is not None]
     if len(files) > 1:
         raise InputError("give one file of test rows")
@@ -64,10 +66,12 @@ def evaluate(
     if files:
         if cascade:
             raise InputError("--cascade needs a project, whose dev questions choose the cut-off; name it with -C")
+        form = format_of_options(quote, encoding, delimiter)
+        show_format(files[0], form)
         _evaluate_file(
             files[0],
             models,
-            Columns(text, label, format=format_of_options(quote, encoding, delimiter)),
+            Columns(text, label, format=form),
             teacher,
             learning_curve,
             yes,
@@ -79,6 +83,7 @@ def evaluate(
     show_report(
         project, models, json_file, html, learning_curve, (accuracy, agreement, cutoff) if cascade else None, yes
     )
+    next_step(*project.next_steps())
 
 
 def show_report(
@@ -97,8 +102,10 @@ def show_report(
 
     confirm_requests(models or project.students(), "the test questions", yes)
     cascade = None if target is None else CascadeTarget(*target)
-    report = project.evaluate(models, learning_curve=learning_curve, cascade=cascade, on_progress=show_message)
-    _show(report, json_file or project.reports / "report.json", html or project.reports / "report.html")
+    with showing_progress("evaluate") as show:
+        project.on_progress = show
+        report = project.evaluate(models, learning_curve=learning_curve, cascade=cascade, on_progress=show)
+    show_and_write(report, json_file or project.reports / "report.json", html or project.reports / "report.html")
 
 
 def _evaluate_file(
@@ -119,16 +126,15 @@ def _evaluate_file(
 
     confirm_requests(models, f"the test rows of {file}", yes)
     training = training_examples(read_manifest(models[0])) if models else []
-    report, task, rows = evaluate_file(
-        file, models, columns, teacher=teacher, training=training, on_progress=show_message
-    )
+    with showing_progress("evaluate") as show:
+        report, task, rows = evaluate_file(file, models, columns, teacher=teacher, training=training, on_progress=show)
     if learning_curve:
         examples = [example for example in from_file(file, columns).train if example.label in task.names]
         report = report.model_copy(update={"learning_curve": step.learning_curve(task, examples, rows)})
-    _show(report, json_file, html)
+    show_and_write(report, json_file, html)
 
 
-def _show(report: Report, json_file: Path | None, html: Path | None) -> None:
+def show_and_write(report: Report, json_file: Path | None, html: Path | None) -> None:
     from fingerpost.evaluation.report import page, tables
 
     tables.show(report)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.console import confirm_price, console, say, show_message
-from fingerpost.cli.options import Budget, Folder, Yes
+from fingerpost.cli.console import confirm_price, next_step, say
+from fingerpost.cli.exit_codes import BUDGET, DONE, INTERRUPTED
+from fingerpost.cli.options import Budget as BudgetOption
+from fingerpost.cli.options import Folder, Yes
+from fingerpost.cli.progress import showing_progress
 from fingerpost.project import STUDENT, Project
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def generate(
         Path | None, typer.Option(help="Model folder of the student for --from-errors.", show_default="models/student")
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed for labels, styles and opening words.")] = 0,
-    budget: float | None = Budget,
+    budget: float | None = BudgetOption,
     yes: bool = Yes,
     batch: Annotated[
         bool, typer.Option("--batch", help="Use the provider's batch API: half the price, answers within a day.")
@@ -62,7 +64,9 @@ def generate(
             print(f"about {cost.calls:,} requests to {writers} for questions, and one per question for its label")
             confirm_price(project.task, cost.about_usd, cost.at_most_usd, budget, yes)
         result = _run(project, store, wanted, examples, seed, budget, batch)
-    _show_result(result, budget)
+    code = _show_result(result, budget)
+    next_step(*project.next_steps())
+    raise typer.Exit(code)
 
 
 def _run(
@@ -74,28 +78,17 @@ def _run(
     budget: float | None,
     batch: bool,
 ) -> Generated:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
     from fingerpost.generation.generate import generate as run_step
     from fingerpost.generation.requests import STEP
     from fingerpost.generation.rounds import Round
 
-    out = console()
-    with Bar(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=out, disable=not sys.stdout.isatty(), transient=True,
-    ) as bar:  # fmt: skip
-        line = bar.add_task("planning", total=None)
+    with showing_progress(STEP) as display:
 
         def show(progress: Progress) -> None:
             if isinstance(progress.data, Round):
                 say(progress.message)
-                return
-            show_message(progress)
-            if progress.total is not None:
-                activity = "writing" if progress.step == STEP else "labelling"
-                bar.update(line, description=activity, total=progress.total, completed=progress.done)
+            else:
+                display(progress)
 
         return run_step(
             project.task,
@@ -111,7 +104,8 @@ def _run(
         )
 
 
-def _show_result(result: Generated, budget: float | None) -> None:
+def _show_result(result: Generated, budget: float | None) -> int:
+    """Print what came of the rounds. Returns the exit code."""
     from fingerpost.generation.filters import KEPT, REJECTIONS
 
     outcomes = sum((ended.outcomes for ended in result.rounds), Counter[str]())
@@ -130,10 +124,12 @@ def _show_result(result: Generated, budget: float | None) -> None:
         print(f"{unanswered:,} have no label yet; run 'fingerpost label'")
     if result.stopped == "budget":
         print(f"stopped: the next request could exceed the budget of ${budget:g}; raise --budget to continue")
-    elif result.stopped == "interrupted":
-        print("stopped; run the command again to continue")
-    else:
-        print(f"done: {result.reason}")
+        return BUDGET
+    if result.stopped == "interrupted":
+        print("stopped; what was written is kept, run the command again to continue")
+        return INTERRUPTED
+    print(f"done: {result.reason}")
+    return DONE
 
 
 def _hard_examples(project: Project, store: Store, model: Path) -> list[HardExample]:

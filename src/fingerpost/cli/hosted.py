@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
-
-from fingerpost.cli.console import say, show_message
+from fingerpost.cli.console import confirm, say
+from fingerpost.cli.progress import showing_progress
 from fingerpost.core.errors import InputError
 from fingerpost.core.utils import is_loopback
 from fingerpost.students import hosted
@@ -46,7 +45,7 @@ def train_hosted(data: TrainingSet, folder: Path, hosting: Hosting, epochs: int 
 
     Raises:
         InputError: no price is given, or confirmation is needed but there is no terminal.
-        Abort: the user does not confirm.
+        Exit: the user does not confirm.
     """
     if hosting.price is None and not is_loopback(hosting.base_url):
         raise InputError(
@@ -62,21 +61,22 @@ def train_hosted(data: TrainingSet, folder: Path, hosting: Hosting, epochs: int 
     if cost and not hosting.yes:
         if not sys.stdin.isatty():
             raise InputError("nothing was sent, because it costs money; add --yes to confirm")
-        typer.confirm("Create the job?", abort=True)
-    manifest = hosted.fit(
-        data.train,
-        data.dev,
-        data.task,
-        folder,
-        model=hosting.model,
-        suffix=hosting.suffix,
-        base_url=hosting.base_url,
-        key_env=hosting.key_env,
-        epochs=epochs,
-        labels_from=data.labels_from,
-        data_fingerprint=data.fingerprint,
-        on_progress=show_message,
-    )
+        confirm("Create the job?")
+    with showing_progress("train") as show:
+        manifest = hosted.fit(
+            data.train,
+            data.dev,
+            data.task,
+            folder,
+            model=hosting.model,
+            suffix=hosting.suffix,
+            base_url=hosting.base_url,
+            key_env=hosting.key_env,
+            epochs=epochs,
+            labels_from=data.labels_from,
+            data_fingerprint=data.fingerprint,
+            on_progress=show,
+        )
     tokens = manifest.training["tokens"]
     say(f"{folder}: {manifest.hosted['model']}, {len(manifest.labels)} labels, {tokens:,} tokens trained")
 
@@ -89,7 +89,7 @@ def confirm_requests(folders: Sequence[Path], rows: str, yes: bool) -> None:
 
     Raises:
         InputError: confirmation is needed but there is no terminal.
-        Abort: the user does not confirm.
+        Exit: the user does not confirm.
     """
     addresses = [manifest.hosted for folder in folders if (manifest := read_manifest(folder)).hosted]
     paid = [address["model"] for address in addresses if not is_loopback(address["base_url"])]
@@ -98,4 +98,4 @@ def confirm_requests(folders: Sequence[Path], rows: str, yes: bool) -> None:
     say(f"{rows} will be sent to {', '.join(paid)}, which charges for them")
     if not sys.stdin.isatty():
         raise InputError("nothing was sent, because it costs money; add --yes to confirm, or give only local models")
-    typer.confirm("Send them?", abort=True)
+    confirm("Send them?")

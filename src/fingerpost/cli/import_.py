@@ -7,8 +7,19 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.cli.console import say, show_rejected
-from fingerpost.cli.options import Delimiter, Encoding, Folder, LabelColumn, Quote, TextColumn, splits_of
+from fingerpost.cli.console import next_step, say, show_format, show_rejected
+from fingerpost.cli.exit_codes import PARTLY
+from fingerpost.cli.options import (
+    Delimiter,
+    Encoding,
+    Folder,
+    LabelColumn,
+    Quote,
+    TextColumn,
+    project_and_files,
+    splits_of,
+)
+from fingerpost.cli.progress import showing_progress
 from fingerpost.core.errors import InputError
 from fingerpost.data.formats import format_of_options
 from fingerpost.data.importer import ImportResult
@@ -19,7 +30,8 @@ from fingerpost.store.server import SERVED
 
 def import_(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="CSV, JSONL, Parquet, OpenAI chat JSONL, or plain text.")
+        list[Path] | None,
+        typer.Argument(help="CSV, Excel, JSONL, Parquet, OpenAI chat JSONL, or plain text; and the project's folder."),
     ] = None,
     folder: Path = Folder,
     text: str | None = TextColumn,
@@ -50,31 +62,30 @@ def import_(
     ] = None,
 ) -> None:
     """Import questions, with labels if they have any. Importing a file again changes nothing."""
+    folder, paths = project_and_files(files or [], folder)
     project = Project(folder)
     if from_log:
-        for served in files or [folder / SERVED]:
+        for served in paths or [folder / SERVED]:
             _import_log(project, served, source or "served", limit)
-        return
-    if not files:
+    elif not paths:
         raise InputError("which file? name it, or give --from-log for the requests of 'fingerpost serve'")
-    columns = Columns(
-        text,
-        label,
-        teacher,
-        by,
-        source or "user",
-        splits_of(only),
-        format=format_of_options(quote, encoding, delimiter),
-    )
-    for file in files:
-        show_imported(file, project.import_file(file, columns))
+    form = format_of_options(quote, encoding, delimiter)
+    columns = Columns(text, label, teacher, by, source or "user", splits_of(only), format=form)
+    done = [] if from_log else [import_one(project, file, columns) for file in paths]
+    next_step(*project.next_steps())
+    if any(result.rejected for result in done):
+        raise typer.Exit(PARTLY)
 
 
-def show_imported(file: Path, done: ImportResult) -> None:
-    """Print what an import did; fails where rows were rejected."""
+def import_one(project: Project, file: Path, columns: Columns) -> ImportResult:
+    """Import a file, and print what that did."""
+    show_format(file, columns.format)
+    with showing_progress("import") as show:
+        done = project.import_file(file, columns, show)
     say(f"{file}: {done.rows:,} rows, {done.new:,} new questions, {done.verdicts:,} new labels")
     _show_excluded(done)
     show_rejected(file, done.rejected, done.rows)
+    return done
 
 
 def _import_log(project: Project, served: Path, source: str, limit: int | None) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
-from fingerpost.cli.console import confirm_price, console, require_folders, say, show_message
-from fingerpost.cli.options import Budget, Folder, Yes, splits_of
+from fingerpost.cli.console import confirm_price, next_step, require_folders, say
+from fingerpost.cli.exit_codes import BUDGET, DONE, INTERRUPTED, PARTLY
+from fingerpost.cli.options import Budget as BudgetOption
+from fingerpost.cli.options import Folder, Yes, splits_of
+from fingerpost.cli.progress import showing_progress
 from fingerpost.core.errors import InputError
-from fingerpost.core.types import Progress
 from fingerpost.labelling.label import LabelPlan
 from fingerpost.labelling.requests import SPLITS, STEP, LabelSelection
 from fingerpost.llm.requests import RunProgress, teacher_of
@@ -21,12 +20,13 @@ from fingerpost.project import Project
 
 AGAIN = PROMPT, DOUBTFUL = "prompt", "doubtful"
 DOUBTFUL_QUESTIONS = 100
+SHOWN = 4  # labels without a description
 
 
 def label(
     folder: Path = Folder,
     votes: Annotated[int, typer.Option(min=1, help="Ask each question in this many label orders.")] = 1,
-    budget: float | None = Budget,
+    budget: float | None = BudgetOption,
     yes: bool = Yes,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask at most this many questions now.")] = None,
     split: Annotated[
@@ -69,7 +69,9 @@ def label(
             print("no label is doubtful that the teacher has not been asked about with the same examples")
             return
     selection = LabelSelection(votes, splits_of(split) or SPLITS, limit, retry, again == PROMPT)
-    label_project(project, selection, budget, yes, record, batch, plan)
+    code = label_project(project, selection, budget, yes, record, batch, plan)
+    next_step(*project.next_steps())
+    raise typer.Exit(code)
 
 
 def label_project(
@@ -80,8 +82,9 @@ def label_project(
     record: Path | None = None,
     batch: bool = False,
     plan: LabelPlan | None = None,
-) -> None:
-    """Plan, unless there is a plan already; confirm the price, label, and show the result."""
+) -> int:
+    """Plan, unless there is a plan already; confirm the price, label, and show the result. Returns the exit code."""
+    code = DONE
     task, name = project.task, teacher_of(project.task).model
     plan = project.plan_labels(selection, batch=batch) if plan is None else plan
     with project.store() as store:
@@ -91,36 +94,25 @@ def label_project(
         print(f"a batch of {handed_in:,} requests is at the provider; {how}")
     if len(plan.jobs):
         say(f"{len(plan.jobs):,} requests to {name}, about {plan.prompt_tokens:,} prompt tokens")
+        if bare := task.undescribed:
+            more = ", ..." if len(bare) > SHOWN else ""
+            say(
+                f"{len(bare)} labels have no description ({', '.join(bare[:SHOWN])}{more}); the teacher labels better if "
+                "task.toml says which messages belong to each"
+            )
         confirm_price(task, plan.about_usd, plan.at_most_usd, budget, yes)
     elif not handed_in:
         say(f"{name} has answered everything; nothing to ask")
     if len(plan.jobs) or (handed_in and batch):
-        _show_result(_run(project, plan, budget, record, batch), budget)
+        with showing_progress(STEP) as show:
+            done = project.label(plan, budget_usd=budget, record=record, batch=batch, on_progress=show)
+        code = _show_result(done, budget)
     _show_position_bias(project)
+    return code
 
 
-def _run(project: Project, plan: LabelPlan, budget: float | None, record: Path | None, batch: bool) -> RunProgress:
-    """Label, with a progress bar."""
-    with Bar(
-        TextColumn("labelling"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f}/s  ${task.fields[cost]:.4f}  {task.fields[none]} without a label "),
-        TimeRemainingColumn(),
-        console=console(),
-        disable=not sys.stdout.isatty(),
-    ) as bar:
-        line = bar.add_task("label", total=len(plan.jobs), rate=0.0, cost=0.0, none=0)
-
-        def show(progress: Progress) -> None:
-            show_message(progress)
-            if isinstance(run := progress.data, RunProgress):
-                bar.update(line, completed=progress.done, rate=run.rate, cost=run.cost_usd, none=run.unusable)
-
-        return project.label(plan, budget_usd=budget, record=record, batch=batch, on_progress=show)
-
-
-def _show_result(done: RunProgress, budget: float | None) -> None:
+def _show_result(done: RunProgress, budget: float | None) -> int:
+    """Print what a run did. Returns the exit code."""
     cached = f", {done.cached_tokens / done.prompt_tokens:.0%} of prompt tokens cached" if done.prompt_tokens else ""
     print(
         f"{done.usable:,} labelled, {done.unusable:,} without a label, ${done.cost_usd:.4f}, {done.rate:.1f}/s{cached}"
@@ -135,7 +127,11 @@ def _show_result(done: RunProgress, budget: float | None) -> None:
     if done.stopped == "budget":
         print(f"stopped: the next request could exceed the budget of ${budget:g}; raise it to continue")
     if done.stopped == "interrupted":
-        print("stopped; run the command again to continue")
+        print("stopped; what was answered is kept, run the command again to continue")
+        return INTERRUPTED
+    if done.stopped == "budget":
+        return BUDGET
+    return PARTLY if unanswered else DONE
 
 
 def _show_position_bias(project: Project) -> None:

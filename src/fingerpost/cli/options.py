@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Split
 from fingerpost.core.verdicts import LabelsFrom
+from fingerpost.task.loader import TASK_FILE
 
 Folder = typer.Option(".", "-C", "--project", help="The project's folder.", show_default="the current folder")
 Yes = typer.Option(False, "--yes", "-y", help="Spend money without asking for confirmation.")
@@ -42,3 +44,32 @@ def splits_of(given: Sequence[str] | None) -> tuple[Split, ...]:
         if name not in ("train", "dev", "test"):
             raise InputError(f"there is no split '{name}'; write train, dev or test")
     return tuple(cast("Split", name) for name in given or ())
+
+
+def is_project(path: Path) -> bool:
+    """Whether the path is a project's folder."""
+    return (path / TASK_FILE).is_file()
+
+
+def project_and_files(paths: Sequence[Path], folder: Path) -> tuple[Path, list[Path]]:
+    """The project's folder, which may be named by -C or as the first path, and the other paths.
+
+    Raises:
+        InputError: two different projects are named.
+    """
+    if not paths or not is_project(paths[0]):
+        return folder, list(paths)
+    return one_folder(folder, paths[0]), list(paths[1:])
+
+
+def one_folder(option: Path, argument: Path | None) -> Path:
+    """The project's folder, given by the option -C, as an argument, or both.
+
+    Raises:
+        InputError: the two differ.
+    """
+    if argument is None:
+        return option
+    if option != Path() and option.resolve() != argument.resolve():
+        raise InputError(f"two projects are named, {argument} and {option}; leave one of them out")
+    return argument

@@ -7,11 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from fingerpost.cli.console import are_many, next_step
 from fingerpost.cli.evaluate import show_report
-from fingerpost.cli.import_ import show_imported
+from fingerpost.cli.exit_codes import BUDGET, DONE, INTERRUPTED, PARTLY
+from fingerpost.cli.import_ import import_one
 from fingerpost.cli.label import label_project
-from fingerpost.cli.options import Budget, Yes
+from fingerpost.cli.options import Budget as BudgetOption
+from fingerpost.cli.options import Yes
 from fingerpost.cli.train import show_trained
+from fingerpost.core.errors import InputError
+from fingerpost.core.utils import require_training
 from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import Columns
 from fingerpost.labelling.requests import LabelSelection
@@ -20,7 +25,7 @@ from fingerpost.project import STUDENT, Project
 
 def run(
     folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path(),
-    budget: float | None = Budget,
+    budget: float | None = BudgetOption,
     yes: bool = Yes,
     votes: Annotated[int, typer.Option(min=1, help="Ask each question in this many label orders.")] = 1,
     epochs: Annotated[
@@ -34,26 +39,27 @@ def run(
     ] = False,
 ) -> None:
     """Import, label, train and evaluate: every step that is not done yet."""
+    require_training("training")
     project = Project(folder)
+    code = DONE
     student = project.models / STUDENT
     for number, data in enumerate(project.task.data, 1):
         _heading(f"import {number} of {len(project.task.data)}")
         file = project.folder / data.file
-        show_imported(
-            file,
-            project.import_file(
-                file,
-                Columns(
-                    data.text,
-                    data.label,
-                    source=data.source,
-                    format=format_of_options(data.quote, data.encoding, data.delimiter),
-                ),
-            ),
-        )
+        form = format_of_options(data.quote, data.encoding, data.delimiter)
+        done = import_one(project, file, Columns(data.text, data.label, source=data.source, format=form))
+        if are_many(done.rejected, done.rows):
+            raise InputError(
+                "stopped before the teacher is asked, because so many rows cannot be used; correct the file, or import it "
+                "with the options that it needs"
+            )
+        code = max(code, PARTLY if done.rejected else DONE)
     if project.task.teacher is not None:
         _heading("label")
-        label_project(project, LabelSelection(votes), budget, yes)
+        labelled = label_project(project, LabelSelection(votes), budget, yes)
+        if labelled in (BUDGET, INTERRUPTED):
+            raise typer.Exit(labelled)
+        code = max(code, labelled)
     _heading("train")
     options: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     if project.is_trained():
@@ -65,8 +71,9 @@ def run(
         print(f"{project.reports / 'report.html'} is up to date")
     else:
         show_report(project, learning_curve=learning_curve)
-    print(f'\ntry it: fingerpost predict {student} "..."')
-    print(f"use it: fingerpost serve {student} -C {project.folder}")
+    print()
+    next_step(*project.next_steps(), f'fingerpost predict {student} "..."')
+    raise typer.Exit(code)
 
 
 def _heading(text: str) -> None:

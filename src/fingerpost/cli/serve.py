@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.options import Folder
+from fingerpost.cli.options import Folder, is_project, one_folder
 from fingerpost.core.errors import InputError, MissingExtra
 from fingerpost.core.utils import locked
 from fingerpost.llm import gguf
+from fingerpost.project import STUDENT
 from fingerpost.server.settings import Settings
 from fingerpost.store.server import SERVED
+from fingerpost.students.folder import MANIFEST
 from fingerpost.task.loader import TASK_FILE, load_task
 from fingerpost.task.settings import Task, TeacherSettings
 
@@ -41,7 +43,8 @@ Data = typer.Option(
 
 def serve(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Model folders to serve, as FOLDER or NAME=FOLDER.")
+        list[str] | None,
+        typer.Argument(help="Model folders to serve, as FOLDER or NAME=FOLDER; or a project, whose student is served."),
     ] = None,
     folder: Path = Folder,
     data: Path | None = Data,
@@ -113,6 +116,7 @@ def serve(
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "cachetools", "scipy"):
         if find_spec(module) is None:
             raise MissingExtra("serve", "the server")
+    folder, models = _project_of(folder, models or [])
     task = _load_task_if_any(folder)
     loopback = host in LOOPBACK
     targets = [value for value in (agreement, accuracy, cutoff) if value is not None]
@@ -124,7 +128,7 @@ def serve(
         forward_to = _teacher_settings(task, teacher, teacher_url, folder, stack) if targets else None
         settings = Settings(
             folder=data or folder / SERVED,
-            models=_named_folders(models or []),
+            models=_named_folders(models),
             project=folder if task is not None else None,
             task=task,
             teacher=forward_to,
@@ -215,6 +219,17 @@ def _describe_forwarding(served: ServedModel, settings: Settings) -> str:
         return ""
     target = settings.agreement if settings.accuracy is None else settings.accuracy
     return "; " + describe_cutoff(served.choice, settings.teacher.model, target)
+
+
+def _project_of(folder: Path, models: list[str]) -> tuple[Path, list[str]]:
+    """The project's folder and the models to serve, where the project is named in place of a model."""
+    named = [Path(model) for model in models if is_project(Path(model)) and not (Path(model) / MANIFEST).is_file()]
+    for project in named:
+        folder = one_folder(folder, project)
+        student = project / "models" / STUDENT
+        found = [str(student)] if (student / MANIFEST).is_file() else []
+        models = [*(model for model in models if Path(model) != project), *found]
+    return folder, models
 
 
 def _load_task_if_any(folder: Path) -> Task | None:

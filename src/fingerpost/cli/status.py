@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.cli.console import say
+from fingerpost.cli.console import next_step, say
 from fingerpost.project import Project
 from fingerpost.store.ledger import Account
 
@@ -30,7 +30,7 @@ def status(folder: Annotated[Path, typer.Argument(help="The project's folder.")]
     _show_cost(found.account)
     print(f"student: {found.student or 'none trained on the present labels'}")
     print(f"report: {found.report or 'none of the present state'}")
-    print(f"next: {found.next_step}")
+    next_step(*found.next_steps)
 
 
 def _show_cost(account: Account) -> None:

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
-from fingerpost.cli.console import show_message, show_rejected
-from fingerpost.cli.options import Delimiter, Encoding, Folder, LabelColumn, Quote, TextColumn, Yes, labels_from
+from fingerpost.cli.console import are_many, next_step, require_folders, say, show_format, show_rejected
+from fingerpost.cli.evaluate import show_and_write
+from fingerpost.cli.exit_codes import PARTLY
+from fingerpost.cli.options import (
+    Delimiter,
+    Encoding,
+    Folder,
+    LabelColumn,
+    Quote,
+    TextColumn,
+    Yes,
+    labels_from,
+    project_and_files,
+)
+from fingerpost.cli.progress import showing_progress
 from fingerpost.core.errors import InputError
+from fingerpost.core.printable import printable
 from fingerpost.core.types import Tuning
 from fingerpost.core.utils import require_training
 from fingerpost.core.verdicts import LabelsFrom
 from fingerpost.data.formats import format_of_options
+from fingerpost.data.label_counts import describe_counts, label_warnings
 from fingerpost.data.rows import Columns
+from fingerpost.labelled_file import TEST_SHARE, read_file, train_on_file
 from fingerpost.project import Project
 from fingerpost.students.folder import Manifest
 from fingerpost.training.dataset import TrainingSet, from_file, from_store
-from fingerpost.training.train import train as train_student
 
 ENCODER, HOSTED = "encoder", "hosted"
+FEW_TESTS = 100
+"""With fewer test rows, cross-validation is suggested."""
 
 
 def train(
-    file: Annotated[
-        Path | None, typer.Argument(help="A file with texts and labels, or chat JSONL. Default: the project.")
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE|PROJECT", help="A file with texts and labels, or chat JSONL; else the project."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder to write the model to. Required with a file; else models/student."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder to write the model to. Default: models/NAME-OF-THE-FILE; of a project, models/student.",
+        ),
     ] = None,
     folder: Path = Folder,
     labels: Annotated[
@@ -41,6 +64,28 @@ def train(
     encoding: str | None = Encoding,
     delimiter: str | None = Delimiter,
     quote: str = Quote,
+    test_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=0.5,
+            help="Without a split column: the fraction of a file's rows that is held out to measure the model; 0 for none.",
+        ),
+    ] = TEST_SHARE,
+    cross_validate: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=20,
+            metavar="K",
+            help="Measure on all rows of a small file: train K further students, each on the rows outside one K-th.",
+        ),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write a file's report as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a file's report as one HTML file.")] = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Train even if many rows of the file cannot be used.")
+    ] = False,
     multi: Annotated[
         bool, typer.Option("--multi", help="Several labels for a text: split each cell of the file at | ; or ,")
     ] = False,
@@ -97,27 +142,27 @@ def train(
     yes: bool = Yes,
 ) -> None:
     """Train a student: a sentence encoder and a model of n-grams, combined; or a model at a provider."""
-    use, columns = (
-        labels_from(labels),
-        Columns(text, label, multi=multi, format=format_of_options(quote, encoding, delimiter)),
-    )
+    use = labels_from(labels)
+    columns = Columns(text, label, multi=multi, format=format_of_options(quote, encoding, delimiter))
+    folder, files = project_and_files(paths or [], folder)
+    if len(files) > 1:
+        raise InputError("give one file; to train on several, import them into a project, or join them first")
+    file = files[0] if files else None
+    require_folders(json_file, html)
     if tune not in (None, *get_args(Tuning)):
         raise InputError(f"--tune takes {', '.join(get_args(Tuning))}, not '{tune}'")
     if student not in (ENCODER, HOSTED):
         raise InputError(f"there is no student '{student}'; write {ENCODER} or {HOSTED}")
-    target = output or (folder / "models" / HOSTED if file is None else None)
+    target = output or (folder / "models" / HOSTED if file is None else Path("models") / file.stem)
     if file is not None and consensus_encoder is not None:
         raise InputError(
             "--consensus-encoder is for projects: a file has no reviews to combine with a teacher's labels"
         )
     if file is None and multi:
         raise InputError("--multi is for files; for a project, write multi = true in task.toml")
-    if file is not None and target is None:
-        raise InputError("where should the model go? name its folder with -o")
     if student == HOSTED:
         from fingerpost.cli.hosted import Hosting, train_hosted
 
-        assert target is not None
         train_hosted(
             _training_set(file, folder, use, columns),
             target,
@@ -137,13 +182,64 @@ def train(
         options["consensus_encoder"] = consensus_encoder
     given = {name: value for name, value in options.items() if value is not None}
     if file is None:
-        show_trained(Project(folder), given, use, output, compare)
+        project = Project(folder)
+        show_trained(project, given, use, output, compare)
+        next_step(*project.next_steps())
         return
+    _train_on_file(file, target, columns, test_share, cross_validate or 0, skip_bad_rows, json_file, html, given)
+
+
+def _train_on_file(
+    file: Path,
+    target: Path,
+    columns: Columns,
+    test_share: float,
+    folds: int,
+    skip_bad_rows: bool,
+    json_file: Path | None,
+    html: Path | None,
+    options: dict[str, Any],
+) -> None:
+    """Check a file's labels, train on it, and show the model with its score.
+
+    Raises:
+        InputError: many rows cannot be used.
+        Exit: some rows could not be used.
+    """
     require_training("training")
-    assert target is not None
-    data = from_file(file, columns)
-    _show_model(target, train_student(data, target, on_progress=show_message, **given))
-    show_rejected(file, data.rejected, len(data.rejected) + len(data.train) + len(data.dev))
+    show_format(file, columns.format)
+    data = read_file(file, columns, test_share, folds)
+    examples = [*data.train, *data.dev, *data.test]
+    total = len(data.rejected) + len(examples)
+    show_rejected(file, data.rejected, total)
+    if not skip_bad_rows and are_many(data.rejected, total):
+        raise InputError(
+            "nothing was trained, because the file or its options are probably wrong; correct them, or train on the other "
+            "rows with --skip-bad-rows"
+        )
+    given = [example.label for example in examples]
+    say(f"{file}: {len(examples):,} rows, {describe_counts(given)}")
+    for warning in label_warnings([example.messages[-1].content for example in examples], given, columns.multi):
+        print(printable(f"warning: {warning}"), file=sys.stderr)
+    if data.test and not folds:
+        print(
+            f"{len(data.test):,} rows are held out to measure the model, {len(data.train) + len(data.dev):,} train it"
+        )
+    with showing_progress("train") as show:
+        done = train_on_file(data, target, folds=folds, on_progress=show, **options)
+    _show_model(target, done.manifest)
+    if done.report is not None:
+        show_and_write(done.report, json_file, html)
+        if len(data.test) < FEW_TESTS and not folds:
+            print(
+                f"only {len(data.test):,} rows measure the model, so the intervals are wide; --cross-validate 5 measures on "
+                f"all {len(examples):,}"
+            )
+    elif not data.trained_from.get("test_share"):
+        print("not measured: no test rows; leave out --test-share 0, or give rows with the split 'test'")
+    next_step(f'fingerpost predict {target} "..."', f"fingerpost serve {target}")
+    if data.rejected:
+        raise typer.Exit(PARTLY)
 
 
 def show_trained(
@@ -154,7 +250,9 @@ def show_trained(
     compare: bool = True,
 ) -> None:
     """Train the project's student, and show the result."""
-    trained = project.train(labels, folder=output, compare=compare, on_progress=show_message, **options)
+    with showing_progress("train") as show:
+        project.on_progress = show
+        trained = project.train(labels, folder=output, compare=compare, on_progress=show, **options)
     if trained.unreviewed is not None:
         _show_model(trained.unreviewed.folder, trained.unreviewed.manifest)
     _show_model(trained.folder, trained.manifest)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
-from fingerpost.core.types import Message, Prediction
+from fingerpost.core.conversations import Given, conversations_of
+from fingerpost.core.types import Conversation, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BasePredictor:
-    """Base class of all predictors. A subclass sets the attributes and overrides `predict`.
+    """Base class of all predictors. A subclass sets the attributes and overrides `_predict`.
 
     A predictor is a context manager that closes itself.
 
@@ -27,12 +28,34 @@ class BasePredictor:
     labels: list[str]
     manifest: Any
 
-    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
-        """One prediction for each conversation, in order. A plain string is one user message."""
+    @overload
+    def predict(self, conversations: str) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, conversations: Iterable[Given]) -> list[Prediction]: ...
+
+    def predict(self, conversations: Given | Iterable[Given]) -> Prediction | list[Prediction]:
+        """One prediction for a text or a conversation; a list, in order, for several of them.
+
+        Args:
+            conversations: a text, which is one user message; a conversation: a list of `Message` or of dictionaries with
+                `role` and `content`, as OpenAI's; or a list, array, column or generator of texts and conversations.
+
+        Raises:
+            InputError: a value is no text and no conversation; it is named with its index.
+        """
+        given, single = conversations_of(conversations)
+        answers = self._predict(given)
+        return answers[0] if single else answers
+
+    def _predict(self, conversations: Sequence[Conversation]) -> list[Prediction]:
+        """One prediction for each conversation, in order."""
         raise NotImplementedError
 
-    def predict_proba(self, conversations: Sequence[str | Sequence[Message]]) -> NDArray[np.float64]:
+    def predict_proba(self, conversations: Given | Iterable[Given]) -> NDArray[np.float64]:
         """Probabilities, shape (conversations, labels), columns in the order of `labels`; rows sum to 1.
+
+        A single text has one row.
 
         Those of a multi-label model are independent of each other: rows do not sum to 1. Where it gives no scores, the labels
         of its answer have probability 1 and the others 0. If a model does not score all labels, its predicted label gets its confidence, and the other labels share the rest
@@ -40,7 +63,7 @@ class BasePredictor:
         """
         import numpy as np
 
-        predictions = self.predict(conversations)
+        predictions = self._predict(conversations_of(conversations)[0])
         rows = np.full((len(predictions), len(self.labels)), 1 / len(self.labels))
         for row, prediction in zip(rows, predictions, strict=True):
             if len(prediction.scores) == len(self.labels):

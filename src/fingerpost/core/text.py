@@ -6,10 +6,10 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from fingerpost.core.types import Conversation, Message
+from fingerpost.core.types import Conversation
 
 SHINGLE = 4
 """Characters in a shingle."""
@@ -86,11 +86,6 @@ def shingles(messages: Conversation) -> set[str]:
 def hash_fraction(key: str) -> float:
     """A number in [0, 1), uniformly distributed, that depends on the key alone."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
-
-
-def conversation(given: str | Sequence[Message]) -> Conversation:
-    """A string as a conversation of one user message; a sequence of messages as a tuple."""
-    return (Message("user", given),) if isinstance(given, str) else tuple(given)
 
 
 def content_text(content: object) -> str:

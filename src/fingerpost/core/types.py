@@ -5,10 +5,10 @@ Data and its validation only: nothing here opens a file, a database or a connect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, overload
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -165,6 +165,7 @@ class Progress:
         message: one line for humans, where there is news.
         done, total: finished units of work (requests, texts, epochs), and how many there are; None where unknown.
         cost_usd: US dollars spent by this run so far.
+        detail: more figures, such as the rate.
         data: the step's own record of what just finished: a generation round, the metrics of a training epoch.
     """
 
@@ -174,6 +175,7 @@ class Progress:
     total: int | None = None
     cost_usd: float = 0.0
     data: Any = None
+    detail: str = ""
 
 
 ProgressCallback: TypeAlias = Callable[[Progress], None]
@@ -201,11 +203,21 @@ class Predictor(Protocol):
     @property
     def manifest(self) -> Any: ...
 
-    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
-        """One prediction for each conversation, in order. A plain string is one user message."""
+    @overload
+    def predict(self, conversations: str) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, conversations: Iterable[str | Sequence[Message | Mapping[str, Any]]]) -> list[Prediction]: ...
+
+    def predict(
+        self, conversations: str | Iterable[str | Sequence[Message | Mapping[str, Any]]]
+    ) -> Prediction | list[Prediction]:
+        """One prediction for each conversation, in order. A plain string is one user message, and gets one prediction."""
         ...
 
-    def predict_proba(self, conversations: Sequence[str | Sequence[Message]]) -> NDArray[np.float64]:
+    def predict_proba(
+        self, conversations: Iterable[str | Sequence[Message | Mapping[str, Any]]]
+    ) -> NDArray[np.float64]:
         """Probabilities, shape (conversations, labels), columns in the order of `labels`; rows sum to 1."""
         ...
 

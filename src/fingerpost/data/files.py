@@ -18,7 +18,8 @@ from fingerpost.core.utils import require_extra
 from fingerpost.data.formats import DEFAULT_FORMAT, HEAD_LINES, UTF_8, FileFormat, delimiter_of, recognised
 
 SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt", *SPREADSHEETS)
+TEXT_FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt")
+SUFFIXES = (*TEXT_FILES, ".parquet", *SPREADSHEETS)
 BATCH = 10_000
 """Rows of Parquet that are decoded at once."""
 MIN_MERGED, MERGED = 3, 0.8
@@ -30,7 +31,10 @@ MAX_FIELD = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its line (in JSON and Parquet, its number) and its values by column, or why it cannot be read."""
+    """One row: its line (in JSON and Parquet, its number) and its values by column, or why it cannot be read.
+
+    Of a row with too few or too many fields, `values` are those that have a column.
+    """
 
     line: int
     values: dict[str, Any] = field(default_factory=dict)
@@ -45,6 +49,8 @@ def read_rows(path: Path, format: FileFormat = DEFAULT_FORMAT) -> Iterator[Row]:
         InputError: the file is missing, empty, of an unknown kind, or not of the kind that its name says.
     """
     kind = path.suffix.lower()
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it, or a project, which has a task.toml")
     if not path.is_file():
         raise InputError(f"there is no file {path}; check its name and folder")
     if kind not in SUFFIXES:
@@ -61,13 +67,13 @@ def read_rows(path: Path, format: FileFormat = DEFAULT_FORMAT) -> Iterator[Row]:
     return {".txt": _read_text, ".json": _read_json}.get(kind, _read_jsonl)(path, str(format.encoding))
 
 
-def columns(path: Path) -> list[str]:
+def columns(path: Path, format: FileFormat = DEFAULT_FORMAT) -> list[str]:
     """The names of a file's columns; in JSON, of the first row's fields.
 
     Raises:
         InputError: as `read_rows` does; or no row can be read.
     """
-    for row in read_rows(path):
+    for row in read_rows(path, format):
         if not row.error:
             return list(row.values)
     raise InputError(f"{path} has no row that can be read; check that its content matches its file extension")
@@ -109,7 +115,8 @@ def _read_csv(path: Path, format: FileFormat) -> Iterator[Row]:
             elif len(values) != len(header):
                 yield Row(
                     line,
-                    error=f"{len(values)} fields where the header has {len(header)}; quote fields with commas",
+                    dict(zip(header, values, strict=False)),
+                    f"{len(values)} fields where the header has {len(header)}; quote fields with commas",
                 )
             elif any(_has_invalid_bytes(value) for value in values):
                 yield Row(line, error=_not_encoded(str(format.encoding)))
@@ -117,7 +124,15 @@ def _read_csv(path: Path, format: FileFormat) -> Iterator[Row]:
                 yield Row(line, dict(zip(header, values, strict=True)))
 
 
-def delimiter(path: Path, format: FileFormat) -> str:
+def count_lines(path: Path) -> int:
+    """The number of lines of a text file, to show progress by; 0 for other kinds of files."""
+    if path.suffix.lower() not in TEXT_FILES:
+        return 0
+    with path.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+
+
+def delimiter_of_file(path: Path, format: FileFormat) -> str:
     """The delimiter of a CSV file."""
     format = recognised(path, format)
     with _opened(path, format, newline="") as stream:

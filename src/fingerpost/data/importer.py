@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fingerpost.core.text import question_id
-from fingerpost.core.types import Split, Usage, Verdict
+from fingerpost.core.types import Progress, ProgressCallback, Split, Usage, Verdict, no_progress
 from fingerpost.core.utils import chunks, count, finite
 from fingerpost.data.rows import Columns, LabelledRow, Rejected, read_labelled_rows
 from fingerpost.data.splits import NewQuestion, assign_large
@@ -18,6 +18,7 @@ from fingerpost.store.server_rows import RequestLogEntry
 from fingerpost.task.replies import resolve
 from fingerpost.task.settings import Task
 
+STEP = "import"
 LOG = "log"
 """Origin of a teacher's verdicts from a server's log."""
 BATCH, WRITTEN = 5_000, 1_000
@@ -43,27 +44,39 @@ class ImportResult:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def import_file(store: Store, task: Task, path: Path, columns: Columns = Columns()) -> ImportResult:
+def import_file(
+    store: Store,
+    task: Task,
+    path: Path,
+    columns: Columns = Columns(),
+    on_progress: ProgressCallback = no_progress,
+) -> ImportResult:
     """Import a file; what is stored already does not change.
 
     Rows that cannot be used are listed in the result.
+
+    Args:
+        on_progress: receives the number of rows that are read, and then stored.
 
     Raises:
         InputError: the file or a named column cannot be used.
     """
     result = ImportResult()
     with QuestionSpool(store.path.parent) as spool:
-        _fill(spool, store, _usable(read_labelled_rows(path, columns, task), columns, result))
-        _add(store, task, spool, result)
+        _fill(spool, store, _usable(read_labelled_rows(path, columns, task), columns, result, on_progress))
+        on_progress(Progress(STEP, "comparing the questions with each other"))
+        _add(store, task, spool, result, on_progress)
     return result
 
 
 def _usable(
-    rows: Iterable[LabelledRow | Rejected], columns: Columns, result: ImportResult
+    rows: Iterable[LabelledRow | Rejected], columns: Columns, result: ImportResult, on_progress: ProgressCallback
 ) -> Iterator[tuple[NewQuestion, Verdict | None]]:
     """The rows to import as questions and verdicts; all rows are counted in the result."""
     for row in rows:
         result.rows += 1
+        if result.rows % WRITTEN == 0:
+            on_progress(Progress(STEP, done=result.rows))
         if isinstance(row, Rejected):
             result.rejected.append(row)
         elif not columns.only or row.split in columns.only:
@@ -140,15 +153,20 @@ def _fill(
         spool.extend(part, known)
 
 
-def _add(store: Store, task: Task, spool: QuestionSpool, result: ImportResult) -> None:
+def _add(
+    store: Store, task: Task, spool: QuestionSpool, result: ImportResult, on_progress: ProgressCallback = no_progress
+) -> None:
     """Store what is in the spool, and count it in the result."""
     with store.split_lock():
         sketches = spool.sketches
+        written = 0
         placed = assign_large(store, spool, spool.requests, sketches, spool.shingles, task.split)
         for part in chunks(zip(placed, sketches, strict=True), WRITTEN):
             questions = [question for question, _ in part]
             result.excluded += sum(question.split == "excluded" for question in questions)
             result.new += store.add_questions(questions, {question.id: row.tobytes() for question, row in part})
+            written += len(part)
+            on_progress(Progress(STEP, done=written, total=len(sketches)))
     for verdicts in chunks(spool.verdicts(), WRITTEN):
         result.verdicts += store.add_verdicts(verdicts)
 

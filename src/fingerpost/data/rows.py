@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -73,6 +73,7 @@ class LabelledRow:
         split: the split that the row requests, if any.
         values: all values of the row by column.
         multi: the label was a list.
+        text_column: the column of the text.
     """
 
     line: int
@@ -83,14 +84,16 @@ class LabelledRow:
     source: str
     values: dict[str, Any]
     multi: bool = False
+    text_column: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that cannot be used, and the reason."""
+    """A row that cannot be used, the reason, and its values by column as far as they can be read."""
 
     line: int
     reason: str
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 def column_texts(values: Iterable[Any]) -> list[str]:
@@ -167,7 +170,7 @@ def read_labelled_rows(path: Path, columns: Columns, task: Task | None) -> Itera
     layouts: dict[tuple[str, ...], _Layout] = {}
     for row in read_rows(path, columns.format):
         if row.error:
-            yield Rejected(row.line, row.error)
+            yield Rejected(row.line, row.error, row.values)
             continue
         names = tuple(row.values)
         if names not in layouts:  # in JSON, rows may have different fields
@@ -210,11 +213,11 @@ def _labelled_row(row: Row, layout: _Layout, columns: Columns, task: Task | None
             raise _UnusableError(reason.replace("the text", "the label", 1))
         split = _split(values.get("split"))
     except _UnusableError as error:
-        return Rejected(row.line, str(error))
+        return Rejected(row.line, str(error), values)
     source = storable(str(values.get("source") or columns.source))
     multi = isinstance(values.get(str(layout.label)), list)
     raw = None if raw is None else storable(raw)
-    return LabelledRow(row.line, messages, label, raw, split, source, values, multi)
+    return LabelledRow(row.line, messages, label, raw, split, source, values, multi, str(layout.text))
 
 
 class _UnusableError(Exception):

@@ -32,20 +32,22 @@ class Writer(Protocol):
 
 
 @contextmanager
-def writing(path: Path, safe_csv: bool = False) -> Iterator[Writer]:
+def writing(path: Path, safe_csv: bool = False, delimiter: str = ",", encoding: str = "utf-8") -> Iterator[Writer]:
     """A writer of CSV, JSON Lines or Parquet, chosen by the file's extension.
 
     The file appears when everything is written; after an error, there is none.
 
     Args:
         safe_csv: write an apostrophe before cells of CSV that a spreadsheet would run as formulas.
+        delimiter, encoding: of CSV.
 
     Raises:
         InputError: another extension, or the folder does not exist.
     """
     kind = path.suffix.lower()
     writers: dict[str, Any] = {
-        ".csv": partial(_CsvWriter, safe=safe_csv),
+        ".csv": partial(_CsvWriter, safe=safe_csv, delimiter=delimiter, encoding=encoding),
+        ".tsv": partial(_CsvWriter, safe=safe_csv, delimiter="\t", encoding=encoding),
         ".jsonl": _JsonlWriter,
         ".ndjson": _JsonlWriter,
         ".parquet": _ParquetWriter,
@@ -68,15 +70,15 @@ def writing(path: Path, safe_csv: bool = False) -> Iterator[Writer]:
 
 
 class _CsvWriter:
-    def __init__(self, path: Path, safe: bool) -> None:
-        self.formulas, self._safe = 0, safe
-        self._stream = path.open("w", encoding="utf-8", newline="")
+    def __init__(self, path: Path, safe: bool, delimiter: str, encoding: str) -> None:
+        self.formulas, self._safe, self._delimiter = 0, safe, delimiter
+        self._stream = path.open("w", encoding=encoding, newline="")
         self._writer: csv.DictWriter[str] | None = None
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         if self._writer is None and rows:
-            self._writer = csv.DictWriter(self._stream, list(rows[0]), lineterminator="\n")
-            self._writer.writerow({name: self._cell(name) for name in rows[0]})
+            self._writer = csv.DictWriter(self._stream, list(rows[0]), delimiter=self._delimiter, lineterminator="\n")
+            self._writer.writerow({name: self._cell(str(name)) for name in self._writer.fieldnames})
         if self._writer:
             if different := next((row for row in rows if row.keys() - set(self._writer.fieldnames)), None):
                 raise InputError(

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.predictor import BasePredictor
-from fingerpost.core.text import conversation
-from fingerpost.core.types import Message, Prediction, Usage
+from fingerpost.core.text import question_id
+from fingerpost.core.types import Conversation, Prediction, Usage
 from fingerpost.students.folder import manifest_of
 from fingerpost.task.loader import task_of_labels
+
+
+class StoredAnswers(BasePredictor):
+    """Answers that are known already, as a predictor: those of several models, each of which knows some of the rows.
+
+    Args:
+        name: its name in reports.
+        answers: the predictions by question id.
+        labels: names of the labels.
+    """
+
+    def __init__(self, name: str, answers: Mapping[str, Prediction], labels: Sequence[str]) -> None:
+        self.name, self.labels, self._answers = name, list(labels), answers
+        self.manifest = manifest_of("stored", name, task_of_labels(name, labels))
+
+    def _predict(self, conversations: Sequence[Conversation]) -> list[Prediction]:
+        """The stored predictions, in order."""
+        return [self._answers[question_id(given)] for given in conversations]
 
 
 class EstimatorPredictor(BasePredictor):
@@ -36,11 +54,11 @@ class EstimatorPredictor(BasePredictor):
         self.manifest = manifest_of("estimator", self.name, task_of_labels(self.name, self.labels))
         self._estimator, self._multi = estimator, multi
 
-    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
+    def _predict(self, conversations: Sequence[Conversation]) -> list[Prediction]:
         """One prediction for each conversation, in order. Without `predict_proba` the confidence is NaN."""
         if not conversations:
             return []
-        texts = [conversation(given)[-1].content for given in conversations]
+        texts = [given[-1].content for given in conversations]
         began = time.perf_counter()
         answers = [str(label) for label in self._estimator.predict(texts)]
         rows = self._estimator.predict_proba(texts) if hasattr(self._estimator, "predict_proba") else None

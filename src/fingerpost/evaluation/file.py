@@ -52,8 +52,6 @@ def evaluate_file(
         InputError: there is no model, the file cannot be used, or the models were trained on all of its rows.
     """
     require_training("measuring")
-    from fingerpost.students.encoder.train import fit_base
-
     if not folders:
         raise InputError("there is no model to evaluate; give its folder before the file")
     notes: list[str] = []
@@ -61,25 +59,74 @@ def evaluate_file(
     seen = set().union(*(trained_on(folder) for folder in folders))
     multi = manifest.multi is not None
     rows, rejected = rows_from_file(file, replace(columns, multi=multi), seen, notes, manifest)
-    task = _task_of_model(file.stem, manifest)
+    if rejected:
+        first = rejected[0]
+        notes.append(f"{len(rejected)} rows were left out, the first in line {first.line}: {first.reason}")
+    task = task_of_model(file.stem, manifest)
+    teachers = []
+    if teacher is not None:
+        teachers.append(Candidate("teacher", teacher_from_file(file, columns, teacher, task), timed=False))
+    baseline = baseline_candidate(training)
+    if baseline is None:
+        notes.append(f"there is no baseline, because the training data of {folders[0]} is not at hand")
+    students = [student_candidate(folder) for folder in folders]
+    report = evaluate_with_base(
+        task, rows, [*([baseline] if baseline else []), *teachers, *students], notes=notes, on_progress=on_progress
+    )
+    return report, task, rows
+
+
+def evaluate_with_base(
+    task: Task,
+    rows: Sequence[TestRow],
+    candidates: Sequence[Candidate],
+    *,
+    notes: Sequence[str] = (),
+    on_progress: ProgressCallback = no_progress,
+) -> Report:
+    """Evaluate the untuned base and other models.
+
+    Args:
+        task: its labels, and the encoder of the base.
+        notes: remarks for the report.
+    """
+    from fingerpost.students.encoder.train import fit_base
+
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "base"
         on_progress(Progress("evaluate", "exporting the untuned base"))
         fit_base(task, base)
-        candidates = [Candidate("base", load(base))]
-        if teacher is not None:
-            candidates.append(Candidate("teacher", teacher_from_file(file, columns, teacher, task), timed=False))
-        candidates += [student_candidate(folder) for folder in folders]
-        baseline = baseline_candidate(training)
-        if baseline is None:
-            notes.append(f"there is no baseline, because the training data of {folders[0]} is not at hand")
-        else:
-            candidates.insert(1, baseline)
-        report = evaluate(file.stem, task.names, rows, candidates, multi=multi, notes=notes, on_progress=on_progress)
-    if rejected:
-        first = rejected[0]
-        report.notes.append(f"{len(rejected)} rows were left out, the first in line {first.line}: {first.reason}")
-    return report, task, rows
+        return evaluate(
+            task.name,
+            task.names,
+            rows,
+            [Candidate("base", load(base)), *candidates],
+            multi=task.multi,
+            notes=notes,
+            on_progress=on_progress,
+        )
+
+
+def evaluate_examples(
+    task: Task,
+    examples: Sequence[Example],
+    candidates: Sequence[Candidate],
+    *,
+    notes: Sequence[str] = (),
+    on_progress: ProgressCallback = no_progress,
+) -> Report:
+    """Evaluate the untuned base and other models on labelled examples; see `evaluate_with_base`.
+
+    Examples with a label that the task does not have are left out, with a note.
+    """
+    rows = [
+        TestRow(example.id, example.messages, "user", example.label)
+        for example in examples
+        if example.target.keys() <= set(task.names)
+    ]
+    if left_out := len(examples) - len(rows):
+        notes = [*notes, f"{left_out} test rows were left out, because no training row has their label"]
+    return evaluate_with_base(task, rows, candidates, notes=notes, on_progress=on_progress)
 
 
 def evaluate_texts(
@@ -132,7 +179,7 @@ def _as_candidate(model: Any) -> Candidate:
     return Candidate("student", predictor, timed=not isinstance(model, ChatPredictor))
 
 
-def _task_of_model(name: str, manifest: Manifest) -> Task:
+def task_of_model(name: str, manifest: Manifest) -> Task:
     """A task with a model's labels, and the encoder that the model was trained from."""
     settings = StudentSettings(
         encoder=manifest.encoder.get("name", StudentSettings().encoder), history=manifest.history, seed=manifest.seed

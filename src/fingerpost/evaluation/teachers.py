@@ -11,8 +11,8 @@ import numpy as np
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.predictor import BasePredictor
-from fingerpost.core.text import conversation, question_id
-from fingerpost.core.types import Message, Prediction, Usage, Verdict
+from fingerpost.core.text import question_id
+from fingerpost.core.types import Conversation, Prediction, Usage, Verdict
 from fingerpost.core.verdicts import QuestionVerdicts
 from fingerpost.data.importer import teacher_verdict
 from fingerpost.data.rows import Columns, Rejected, read_labelled_rows
@@ -35,13 +35,13 @@ class RecordedTeacher(BasePredictor):
         self.name, self.labels, self.manifest = name, task.names, manifest_of("teacher", name, task)
         self._verdicts, self._answers, self._multi = answers, task.answers, task.multi
 
-    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
+    def _predict(self, conversations: Sequence[Conversation]) -> list[Prediction]:
         """One prediction for each conversation, in order.
 
         Raises:
             InputError: the teacher has not answered one of them.
         """
-        return [self._prediction(question_id(conversation(given))) for given in conversations]
+        return [self._prediction(question_id(given)) for given in conversations]
 
     def _prediction(self, key: str) -> Prediction:
         verdicts = self._verdicts.get(key)

@@ -10,8 +10,7 @@ from typing import Any, TypeAlias
 
 from fingerpost.core.errors import BudgetError, TeacherError
 from fingerpost.core.predictor import BasePredictor
-from fingerpost.core.text import conversation
-from fingerpost.core.types import Conversation, Message, Prediction
+from fingerpost.core.types import Conversation, Prediction
 from fingerpost.core.utils import run_async
 from fingerpost.llm import prices
 from fingerpost.llm.client import ChatModel
@@ -58,16 +57,16 @@ class ChatPredictor(BasePredictor):
         self._task, self._settings, self._folder, self._render = task, settings, folder, render
         self._ledger, self._budget = ledger, budget_usd
 
-    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
+    def _predict(self, conversations: Sequence[Conversation]) -> list[Prediction]:
         """One prediction for each conversation, in order; the label is None if the reply names none.
 
         Raises:
             TeacherError: the endpoint cannot be reached, refuses the request, or repeatedly does not answer it.
             BudgetError: the next request could exceed the budget.
         """
-        return run_async(self._predict([conversation(given) for given in conversations])) if conversations else []
+        return run_async(self._answers(conversations)) if conversations else []
 
-    async def _predict(self, conversations: Sequence[Conversation]) -> list[Prediction]:
+    async def _answers(self, conversations: Sequence[Conversation]) -> list[Prediction]:
         slots = asyncio.Semaphore(self._settings.concurrency)
         async with ChatModel(self._settings, self._folder) as model:
 

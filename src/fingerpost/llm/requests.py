@@ -121,7 +121,9 @@ class RunProgress:
 
     def report(self, step: str) -> Progress:
         """The progress as a callback receives it; `data` is this object."""
-        return Progress(step, done=self.done + self.elsewhere, total=self.total, cost_usd=self.cost_usd, data=self)
+        detail = f"{self.rate:.1f}/s, ${self.cost_usd:.4f}, {self.unusable:,} without a label"
+        done = self.done + self.elsewhere
+        return Progress(step, done=done, total=self.total, cost_usd=self.cost_usd, data=self, detail=detail)
 
 
 def teacher_of(task: Task) -> TeacherSettings:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock
-from sqlalchemy import Connection, Select, Table, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, delete, func, select, update
 
 from fingerpost.core.types import Question, Split, Verdict
 from fingerpost.core.utils import chunks, locked
@@ -73,6 +73,21 @@ class Draft:
     answered: bool = False
     raw: str | None = None
     outcomes: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCounts:
+    """How far the questions of a project are labelled.
+
+    Attributes:
+        by: number of questions with a label, by (split, kind of verdict).
+        unlabelled: training and dev questions without a label.
+        unanswered_test: test questions that the teacher has not answered.
+    """
+
+    by: dict[tuple[str, str], int]
+    unlabelled: int
+    unanswered_test: int
 
 
 class Store:
@@ -293,6 +308,29 @@ class Store:
         query = query.group_by(verdicts.c.kind, verdicts.c.by)
         rows = self._rows(query.order_by(verdicts.c.kind, verdicts.c.by))
         return [(kind, by, asked, given, unlabelled) for kind, by, asked, given, unlabelled in rows]
+
+    def label_counts(self, teacher: str | None) -> LabelCounts:
+        """How many questions have a label of a human and of a teacher, by split.
+
+        Args:
+            teacher: the model whose missing answers are counted.
+        """
+        given = verdicts.c.kind.in_(("human", "teacher")) & verdicts.c.label.is_not(None)
+        query = select(questions.c.split, verdicts.c.kind, func.count(func.distinct(questions.c.id)))
+        query = query.join(verdicts, verdicts.c.question_id == questions.c.id).where(given)
+        counts = {
+            (split, kind): count
+            for split, kind, count in self._rows(query.group_by(questions.c.split, verdicts.c.kind))
+        }
+
+        def without(*splits: Split, by: ColumnElement[bool]) -> int:
+            answered = select(verdicts.c.id).where(verdicts.c.question_id == questions.c.id, by).exists()
+            missing = select(func.count()).select_from(questions).where(questions.c.split.in_(splits), ~answered)
+            (row,) = self._rows(missing)
+            return int(row[0])
+
+        asked = (verdicts.c.kind == "teacher") & (verdicts.c.by == teacher)
+        return LabelCounts(counts, without("train", "dev", by=given), without("test", by=asked))
 
     # --- drafts of generated questions
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fingerpost.core.errors import TeacherError
 from fingerpost.core.predictor import BasePredictor
-from fingerpost.core.types import Message, Prediction, Predictor, Usage
+from fingerpost.core.types import Conversation, Prediction, Predictor, Usage
 
 
 def asks_teacher(confidence: float, cutoff: float | None) -> bool:
@@ -31,7 +31,7 @@ class Cascade(BasePredictor):
         self.name = name or f"{student.name}+teacher"
         self.labels, self.manifest = student.labels, student.manifest
 
-    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
+    def _predict(self, conversations: Sequence[Conversation]) -> list[Prediction]:
         """One prediction for each conversation, in order. Cost and latency are the sums over both models that were called."""
         predictions = list(self.student.predict(conversations))
         unsure = [row for row, guess in enumerate(predictions) if asks_teacher(guess.confidence, self.cutoff)]

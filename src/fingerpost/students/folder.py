@@ -125,6 +125,8 @@ class Manifest(BaseModel):
         requested: `encoder` and `max_tokens` as they stood in the settings: `auto` and None leave the choice to training.
         task_fingerprint, data_fingerprint: fingerprints of the prompt and of the training data.
         trained_from: the training file as it was named, and its columns of texts and labels, where they were named.
+        text_column: the training file's column of texts.
+        fallback: the task's label for messages that no other label fits.
         labels_from: number of training labels by source.
         training: figures of the training run, such as rows and dev accuracy.
         versions: versions of the packages used.
@@ -154,6 +156,8 @@ class Manifest(BaseModel):
     task_fingerprint: str
     data_fingerprint: str = ""
     trained_from: dict[str, str] = {}
+    text_column: str = ""
+    fallback: str | None = None
     labels_from: dict[str, int] = {}
     seed: int = 0
     training: dict[str, Any] = {}
@@ -209,6 +213,7 @@ def manifest_of(kind: str, name: str, task: Task, **fields: Any) -> Manifest:
         "fingerpost": __version__,
         "labels": list(task.labels),
         "answer_field": task.answer_field,
+        "fallback": task.fallback,
         "history": task.student.history,
         "max_tokens": 0,
         "task_fingerprint": prompt_fingerprint(task),

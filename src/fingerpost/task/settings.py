@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from fingerpost.core.label_sets import LabelSets, join_labels, split_labels
+from fingerpost.core.text import canonical_name, humanise
 from fingerpost.core.types import Label, Strict
 
 Price: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -169,6 +170,15 @@ class Task(Strict):
     def names(self) -> list[str]:
         """Label names, in the order of task.toml."""
         return [label.name for label in self.labels]
+
+    @property
+    def undescribed(self) -> list[str]:
+        """The names of the labels whose description says no more than the name."""
+        return [
+            label.name
+            for label in self.labels
+            if canonical_name(label.description) in ("", canonical_name(humanise(label.name)))
+        ]
 
     @property
     def answers(self) -> Container[str]:

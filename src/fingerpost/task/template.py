@@ -21,7 +21,7 @@ def render_task(
     fallback: str | None = None,
     model: str = "gpt-4.1-mini",
     base_url: str | None = None,
-    data: Iterable[str] = (),
+    data: Iterable[Mapping[str, str]] = (),
     prompt: str | None = None,
     multi: bool = False,
 ) -> str:
@@ -30,12 +30,14 @@ def render_task(
     Args:
         labels: description by label name, in the order to write them.
         model, base_url: the teacher's model and endpoint; default endpoint is OpenAI.
-        data: files of questions that `fingerpost run` imports.
+        data: the tables of files of questions that `fingerpost run` imports, by key.
         prompt: path of a file with the whole system prompt.
         multi: a message may have several labels.
     """
     label_lines = "\n".join(f"{_key(label)} = {_quote(text)}" for label, text in labels.items())
-    data_tables = "\n".join(f'\n[[data]]\nfile = {_quote(file)}\nsource = "user"' for file in data)
+    data_tables = "\n".join(
+        "\n[[data]]\n" + "\n".join(f"{key} = {_quote(value)}" for key, value in table.items()) for table in data
+    )
     instructions = instructions or f"You route messages for {name}. Decide where the last message belongs."
     prompt_line = f"prompt = {_quote(prompt)}" if prompt else '# prompt = "prompt.txt"'
     fallback_line = f"fallback = {_quote(fallback)}" if fallback else '# fallback = "other"'

@@ -14,7 +14,7 @@ from fingerpost.core.label_sets import split_labels
 from fingerpost.core.text import fingerprint, hash_fraction, question_id
 from fingerpost.core.types import Conversation, Example, Message, Question
 from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
-from fingerpost.data.chat import Row, as_classification, examples_of, is_chat_file, read_chat
+from fingerpost.data.chat import ChatData, Row, as_classification, examples_of, is_chat_file, read_chat
 from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import (
     Columns,
@@ -30,6 +30,7 @@ from fingerpost.students.folder import Manifest
 from fingerpost.task.loader import task_of_labels
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 from fingerpost.task.settings import Task
+from fingerpost.training.holdout import hold_out_tests
 
 if TYPE_CHECKING:
     from fingerpost.consensus.model import Array
@@ -56,7 +57,9 @@ class TrainingSet:
         vectors: embeddings by example id, each of shape (width,), if the consensus needed them.
         reply_template, user_template, system: template of replies, template of user messages and system prompt, if the
             data is chat JSONL.
-        trained_from: of a file, its path and the named columns.
+        trained_from: of a file, its path, the named columns, how it is written, and the test share.
+        test: rows that are neither trained on nor used to choose between models.
+        text_column: of a file, its column of texts.
     """
 
     task: Task
@@ -72,6 +75,8 @@ class TrainingSet:
     user_template: UserTemplate = field(default_factory=UserTemplate)
     system: str = ""
     trained_from: dict[str, str] = field(default_factory=dict)
+    test: list[Example] = field(default_factory=list)
+    text_column: str = ""
 
 
 def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> TrainingSet:
@@ -183,7 +188,7 @@ def _fingerprint(task: Task, labelled: Iterable[tuple[Question, QuestionVerdicts
     return fingerprint([*with_encoder, *rows])
 
 
-def from_file(path: Path, columns: Columns) -> TrainingSet:
+def from_file(path: Path, columns: Columns, test_share: float = 0.0) -> TrainingSet:
     """The training set of a labelled file: its train and dev rows if it has a `split` column, else all rows.
 
     Chat JSONL for fine-tuning also defines the reply template. Without dev rows, a tenth of the rows is held out for dev;
@@ -191,43 +196,55 @@ def from_file(path: Path, columns: Columns) -> TrainingSet:
 
     Args:
         columns: the columns of texts and labels.
+        test_share: the fraction of the rows that are held out for testing, if no row is in a split.
 
     Raises:
         InputError: a column is missing, no training row has a label, or there are fewer than two labels.
     """
     named = {
         "file": str(path), "text": columns.text, "label": columns.label, "multi": "true" if columns.multi else None,
-        **columns.format.options(),
+        **columns.format.options(), "test_share": str(test_share) if test_share else None,
     }  # fmt: skip
     trained_from = {key: value for key, value in named.items() if value}
     if is_chat_file(path, columns):
-        return replace(from_chat(path.stem, read_chat(path, MIN_ROWS)), trained_from=trained_from)
+        data = as_classification(read_chat(path, MIN_ROWS), path.stem)
+        rest, test = hold_out_tests(data.examples, test_share)
+        return replace(_chat_set(data, *held_out(rest, [])), trained_from=trained_from, test=test)
     rows: list[LabelledRow] = []
     rejected: list[Rejected] = []
     for item in read_labelled_rows(path, columns, None):
         if isinstance(item, Rejected):
             rejected.append(item)
-        elif item.label and item.split != "test":
+        elif item.label:
             rows.append(item)
     multi = columns.multi or any(row.multi for row in rows)
-    train = [_example(row.messages, str(row.label), multi) for row in rows if row.split != "dev"]
-    dev = [_example(row.messages, str(row.label), multi) for row in rows if row.split == "dev"]
+    divided = any(row.split for row in rows)
+    splits: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
+    for row in rows:
+        splits[row.split or "train"].append(_example(row.messages, str(row.label), multi))
+    train, test = splits["train"], splits["test"]
     if not train:
         raise InputError(f"{path} has no labelled training row; give the label column with --label")
-    train, dev = held_out(train, dev)
+    if not divided:
+        train, test = hold_out_tests(train, test_share)
+    train, dev = held_out(train, splits["dev"])
     task = task_of_labels(path.stem, (example.label for example in train + dev), multi=multi)
-    return _training_set(task, train, dev, rejected=tuple(rejected), trained_from=trained_from)
+    text_column = rows[0].text_column
+    return _training_set(
+        task, train, dev, rejected=tuple(rejected), trained_from=trained_from, test=test, text_column=text_column
+    )
 
 
 def training_examples(manifest: Manifest) -> list[Example]:
     """The examples that a model was trained on, read again; empty if its training file is gone or has changed."""
-    path = Path(manifest.trained_from.get("file", ""))
-    if not manifest.trained_from or not path.is_file():
+    given = manifest.trained_from
+    path = Path(given.get("file", ""))
+    if not given or not path.is_file():
         return []
     try:
-        given = manifest.trained_from
         form = format_of_options(given.get("quote"), given.get("encoding"), given.get("delimiter"))
-        data = from_file(path, Columns(given.get("text"), given.get("label"), multi="multi" in given, format=form))
+        columns = Columns(given.get("text"), given.get("label"), multi="multi" in given, format=form)
+        data = from_file(path, columns, float(given.get("test_share", 0)))
     except InputError:
         return []
     return data.train if data.fingerprint == manifest.data_fingerprint else []
@@ -249,6 +266,12 @@ def from_chat(name: str, rows: Sequence[Row], dev_rows: Sequence[Row] = ()) -> T
     dev, missed = examples_of(dev_rows, data)
     train, dev = held_out(data.examples, dev)
     rejected = tuple(Rejected(row.line, "its label is in no training row") for row in missed)
+    return _chat_set(data, train, dev, rejected)
+
+
+def _chat_set(
+    data: ChatData, train: list[Example], dev: list[Example], rejected: tuple[Rejected, ...] = ()
+) -> TrainingSet:
     return _training_set(
         data.task,
         train,

@@ -51,6 +51,7 @@ def train(data: TrainingSet, folder: Path, *, on_progress: ProgressCallback = no
     facts = {
         "labels_from": data.labels_from,
         "trained_from": data.trained_from,
+        "text_column": data.text_column,
         "data_fingerprint": data.fingerprint,
         "reply_template": data.reply_template,
         "user_template": data.user_template,

@@ -105,6 +105,8 @@ def train(settings: Settings, store: ServerStore, job: JobRow) -> None:
 
     def on_progress(progress: Progress) -> None:
         step = progress.data
+        if step is None and not progress.message:
+            return
         if step is None:
             store.add_event(job.id, progress.message)
             return

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from fingerpost.core.types import Progress, ProgressCallback, Tuning
+from fingerpost.core.types import Progress, ProgressCallback, Tuning, no_progress
 from fingerpost.students.denoise import Rows, Views, fit_views
 from fingerpost.students.encoder.cached_layers import CachedLayers
 from fingerpost.students.encoder.calibrate import MIN_DEV_ROWS, cross_entropy
@@ -74,6 +74,7 @@ def tune(
     seed: int,
     on_epoch: Callable[[int, float, float], bool | None],
     upper: int | None = None,
+    on_progress: ProgressCallback = no_progress,
 ) -> None:
     """Train the weights in place with AdamW (Loshchilov and Hutter 2019), linear warm-up and linear decay.
 
@@ -87,6 +88,7 @@ def tune(
         on_epoch: called with the epoch's number (from 1), its mean training loss and its duration in seconds. If it
             returns True, training stops.
         upper: train only so many layers, and the head. What the layers below them compute is computed once. Default: all.
+        on_progress: receives the number of finished batches of all epochs, with the step "fine-tune".
     """
     device = best_device()
     network.to(device)
@@ -109,6 +111,7 @@ def tune(
     )
     random = np.random.default_rng(seed)
     lengths = np.array([len(text) for text in texts])
+    done = 0
     for number in range(1, epochs + 1):
         began, losses = time.perf_counter(), []
         network.train()
@@ -129,6 +132,8 @@ def tune(
             optimiser.step()
             schedule.step()
             losses.append(float(loss.detach()))
+            done += 1
+            on_progress(Progress("fine-tune", done=done, total=steps))
         network.eval()
         if cached is not None:
             cached.restore()
@@ -183,7 +188,16 @@ def is_promising(
     network = copy.deepcopy(network_of_head(views.head))
     targets = _smoothed(rows.targets)
     tune(
-        base, network, rows.texts, targets, rows.weights, epochs=TRIAL_EPOCHS, seed=seed, on_epoch=_ignore, upper=UPPER
+        base,
+        network,
+        rows.texts,
+        targets,
+        rows.weights,
+        epochs=TRIAL_EPOCHS,
+        seed=seed,
+        on_epoch=_ignore,
+        upper=UPPER,
+        on_progress=on_progress,
     )
     gain = _gain(views, network, base, held_out, held_out.weights)
     promising = bool(gain.sum() > 2 * np.sqrt((gain**2).sum()))
@@ -240,7 +254,7 @@ def fine_tune(
     upper = UPPER if best_device().type == "cpu" else None
     tune(
         base, network, train.texts, _smoothed(train.targets), train.weights,
-        epochs=epochs, seed=seed, on_epoch=on_epoch, upper=upper,
+        epochs=epochs, seed=seed, on_epoch=on_epoch, upper=upper, on_progress=on_progress,
     )  # fmt: skip
     assert best is not None
     network.load_state_dict(best[1])

@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from fingerpost.core.errors import ModelError
+from fingerpost.core.types import Progress, ProgressCallback, no_progress
 from fingerpost.students.encoder.e5 import PROMPT, Vocabulary, read_e5
 from fingerpost.students.encoder.modules import MEAN, pool, read_modules, with_prompt
 from fingerpost.students.encoder.predict import limited, pooled, windows_of
@@ -199,13 +200,16 @@ class Encoder:
         """Token ids and attention mask of each text's first window, shape (texts, tokens), padded to the longest."""
         return _tensors(self.tokenizer.encode_batch_fast(list(texts)))
 
-    def embed(self, texts: Sequence[str], *, plain: bool = False) -> NDArray[np.float32]:
+    def embed(
+        self, texts: Sequence[str], *, plain: bool = False, on_progress: ProgressCallback = no_progress
+    ) -> NDArray[np.float32]:
         """Vectors of the texts, shape (texts, width); of unit length where a text fits into one window.
 
         The vector of a longer text is the mean of its windows' unit vectors, weighted by tokens.
 
         Args:
             plain: embeddings by which texts are compared, in place of those that a student reads; their width may differ.
+            on_progress: receives the number of finished texts, with the step "embed".
         """
         device = best_device()
         network = self.network(1, plain=plain).to(device)
@@ -223,6 +227,7 @@ class Encoder:
                 )
                 counts = np.array([sum(window.attention_mask) for window in windows], dtype=np.float32)
                 vectors[chosen] = pooled(rows, owners, counts)
+                on_progress(Progress("embed", done=start + len(chosen), total=len(texts)))
         network.to("cpu")
         return vectors
 

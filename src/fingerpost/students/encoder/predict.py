@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 import weakref
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import onnxruntime
@@ -19,9 +20,9 @@ from tokenizers import Encoding, Tokenizer
 from fingerpost.core.errors import InputError, ModelError
 from fingerpost.core.label_sets import join_labels
 from fingerpost.core.predictor import BasePredictor
-from fingerpost.core.text import conversation, encoder_input
-from fingerpost.core.types import FAST, WHOLE, Message, Prediction, Usage
-from fingerpost.students.folder import LEXICAL_FILE, MODEL_FILE, TOKENIZER_FILE, Manifest, copy_model
+from fingerpost.core.text import encoder_input
+from fingerpost.core.types import FAST, WHOLE, Conversation, Prediction, Usage
+from fingerpost.students.folder import LEXICAL_FILE, MODEL_FILE, TOKENIZER_FILE, Manifest, copy_model, read_manifest
 from fingerpost.students.lexical import LexicalView, margins
 
 BATCH = 16
@@ -50,6 +51,7 @@ class EncoderStudent(BasePredictor):
         self.manifest = manifest
         self.labels = [label.name for label in manifest.labels]
         self._tiers: Tiers = tiers
+        self._threads = threads
         self._lexical = LexicalView.load(folder / LEXICAL_FILE) if manifest.stack.lexical or manifest.fast else None
         self._encoder = EncoderView(folder, manifest.max_tokens, threads) if manifest.stack.encoder else None
         widths = {
@@ -66,13 +68,13 @@ class EncoderStudent(BasePredictor):
                     f"{folder}: the {view} has {width} outputs for {len(self.labels)} labels; train it again"
                 )
 
-    def predict(self, conversations: Sequence[str | Sequence[Message]]) -> list[Prediction]:
+    def _predict(self, conversations: Sequence[Conversation]) -> list[Prediction]:
         """One prediction for each conversation, in order.
 
         `usage.latency_s` is the time of the batch in seconds, divided by its size. `tier` says whether the fast tier or
         the whole student answered. `usage.prompt` counts tokens, or words where the encoder read nothing.
         """
-        texts = [encoder_input(conversation(messages), self.manifest.history) for messages in conversations]
+        texts = [encoder_input(messages, self.manifest.history) for messages in conversations]
         predictions: list[Prediction | None] = [None] * len(texts)
         began = time.perf_counter()
         lexical = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
@@ -117,6 +119,11 @@ class EncoderStudent(BasePredictor):
         student = copy(self)
         student._tiers = "all"
         return student
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the content of its model folder, so that it can be sent to another process or machine."""
+        files = {file.name: file.read_bytes() for file in sorted(self.folder.iterdir()) if file.is_file()}
+        return _unpickled, (self.name, files, self._threads, self._tiers)
 
     def save(self, folder: str | Path) -> None:
         """Copy the model folder.
@@ -167,6 +174,21 @@ class EncoderStudent(BasePredictor):
         confidence = max(row)
         label = self.labels[row.index(confidence)]
         return Prediction(label, confidence, dict(zip(self.labels, row, strict=True)), self.name, usage, tier)
+
+
+def _unpickled(name: str, files: dict[str, bytes], threads: int, tiers: Tiers) -> EncoderStudent:
+    """A student from the content of its model folder, which is written to a temporary one.
+
+    Raises:
+        ModelError: a file was altered.
+    """
+    folder = Path(tempfile.mkdtemp()) / name
+    folder.mkdir()
+    for file, content in files.items():
+        (folder / Path(file).name).write_bytes(content)
+    student = EncoderStudent(folder, read_manifest(folder), threads, tiers)
+    student.delete_folder_at_end()
+    return student
 
 
 class EncoderView:

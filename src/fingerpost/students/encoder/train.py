@@ -104,7 +104,7 @@ def fit(
         vectors = _readable(base, vectors)
         if not vectors:
             on_progress(Progress(STEP, f"embedding {len(examples) + len(dev):,} texts"))
-        train_rows, dev_rows = (rows_of(base, part, task, history, vectors) for part in (examples, dev))
+        train_rows, dev_rows = (rows_of(base, part, task, history, vectors, on_progress) for part in (examples, dev))
         data = prepare(base, task, train_rows, dev_rows)
         on_progress(Progress(STEP, f"fitting the linear head and {len(data.ngrams):,} n-grams"))
         fitted = (
@@ -217,6 +217,7 @@ def rows_of(
     task: Task,
     history: int,
     vectors: Mapping[str, Array] | None = None,
+    on_progress: ProgressCallback = no_progress,
 ) -> Rows:
     """Examples as arrays, embedded by the frozen encoder if `vectors` are not given."""
     index = {name: i for i, name in enumerate(task.names)}
@@ -227,7 +228,9 @@ def rows_of(
             targets[row, index[name]] = probability
     return Rows(
         texts,
-        np.stack([known[example.id] for example in examples]) if known and examples else base.embed(texts),
+        np.stack([known[example.id] for example in examples])
+        if known and examples
+        else base.embed(texts, on_progress=on_progress),
         targets if task.multi else targets / targets.sum(1, keepdims=True),
         np.array([example.weight for example in examples], dtype=np.float32),
         [example.group or example.id for example in examples],

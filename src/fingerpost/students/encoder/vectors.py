@@ -9,20 +9,26 @@ from pathlib import Path
 import numpy as np
 
 from fingerpost.core.text import encoder_input, fingerprint
-from fingerpost.core.types import Question
+from fingerpost.core.types import ProgressCallback, Question, no_progress
 from fingerpost.students.encoder.network import MAX_TOKENS, MULTILINGUAL_PARTS, Encoder, repeatable
 from fingerpost.students.encoder.source import MULTILINGUAL, find_encoder
 from fingerpost.students.linear import Array
 from fingerpost.task.settings import StudentSettings
 
 
-def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: Path | None = None) -> Array:
+def vectors_of(
+    questions: Sequence[Question],
+    settings: StudentSettings,
+    cache: Path | None = None,
+    on_progress: ProgressCallback = no_progress,
+) -> Array:
     """Embed questions with the pretrained encoder.
 
     Args:
         settings: names the encoder itself, and the tokens that are read at once; both would depend on the questions of this
             call otherwise.
         cache: a folder to read known embeddings from and add new ones to.
+        on_progress: receives the number of embedded texts.
 
     Returns:
         Unit vectors, shape (questions, width), float32.
@@ -44,7 +50,9 @@ def vectors_of(questions: Sequence[Question], settings: StudentSettings, cache: 
     if missing:
         with repeatable(0):
             embedded = Encoder(settings.encoder, max_tokens).embed(
-                [encoder_input(question.messages, settings.history) for question in missing], plain=True
+                [encoder_input(question.messages, settings.history) for question in missing],
+                plain=True,
+                on_progress=on_progress,
             )
         stored = embedded if stored is None else np.concatenate([stored, embedded])
         known |= {question.id: len(known) + i for i, question in enumerate(missing)}

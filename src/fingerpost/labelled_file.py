@@ -1,0 +1,129 @@
+"""From a labelled file to a model with an honest score: training, and measuring on rows that the model has not seen."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fingerpost.core.types import Example, Prediction, Progress, ProgressCallback, no_progress
+from fingerpost.core.utils import require_training
+from fingerpost.data.rows import Columns
+from fingerpost.evaluation.results import Report
+from fingerpost.students import load
+from fingerpost.students.folder import Manifest
+from fingerpost.training.dataset import TrainingSet, data_fingerprint, from_file, held_out
+from fingerpost.training.train import train
+
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class FileTraining:
+    """A student that was trained on a file.
+
+    Attributes:
+        report: its measurement; None without test rows.
+    """
+
+    manifest: Manifest
+    data: TrainingSet
+    report: Report | None
+
+
+def read_file(path: Path, columns: Columns = Columns(), test_share: float = TEST_SHARE, folds: int = 0) -> TrainingSet:
+    """The rows of a labelled file: its own splits, or a test share that is held out here; with `folds`, none is.
+
+    Raises:
+        MissingExtra: the extra `train` is not installed.
+        InputError: the file cannot be used.
+    """
+    require_training("training")
+    return from_file(path, columns, 0.0 if folds else test_share)
+
+
+def train_on_file(
+    data: TrainingSet, folder: Path, *, folds: int = 0, on_progress: ProgressCallback = no_progress, **options: Any
+) -> FileTraining:
+    """Train a student and measure it, the untuned base and the baseline on the same rows.
+
+    Args:
+        folder: the model folder.
+        folds: measure by cross-validation, with so many further students, each on the rows that it was not trained on; the
+            student in `folder` is trained on all rows.
+        options: as of `fingerpost.students.encoder.train.fit`.
+
+    Raises:
+        InputError: there are too few rows or labels.
+    """
+    answers = _cross_validate(data, folds, on_progress, options) if folds else None
+    manifest = train(data, folder, on_progress=on_progress, **options)
+    if answers is None and not data.test:
+        return FileTraining(manifest, data, None)
+    from fingerpost.evaluation.baseline import baseline_candidate
+    from fingerpost.evaluation.evaluate import Candidate
+    from fingerpost.evaluation.file import evaluate_examples, task_of_model
+
+    task = task_of_model(data.task.name, manifest)
+    if answers is None:
+        baseline = baseline_candidate(data.train)
+        candidates = [*([baseline] if baseline else []), Candidate("student", load(folder))]
+        report = evaluate_examples(task, data.test, candidates, on_progress=on_progress)
+    else:
+        note = f"{folds}-fold cross-validation: {folds} students, each measured on the rows that it was not trained on"
+        report = evaluate_examples(
+            task,
+            [*data.train, *data.dev],
+            answers.candidates(folder.name, task.names),
+            notes=[f"{note}; {folder} is trained on all rows"],
+            on_progress=on_progress,
+        )
+    return FileTraining(manifest, data, report)
+
+
+class _OutOfFold:
+    """Predictions of rows by models that were not trained on them, by question id."""
+
+    def __init__(self) -> None:
+        self.student: dict[str, Prediction] = {}
+        self.baseline: dict[str, Prediction] = {}
+
+    def candidates(self, name: str, labels: Sequence[str]) -> list[Any]:
+        """Student and baseline as models to evaluate."""
+        from fingerpost.evaluation.baseline import BASELINE
+        from fingerpost.evaluation.estimators import StoredAnswers
+        from fingerpost.evaluation.evaluate import Candidate
+
+        student = Candidate("student", StoredAnswers(name, self.student, labels), timed=False)
+        if self.baseline.keys() < self.student.keys():
+            return [student]
+        return [Candidate("baseline", StoredAnswers(BASELINE, self.baseline, labels), timed=False), student]
+
+
+def _cross_validate(
+    data: TrainingSet, folds: int, on_progress: ProgressCallback, options: dict[str, Any]
+) -> _OutOfFold:
+    from fingerpost.evaluation.baseline import baseline_candidate
+    from fingerpost.training.holdout import fold_numbers
+
+    examples: list[Example] = [*data.train, *data.dev]
+    numbers = fold_numbers(examples, folds)
+    found = _OutOfFold()
+    with tempfile.TemporaryDirectory() as scratch:
+        for fold in range(folds):
+            on_progress(Progress("train", f"fold {fold + 1} of {folds}"))
+            rest, held = (
+                [e for e, n in zip(examples, numbers, strict=True) if (n == fold) == out] for out in (False, True)
+            )
+            learnt, dev = held_out(rest, [])
+            part = replace(data, train=learnt, dev=dev, test=[], fingerprint=data_fingerprint(learnt, dev))
+            train(part, Path(scratch) / "model", **options)
+            predictors = {"student": load(Path(scratch) / "model")}
+            if (baseline := baseline_candidate(learnt)) is not None:
+                predictors["baseline"] = baseline.predictor
+            for name, predictor in predictors.items():
+                answers = predictor.predict([example.messages for example in held])
+                getattr(found, name).update(zip((example.id for example in held), answers, strict=True))
+    return found
