@@ -263,7 +263,7 @@ def test_a_strange_limit_is_no_server_error(server: Serving, given: dict[str, ob
 
 def project_with_dev(folder: Path, student: Path, accuracy: float) -> Path:
     """A project whose model answered 300 dev questions, as often right as `accuracy`; returns the model folder."""
-    from fingerpost.students.folder import DEV_ANSWERS, MANIFEST, DevAnswer, sha256, write_dev_answers
+    from fingerpost.students.folder import DEV_ANSWERS, MANIFEST, DevAnswer, sha256, write_answers
 
     model = folder / "model"
     shutil.copytree(student, model)
@@ -279,7 +279,7 @@ def project_with_dev(folder: Path, student: Path, accuracy: float) -> Path:
         DevAnswer(question.id, "billing", "billing" if i < right else "other", 0.99 - i / 1000)
         for i, question in enumerate(questions)
     ]
-    write_dev_answers(model, answers)
+    write_answers(model / DEV_ANSWERS, answers)
     manifest = json.loads((model / MANIFEST).read_text())
     manifest["files"][DEV_ANSWERS] = sha256(model / DEV_ANSWERS)
     (model / MANIFEST).write_text(json.dumps(manifest))

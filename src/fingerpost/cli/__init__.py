@@ -36,6 +36,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "status": "Show what the project has, what it cost and what to do next.",
         "backup": "Copy the database, also while it is used.",
         "repair": "Save what can be read of a damaged database.",
+        "forget": "Erase a person's message everywhere.",
+        "docs": "Show a page of the documentation.",
     },
     "Questions": {
         "import": "Import questions, with labels if they have any.",
@@ -146,7 +148,6 @@ app = typer.Typer(
     help="Turn an expensive LLM classifier into a small one that is better than its teacher.\n\n"
     "Start with 'fingerpost init'; 'fingerpost status' says what to do next.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fingerpost.cli.console import console
+from fingerpost.cli.console import console, next_step, show_rejected
+from fingerpost.cli.exit_codes import DONE, PARTLY
+from fingerpost.cli.label_search import search_label
 from fingerpost.cli.options import Folder
+from fingerpost.cli.progress import showing_progress
 from fingerpost.cli.terminal import escape_markup, parse_numbers, read_key, read_line
 from fingerpost.core.label_sets import format_labels, join_labels, split_labels
 from fingerpost.core.printable import printable
+from fingerpost.core.text import shorten
 from fingerpost.project import Project
 
 if TYPE_CHECKING:
@@ -22,7 +26,8 @@ if TYPE_CHECKING:
     from fingerpost.consensus.history import Decision
     from fingerpost.consensus.review import QuestionGroup, ReviewQueue, ReviewRound
     from fingerpost.consensus.session import Card, ReviewSession, TestSample
-    from fingerpost.core.types import Question
+    from fingerpost.core.types import Question, Split
+    from fingerpost.store.project import Store
 
 KEYS = "1-9 label   / search   0 no label fits   s skip   u undo   n note   g groups   q quit   ? help"
 SET_KEYS = "1-9 add or remove a label   Enter or y store   / search   0 no label   s skip   u undo   n note   g groups   q quit   ? help"
@@ -34,8 +39,9 @@ SET_HELP = """\
 HELP = """\
   1-9   give the label with this number
   Enter give the first label
-  /     search all labels: type part of a name, then Enter
+  /     search all labels: the list narrows with every letter; Enter takes the marked one
   0     no label of the task fits
+  +     show all of a long text
   s     skip this question for the rest of the session
   u     undo the last answer
   n     add a note to the next answer
@@ -58,6 +64,20 @@ def review(
             "--groups", help="Correct many questions at once, grouped by the teacher's label and the consensus."
         ),
     ] = False,
+    dev: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Label a uniform sample of N dev questions, which 'serve --accuracy' needs."
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Write the next questions to this CSV file, for colleagues with a spreadsheet."),
+    ] = None,
+    import_: Annotated[
+        Path | None, typer.Option("--import", help="Read the labels of a filled-in file of --export.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="With --export: the number of questions.")] = 100,
     by: Annotated[
         str | None, typer.Option(help="Your name, stored with your answers.", show_default="your user name")
     ] = None,
@@ -71,12 +91,11 @@ def review(
 
     from fingerpost.consensus.history import decisions
     from fingerpost.consensus.history import take_back as withdraw
-    from fingerpost.consensus.review import ReviewQueue
-    from fingerpost.consensus.session import TestSample
+    from fingerpost.consensus.session import ReviewSession, TestSample
     from fingerpost.core.errors import InputError
     from fingerpost.core.utils import require_training
 
-    project = Project(folder)
+    project, code = Project(folder), DONE
     try:
         name = by or getpass.getuser()
     except (OSError, KeyError):  # in a container without users
@@ -88,15 +107,29 @@ def review(
         if take_back is not None:
             print(f"{withdraw(store, take_back):,} answers taken back")
             return
-        if test is not None:
-            _label_sample(TestSample(project.task, store, name, test))
-            return
-        require_training("reviewing")
-        queue = ReviewQueue(project.task, store, name, project.embed_for_consensus)
-        if groups:
-            _correct_groups(queue, console())
+        if import_ is not None:
+            code = _import_labels(ReviewSession(project.task, store, name), store, import_)
+        elif test is not None or dev is not None:
+            split: Split = "test" if test is not None else "dev"
+            sample = TestSample(project.task, store, name, test or dev or 0, split)
+            if export is not None:
+                _export(sample, export, limit)
+                return
+            _label_sample(sample, split)
         else:
-            _label_queue(queue)
+            require_training("reviewing")
+            with showing_progress("embed") as show:
+                project.on_progress = show
+                queue = project.review(store, name)
+            if export is not None:
+                _export(queue, export, limit)
+                return
+            if groups:
+                _correct_groups(queue, console())
+            else:
+                _label_queue(queue)
+    next_step(*project.next_steps())
+    raise typer.Exit(code)
 
 
 # --- single questions
@@ -119,10 +152,29 @@ def _label_queue(queue: ReviewQueue) -> None:
     _print_summary(queue)
 
 
-def _label_sample(sample: TestSample) -> None:
+def _export(session: ReviewQueue | TestSample, file: Path, limit: int) -> None:
+    from fingerpost.consensus.spreadsheet import NO_LABEL, export_queue
+
+    count = export_queue(session, file, limit)
+    print(f"{file}: {count:,} questions; fill in the column label, with {NO_LABEL} where none fits")
+    next_step(f"fingerpost review --import {file}")
+
+
+def _import_labels(session: ReviewSession, store: Store, file: Path) -> int:
+    """Store the labels of a spreadsheet. Returns the exit code."""
+    from fingerpost.consensus.spreadsheet import import_labels
+
+    done = import_labels(session, store, file)
+    known = f", {done.known:,} that you had given before" if done.known else ""
+    print(f"{file}: {done.answers:,} labels by {session.by} stored{known}, {done.blank:,} rows without a label")
+    show_rejected(file, done.rejected, done.answers + done.known + done.blank + len(done.rejected))
+    return PARTLY if done.rejected else DONE
+
+
+def _label_sample(sample: TestSample, split: str) -> None:
     screen = console()
     print(
-        f"uniform sample of {len(sample.questions):,} test questions, {sample.remaining:,} without a label; "
+        f"uniform sample of {len(sample.questions):,} {split} questions, {sample.remaining:,} without a label; "
         "no hints are shown, so that they do not bias the measurement"
     )
     card = sample.next()
@@ -130,7 +182,7 @@ def _label_sample(sample: TestSample) -> None:
         status = f"{sample.remaining:,} left   {sample.log.per_minute:.0f} per minute"
         card = _decide(sample, card, status, screen)
     done = len(sample.questions) - sample.remaining
-    print(f"{done:,} of {len(sample.questions):,} test questions have a label; next: 'fingerpost evaluate'")
+    print(f"{done:,} of {len(sample.questions):,} {split} questions of the sample have a label")
 
 
 def _decide(session: ReviewQueue | TestSample, card: Card, status: str, screen: Console) -> Card | None:
@@ -141,13 +193,15 @@ def _decide(session: ReviewQueue | TestSample, card: Card, status: str, screen: 
     note: str | None = None
     multi = session.task.multi
     chosen = [label for label, probability in card.suggestions if probability >= 0.5] if multi else []
-    _show(card, labels, status, screen, chosen if multi else None)
+    _show(card, labels, status, screen, session, chosen if multi else None)
     while True:
         key = read_key()
         if key in QUIT:
             return None
         if multi and (key in DIGITS or key == "/"):
-            added = _search(session.task.names, screen) if key == "/" else dict(enumerate(labels, 1)).get(int(key))
+            added = (
+                search_label(session.task.labels, screen) if key == "/" else dict(enumerate(labels, 1)).get(int(key))
+            )
             if added is not None:
                 chosen = [label for label in chosen if label != added] + ([] if added in chosen else [added])
                 screen.print(f"  {escape_markup(', '.join(chosen)) or 'no label'}   [dim]Enter stores it[/]")
@@ -164,7 +218,7 @@ def _decide(session: ReviewQueue | TestSample, card: Card, status: str, screen: 
             _answer(session, card, None, note, screen)
             return session.next()
         if key == "/":
-            if (label := _search(session.task.names, screen)) is not None:
+            if (label := search_label(session.task.labels, screen)) is not None:
                 _answer(session, card, label, note, screen)
                 return session.next()
         elif key == "s":
@@ -186,10 +240,20 @@ def _decide(session: ReviewQueue | TestSample, card: Card, status: str, screen: 
         elif key == "g" and isinstance(session, ReviewQueue):
             _correct_groups(session, screen)
             return session.next()
+        elif key == "+":
+            _show(card, labels, status, screen, session, chosen if multi else None, whole=True)
         elif key == "?":
+            _show_descriptions(session, screen)
             print(SET_HELP + HELP[HELP.index("\n  s ") :] if multi else HELP)
         else:
             print(f"  {SET_KEYS if multi else KEYS}")
+
+
+def _show_descriptions(session: ReviewSession, screen: Console) -> None:
+    """Print all labels with what belongs to them."""
+    for label in session.task.labels:
+        screen.print(f"  [bold]{escape_markup(label.name)}[/]  [dim]{escape_markup(label.description)}[/]")
+    print()
 
 
 def _answer(session: ReviewSession, card: Card, label: str | None, note: str | None, screen: Console) -> None:
@@ -199,15 +263,30 @@ def _answer(session: ReviewSession, card: Card, label: str | None, note: str | N
     screen.print(f"  [bold]{escape_markup(answer)}[/]{' (differs from the first suggestion)' if differs else ''}")
 
 
-def _show(card: Card, labels: Sequence[str], status: str, screen: Console, chosen: Sequence[str] | None = None) -> None:
-    """Print a card. `chosen` are the labels of the answer so far, if a question may have several."""
-    screen.print(f"\n[dim]{'─' * 72}\n{status}[/]")
+def _show(
+    card: Card,
+    labels: Sequence[str],
+    status: str,
+    screen: Console,
+    session: ReviewSession,
+    chosen: Sequence[str] | None = None,
+    whole: bool = False,
+) -> None:
+    """Print a card.
+
+    Args:
+        chosen: the labels of the answer so far, if a question may have several.
+        whole: print all of a long text.
+    """
+    screen.print(f"\n[dim]{'─' * min(screen.width, 100)}\n{escape_markup(status)}[/]")
     if card.reason:
         screen.print(f"[dim]{escape_markup(card.reason)}[/]")
     print()
-    _show_turns(card.question, screen)
+    _show_turns(card.question, screen, whole)
     print()
     probability = dict(card.suggestions)
+    described = {label.name: label.description for label in session.task.labels}
+    width = max((len(label) for label in labels), default=0)
     for number, label in enumerate(labels, 1):
         percent = f"{probability[label]:4.0%}  " if label in probability else ""
         given = (
@@ -217,18 +296,29 @@ def _show(card: Card, labels: Sequence[str], status: str, screen: Console, chose
             if chosen is None
             else split_labels(card.teacher_label)
         )
-        teacher = "   [dim]teacher's label[/]" if label in given else ""
         mark = "" if chosen is None else "\\[x] " if label in chosen else "\\[ ] "
-        screen.print(f"  [bold]{number}[/]  {mark}{percent}{escape_markup(label)}{teacher}")
+        about = "teacher's label; " if label in given else ""
+        room = max(20, screen.width - width - 20)
+        about += shorten(described.get(label, ""), room) if described.get(label) else ""
+        name = escape_markup(label) + " " * (width - len(label))
+        screen.print(f"  [bold]{number}[/]  {mark}{percent}{name}  [dim]{escape_markup(about.removesuffix('; '))}[/]")
     for question, label in card.neighbours:
         screen.print(f"  [dim]similar: {escape_markup(_short(question, 56))}  ->  {escape_markup(label)}[/]")
     screen.print(f"[dim]{KEYS if chosen is None else SET_KEYS}[/]")
 
 
-def _show_turns(question: Question, screen: Console) -> None:
+def _show_turns(question: Question, screen: Console, whole: bool) -> None:
+    """Print the conversation. A long one is folded, so that the rest of the card stays on the screen."""
+    room = max(4, screen.height - 18) * max(20, screen.width - 4)
     for turn in question.messages[:-1]:
-        screen.print(f"  [dim]{turn.role}: {escape_markup(turn.content)}[/]")
-    screen.print(f"  [bold]{escape_markup(question.messages[-1].content)}[/]")
+        content = turn.content if whole else shorten(turn.content, room // 4)
+        screen.print(f"  [dim]{turn.role}: {escape_markup(content)}[/]")
+    text = question.messages[-1].content
+    if whole or len(text) <= room:
+        screen.print(f"  [bold]{escape_markup(text)}[/]")
+        return
+    screen.print(f"  [bold]{escape_markup(text[: room // 2])}[/]")
+    screen.print(f"  [dim]... {len(text) - room // 2:,} more characters; + shows them ...[/]")
 
 
 def _print_round(finished: ReviewRound, queue: ReviewQueue, screen: Console) -> None:
@@ -245,8 +335,6 @@ def _print_round(finished: ReviewRound, queue: ReviewQueue, screen: Console) -> 
 def _print_summary(session: ReviewSession) -> None:
     count = session.log.answered
     print(f"\n{count:,} answers stored" if count else "\nno answers given")
-    if count:
-        print("next: 'fingerpost train', or 'fingerpost review --test 200' to label a test sample")
 
 
 # --- groups
@@ -304,35 +392,17 @@ def _list(group: QuestionGroup, screen: Console, most: int | None = None) -> Non
         screen.print(f"  [dim]... and {len(group.questions) - most:,} less certain ones; press a to show all[/]")
 
 
-def _search(names: Sequence[str], screen: Console) -> str | None:
-    """Ask for part of a label's name; several matches are listed to choose from. None where nothing is chosen."""
-    from fingerpost.core.text import canonical_name
-
-    query = read_line("  label: ")
-    found = [name for name in names if canonical_name(query) in canonical_name(name)] if query else list(names)
-    exact = [name for name in names if canonical_name(name) == canonical_name(query)]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
-    if not found:
-        print(f"  no label contains '{printable(query)}'")
-        return None
-    for number, name in enumerate(found, 1):
-        screen.print(f"  {number:3}  {escape_markup(name)}")
-    chosen = parse_numbers(read_line("  number: "), len(found))
-    return found[chosen[0]] if chosen else None
-
-
 def _print_history(decisions: Sequence[Decision]) -> None:
     for decision in decisions:
         label = printable(decision.label or "(no label fits)")
         note = f"   {printable(decision.note)}" if decision.note else ""
         state = "" if decision.active else "   taken back"
-        print(f"{decision.mark}  {decision.at}  {decision.by}  {decision.count:,} x {label}{note}{state}")
+        more = f" and {decision.count - 1:,} more" if decision.count > 1 else ""
+        text = printable(shorten(decision.text, 60))
+        print(f"{decision.mark}  {decision.at}  {decision.by}  {label}  <-  {text}{more}{note}{state}")
     if not decisions:
         print("no decisions yet")
 
 
 def _short(question: Question, width: int) -> str:
-    from fingerpost.core.text import shorten
-
     return shorten(question.messages[-1].content, width)

@@ -218,7 +218,15 @@ def _describe_forwarding(served: ServedModel, settings: Settings) -> str:
     if served.cutoff is None or settings.teacher is None:
         return ""
     target = settings.agreement if settings.accuracy is None else settings.accuracy
-    return "; " + describe_cutoff(served.choice, settings.teacher.model, target)
+    found = "; " + describe_cutoff(served.choice, settings.teacher.model, target)
+    choice = served.choice
+    if not choice.lowers_accuracy:
+        return found
+    return (
+        f"{found}\n  warning: of the {choice.unsure:,} rows below this cut-off with a human label, the student is right on "
+        f"{choice.student_right:,} and {settings.teacher.model} on {choice.teacher_right:,}: asking it costs accuracy and "
+        "money; a lower --cutoff, or none, is better"
+    )
 
 
 def _project_of(folder: Path, models: list[str]) -> tuple[Path, list[str]]:

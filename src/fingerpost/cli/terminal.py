@@ -6,6 +6,9 @@ import sys
 
 from fingerpost.core.printable import printable
 
+ESCAPE = "\x1b"
+BACKSPACES = ("\x7f", "\b")
+
 
 def read_key() -> str:
     """One key press of a terminal, or one character of a pipe; empty at the end of the input."""
@@ -23,8 +26,24 @@ def read_key() -> str:
 
 
 def read_line(prompt: str) -> str:
+    """A line of input. On a terminal, Esc and Ctrl-C give an empty one."""
     print(prompt, end="", flush=True)
-    return sys.stdin.readline().strip()
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().strip()
+    line = ""
+    while (key := read_key()) not in ("\r", "\n"):
+        if key in ("", ESCAPE, "\x03", "\x04"):
+            line = ""
+            break
+        if key in BACKSPACES:
+            if line:
+                line = line[:-1]
+                print("\b \b", end="", flush=True)
+        elif key.isprintable():
+            line += key
+            print(printable(key), end="", flush=True)
+    print()
+    return line.strip()
 
 
 def parse_numbers(text: str, most: int) -> list[int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Verdict
@@ -21,6 +21,7 @@ class Decision:
         label: None for "no label fits".
         at: ISO 8601 time; empty where unknown.
         active: whether it has not been taken back.
+        text: the first question's last message.
     """
 
     mark: str
@@ -30,6 +31,7 @@ class Decision:
     note: str | None
     at: str
     active: bool
+    text: str = ""
 
 
 def decisions(store: Store) -> list[Decision]:
@@ -37,13 +39,17 @@ def decisions(store: Store) -> list[Decision]:
     by_mark: dict[str, list[Verdict]] = {}
     for verdict in store.marked():
         by_mark.setdefault(str(verdict.mark), []).append(verdict)
-    found = []
+    found: list[Decision] = []
+    firsts: dict[str, str] = {}
     for mark, verdicts in by_mark.items():
         given = [verdict for verdict in verdicts if verdict.origin != WITHDRAWN]
         first = given[0]
         at = first.at.isoformat(timespec="seconds") if first.at else ""
         active = len(given) == len(verdicts)
         found.append(Decision(mark, first.by, len(given), first.label, first.note, at, active))
+        firsts[mark] = first.question_id
+    texts = {question.id: question.messages[-1].content for question in store.questions_by_id(firsts.values())}
+    found = [replace(decision, text=texts.get(firsts[decision.mark], "")) for decision in found]
     return sorted(found, key=lambda decision: decision.at, reverse=True)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fingerpost.consensus.history import take_back
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import hash_fraction
-from fingerpost.core.types import Question, Verdict
+from fingerpost.core.types import Question, Split, Verdict
 from fingerpost.core.verdicts import REVIEW, active
 from fingerpost.store.project import Store
 from fingerpost.task.settings import Task
@@ -99,22 +99,25 @@ class ReviewSession:
 
 
 class TestSample(ReviewSession):
-    """Labels a uniform sample of the test split, to evaluate on. Every reviewer gets the same questions, without hints.
+    """Labels a uniform sample of the test or dev split, to evaluate on or to choose a cut-off by.
+
+    Every reviewer gets the same questions, without hints.
 
     Args:
         size: number of questions in the sample.
+        split: the split.
 
     Raises:
-        InputError: there are no test questions.
+        InputError: there are no questions in the split.
     """
 
     __test__ = False  # pytest takes classes of this name for tests
 
-    def __init__(self, task: Task, store: Store, by: str, size: int) -> None:
+    def __init__(self, task: Task, store: Store, by: str, size: int, split: Split = "test") -> None:
         super().__init__(task, store, by)
-        questions = sorted(store.questions("test"), key=lambda question: hash_fraction(f"sample/{question.id}"))
+        questions = sorted(store.questions(split), key=lambda question: hash_fraction(f"sample/{question.id}"))
         if not questions:
-            raise InputError("there are no test questions; import more questions, some go to the test split")
+            raise InputError(f"there are no {split} questions; import more questions, some go to the {split} split")
         self.questions = questions[:size]
         verdicts = store.verdicts()
         self._open = [question for question in self.questions if not _has_human(verdicts.get(question.id, []))]

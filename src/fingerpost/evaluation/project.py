@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.types import Example, Progress, ProgressCallback, no_progress
+from fingerpost.core.types import Example, Predictor, Progress, ProgressCallback, no_progress
 from fingerpost.evaluation.baseline import baseline_candidate
 from fingerpost.evaluation.evaluate import Candidate, Embed, evaluate, label_quality, learning_curve
-from fingerpost.evaluation.results import Report
-from fingerpost.evaluation.rows import rows_from_store
+from fingerpost.evaluation.metrics import proportion
+from fingerpost.evaluation.results import CascadePoint, Report
+from fingerpost.evaluation.rows import TestRow, rows_from_store
 from fingerpost.evaluation.teachers import RecordedTeacher, teachers_from_store
 from fingerpost.evaluation.thresholds import CascadeTarget, choose_for_project, describe_cutoff
 from fingerpost.store.project import Store
@@ -23,6 +24,8 @@ from fingerpost.students.folder import MANIFEST, matches_task, read_manifest
 from fingerpost.task.settings import Task
 
 HOSTED = "hosted"
+ASKED_SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+"""Of the test rows, in the curve of a cascade."""
 
 
 def evaluate_project(
@@ -76,7 +79,13 @@ def evaluate_project(
         task.name, task.names, rows, candidates, multi=task.multi,
         spent_usd=store.ledger.account().committed_usd, inputs=inputs, notes=notes, on_progress=on_progress,
     )  # fmt: skip
-    report = report.model_copy(update={"label_quality": label_quality(task, store, embed)})
+    curves = {}
+    if cascade is not None:
+        curves = {
+            found.predictor.name: cascade_curve(found.predictor, _teacher_of(task, teachers), rows)
+            for found in students
+        }
+    report = report.model_copy(update={"label_quality": label_quality(task, store, embed), "cascade_curve": curves})
     if curve and task.multi:
         report.notes.append("a learning curve is measured only where each text has one label")
     elif curve:
@@ -84,6 +93,34 @@ def evaluate_project(
         points = learning_curve(task, training, rows, vectors or None)
         report = report.model_copy(update={"learning_curve": points})
     return report
+
+
+def cascade_curve(student: Predictor, teacher: Predictor, rows: Sequence[TestRow]) -> list[CascadePoint]:
+    """What a cascade would reach on the test rows, by the share of them that the teacher is asked about."""
+    measured = [row for row in rows if row.gold is not None] or list(rows)
+    conversations = [row.messages for row in measured]
+    guesses, answers = student.predict(conversations), teacher.predict(conversations)
+    order = sorted(range(len(measured)), key=lambda row: guesses[row].confidence)
+    points = []
+    for share in ASKED_SHARES:
+        asked = set(order[: round(share * len(order))])
+        cutoff = guesses[order[len(asked)]].confidence if len(asked) < len(order) else 1.0
+        label_of = [
+            answers[row].label if row in asked and answers[row].label is not None else guesses[row].label
+            for row in range(len(measured))
+        ]
+        right = [label == row.gold for label, row in zip(label_of, measured, strict=True)]
+        costs = [answers[row].usage.cost_usd for row in asked]
+        known = [cost for cost in costs if cost is not None]
+        points.append(
+            CascadePoint(
+                cutoff=cutoff,
+                asked=len(asked) / len(measured),
+                accuracy=proportion(np.array(right)) if measured[0].gold is not None else None,
+                cost_per_1000_usd=1000 * sum(known) / len(measured) if len(known) == len(costs) else None,
+            )
+        )
+    return points
 
 
 def student_candidate(folder: Path) -> Candidate:

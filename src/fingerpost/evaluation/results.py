@@ -135,6 +135,22 @@ class CurvePoint(BaseModel):
     measured_on: int
 
 
+class CascadePoint(BaseModel):
+    """A student with its teacher at one cut-off.
+
+    Attributes:
+        cutoff: requests with a lower confidence are forwarded.
+        asked: share of the test rows that the teacher answers.
+        accuracy: of both together; None without human labels.
+        cost_per_1000_usd: cost of the teacher's answers, in US dollars for 1,000 requests; None if it is not known.
+    """
+
+    cutoff: float
+    asked: float
+    accuracy: Interval | None
+    cost_per_1000_usd: float | None
+
+
 class LabelQuality(BaseModel):
     """Accuracy of the teacher's and the consensus' labels, on test rows with human labels that are kept from both."""
 
@@ -158,6 +174,7 @@ class Report(BaseModel):
         models, pairs: on all test rows.
         by_source: the same by source of the rows, where there are several.
         spent_usd: cost of labelling, in US dollars.
+        cascade_curve: by student, what each cut-off of a cascade would bring.
         break_even: by student, the number of requests after which it has saved `spent_usd`.
         inputs: fingerprint of what was measured.
     """
@@ -173,6 +190,7 @@ class Report(BaseModel):
     pairs: list[Pair]
     by_source: list[DataReport] = []
     learning_curve: list[CurvePoint] = []
+    cascade_curve: dict[str, list[CascadePoint]] = {}
     label_quality: LabelQuality | None = None
     spent_usd: float = 0.0
     break_even: dict[str, int] = {}

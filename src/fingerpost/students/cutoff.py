@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,6 +81,11 @@ def choose_cutoff(confidence: Sequence[float], right: Sequence[bool], target: fl
             break
         n = min(n + step, total)
     return best
+
+
+def rows_needed(target: float) -> int | None:
+    """The fewest rows, all of them right, that can show this accuracy; None for an accuracy of 1."""
+    return None if target >= 1 else math.ceil(math.log(1 - LEVEL) / math.log(target))
 
 
 def at_least(right: int, n: int) -> float:

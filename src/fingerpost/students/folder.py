@@ -30,10 +30,11 @@ from fingerpost.task.settings import Task
 MANIFEST = "manifest.json"
 TRAINED_ON = "trained_on.txt"
 DEV_ANSWERS = "dev.jsonl"
+TRAIN_ANSWERS = "train.jsonl"
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 LEXICAL_FILE = "lexical.npz"
-OPENED = (MODEL_FILE, TOKENIZER_FILE, LEXICAL_FILE, TRAINED_ON, DEV_ANSWERS)
+OPENED = (MODEL_FILE, TOKENIZER_FILE, LEXICAL_FILE, TRAINED_ON, DEV_ANSWERS, TRAIN_ANSWERS)
 """The files that are opened beside the manifest. Each of them that is there has to be listed."""
 
 
@@ -167,7 +168,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class DevAnswer:
-    """A dev row: the question's id, its label, the model's answer and its calibrated confidence (0 to 1)."""
+    """A dev row, or a cross-validated training row: the question's id, its label, the model's answer and its calibrated confidence (0 to 1)."""
 
     id: str
     label: str
@@ -293,18 +294,21 @@ def trained_on(folder: Path) -> set[str]:
     return set(file.read_text(encoding="ascii").split()) if file.is_file() else set()
 
 
-def write_dev_answers(folder: Path, answers: Iterable[DevAnswer]) -> None:
-    """Store a model's answers to dev rows, given before it was trained on them. A cut-off is chosen from these."""
-    lines = (json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers)
-    (folder / DEV_ANSWERS).write_text("".join(lines), encoding="utf-8")
+def write_answers(file: Path, answers: Iterable[DevAnswer]) -> None:
+    """Write a model's answers to rows, given before it has learnt from them. A cut-off is chosen from these."""
+    lines = [json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers]
+    file.write_text("".join(lines), encoding="utf-8")
 
 
-def dev_answers(folder: Path) -> list[DevAnswer]:
-    """The answers that `write_dev_answers` stored; empty for models of versions that did not store them."""
-    file = folder / DEV_ANSWERS
-    if not file.is_file():
-        return []
-    return [DevAnswer(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+def dev_answers(folder: Path, cross_validated: bool = False) -> list[DevAnswer]:
+    """The model's answers to dev rows; none for models of versions that did not store them.
+
+    Args:
+        cross_validated: also its answers to training rows, by cross-validation.
+    """
+    names = (DEV_ANSWERS, TRAIN_ANSWERS) if cross_validated else (DEV_ANSWERS,)
+    files = [folder / name for name in names if (folder / name).is_file()]
+    return [DevAnswer(**json.loads(line)) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def sha256(file: Path) -> str:

@@ -50,7 +50,27 @@ def comparison(pair: Pair) -> str:
 
 
 def warnings(report: Report) -> list[str]:
-    """One sentence for each student that is not significantly better than the baseline."""
+    """One sentence for each cascade that is less accurate than its student, and each student that is not significantly better
+    than the baseline.
+    """
+    return [*_harmful_cascades(report), *_no_better_than_baseline(report)]
+
+
+def _harmful_cascades(report: Report) -> list[str]:
+    found = []
+    for model in report.models:
+        student = next((other for other in report.students if model.name.startswith(f"{other.name}+")), None)
+        if model.role != "cascade" or student is None or model.accuracy is None or student.accuracy is None:
+            continue
+        if model.accuracy < student.accuracy:
+            found.append(
+                f"{model.name} is less accurate than {student.name} alone: right on {round(model.accuracy * model.n):,} and "
+                f"{round(student.accuracy * student.n):,} of {model.n:,} rows; asking the teacher costs accuracy and money"
+            )
+    return found
+
+
+def _no_better_than_baseline(report: Report) -> list[str]:
     baseline = report.baseline
     if baseline is None or baseline.accuracy is None:
         return []

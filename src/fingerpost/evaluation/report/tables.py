@@ -11,7 +11,7 @@ from rich.text import Text
 from fingerpost.core.printable import printable
 from fingerpost.evaluation.formatting import dollars, milliseconds, ratio
 from fingerpost.evaluation.report import sentences
-from fingerpost.evaluation.results import DataReport, ModelReport, Report
+from fingerpost.evaluation.results import CascadePoint, DataReport, ModelReport, Report
 
 WIDTH = 140  # characters, where the output is not a terminal
 STYLES = {"student": "bold", "cascade": "bold", "teacher": "", "base": "dim", "baseline": "dim"}
@@ -27,6 +27,8 @@ def show(report: Report) -> None:
     for part in [whole, *report.by_source]:
         title = f"{report.task}: {part.source}, n = {part.n:,}, against {report.against}, 95 % intervals"
         console.print(_table(title, part.models, report.against == "human labels", report.multi))
+    for name, points in report.cascade_curve.items():
+        console.print(_curve(name, points))
     for pair in report.pairs:
         console.print(_text(f"  {sentences.comparison(pair)}"))
     for name, count in report.break_even.items():
@@ -70,6 +72,22 @@ def _table(title: str, models: list[ModelReport], human_labels: bool, multi: boo
         if cascade:
             cells.append(f"{model.teacher_share.value:.0%}" if model.teacher_share else ratio(None))
         table.add_row(*cells)
+    return table
+
+
+def _curve(name: str, points: list[CascadePoint]) -> Table:
+    """What each cut-off of a cascade would bring."""
+    title = _text(f"{name} with the teacher, by cut-off (to choose one, use dev rows: --accuracy or --agreement)")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("--cutoff", "teacher asked", "accuracy", "per 1,000"):
+        table.add_column(heading, justify="right")
+    for point in points:
+        table.add_row(
+            f"{point.cutoff:.3f}",
+            f"{point.asked:.0%}",
+            sentences.interval(point.accuracy),
+            dollars(point.cost_per_1000_usd),
+        )
     return table
 
 

@@ -20,15 +20,16 @@ def cutoffs(settings: Settings) -> Callable[[Path], CutoffChoice]:
     target = settings.agreement if settings.accuracy is None else settings.accuracy
     if settings.teacher is None:
         return lambda _: CutoffChoice()
-    if settings.cutoff is not None or target is None:
-        return lambda _: CutoffChoice(settings.cutoff)
     project, task, teacher = settings.project, settings.task, settings.teacher.model
 
     def choose(folder: Path) -> CutoffChoice:
-        if project is None or task is None or folder.resolve().parent == settings.tuned.resolve():
-            return choose_for_folder(folder, target)
+        outside = project is None or task is None or folder.resolve().parent == settings.tuned.resolve()
+        if outside and (settings.cutoff is not None or target is None):
+            return CutoffChoice(settings.cutoff)
+        if project is None or task is None or outside:
+            return choose_for_folder(folder, target or 0.0)
         with Store(project / DATABASE) as store:
-            wanted = CascadeTarget(settings.accuracy, None if settings.accuracy is not None else settings.agreement)
+            wanted = CascadeTarget(settings.accuracy, settings.agreement, settings.cutoff)
             return choose_for_project(task, store, folder, wanted, teacher)
 
     return choose

@@ -66,6 +66,7 @@ class Fitted:
     Attributes:
         lexical: None if neither the stack nor a fast tier needs it.
         answers: the answer to each dev row and its confidence, given before the student has learnt from these rows.
+        out_of_fold: the same of the training rows, by cross-validation; empty if the encoder was fine-tuned.
         figures: of the training run, for the manifest.
     """
 
@@ -76,6 +77,7 @@ class Fitted:
     fast: FastTier | None
     multi: MultiLabel | None
     answers: list[tuple[str, float]]
+    out_of_fold: list[tuple[str, float]]
     figures: dict[str, Any]
 
 
@@ -121,6 +123,7 @@ def fit_labels(data: TrainingRows, tuning: Tuning, epochs: int, seed: int, on_pr
     held_out = (encoder_scores, lexical_scores, dev) if tuned else (cleaned.encoder, cleaned.lexical, train)
     fast = _fast_tier(*held_out, stack)
     probabilities = _tiered(logits / temperature, lexical_scores, fast)
+    out_of_fold = _tiered(stack.combine(cleaned.encoder, cleaned.lexical) / temperature, cleaned.lexical, fast)
     # The dev rows were only needed to decide: the final views are fitted on all rows.
     final = fit_views(cleaned.rows + cleaned_dev, stack, lexical=fast is not None or bool(stack.lexical))
     return Fitted(
@@ -130,7 +133,8 @@ def fit_labels(data: TrainingRows, tuning: Tuning, epochs: int, seed: int, on_pr
         temperature,
         fast,
         None,
-        [(data.task.names[int(row.argmax())], float(row.max())) for row in probabilities],
+        _answers(data.task, probabilities),
+        [] if tuned else _answers(data.task, out_of_fold),
         {
             "doubtful_labels": round(implausible, 4),
             "epochs": len(tuned),
@@ -175,6 +179,7 @@ def fit_label_sets(data: TrainingRows, epochs: int | None, on_progress: Progress
         None,
         multi,
         [(join_labels(names[row]), float(confidence)) for row, confidence in zip(chosen, sure, strict=True)],
+        [],
         {
             "doubtful_labels": round(implausible, 4),
             "epochs": 0,
@@ -208,6 +213,11 @@ def _tiered(logits: Array, lexical: Array, fast: FastTier | None) -> NDArray[np.
         answered = margins(lexical) >= fast.margin
         probabilities[answered] = softmax(lexical[answered] / fast.temperature)
     return probabilities
+
+
+def _answers(task: Task, probabilities: NDArray[np.float64]) -> list[tuple[str, float]]:
+    """The most probable label of each row, and its probability."""
+    return [(task.names[int(row.argmax())], float(row.max())) for row in probabilities]
 
 
 def _accuracy(logits: Array, rows: Rows) -> float:

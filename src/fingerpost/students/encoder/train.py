@@ -25,19 +25,21 @@ from fingerpost.students.encoder.finetune import (
     predict_logits,
     with_head,
 )
-from fingerpost.students.encoder.fitting import Fitted, fit_label_sets, fit_labels, prepare
+from fingerpost.students.encoder.fitting import fit_label_sets, fit_labels, prepare
 from fingerpost.students.encoder.network import MAX_TOKENS, SCALE, SPECIAL_TOKENS, Encoder, Network, repeatable
 from fingerpost.students.encoder.predict import EncoderView
 from fingerpost.students.encoder.source import AUTO, choose_encoder
 from fingerpost.students.folder import (
+    DEV_ANSWERS,
     LEXICAL_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
+    TRAIN_ANSWERS,
     TRAINED_ON,
     DevAnswer,
     Manifest,
     manifest_of,
-    write_dev_answers,
+    write_answers,
     write_manifest,
     writing,
 )
@@ -114,7 +116,9 @@ def fit(
         )
         ids = sorted({example.id for example in (*examples, *dev)})
         (staging / TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
-        write_dev_answers(staging, _dev_answers(dev, fitted))
+        write_answers(staging / DEV_ANSWERS, _stored_answers(dev, fitted.answers))
+        if fitted.out_of_fold:
+            write_answers(staging / TRAIN_ANSWERS, _stored_answers(examples, fitted.out_of_fold))
         fields = dict(facts)
         figures = fields.pop("training", {})
         manifest = _manifest(task, folder.name, base, history, seed).model_copy(
@@ -162,9 +166,9 @@ def _reading_message(base: Encoder, at_once: float) -> str:
     return f"the encoder reads {at_once:.1%} of the texts at once{rest}; the lexical view reads the whole of every text"
 
 
-def _dev_answers(dev: Sequence[Example], fitted: Fitted) -> Iterator[DevAnswer]:
-    """The model's answers to the dev rows."""
-    for example, (answer, confidence) in zip(dev, fitted.answers, strict=True):
+def _stored_answers(examples: Sequence[Example], answers: Sequence[tuple[str, float]]) -> Iterator[DevAnswer]:
+    """Answers to rows, as they are stored."""
+    for example, (answer, confidence) in zip(examples, answers, strict=True):
         yield DevAnswer(example.id, example.label, answer, round(confidence, 6))
 
 
