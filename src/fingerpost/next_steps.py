@@ -79,7 +79,7 @@ def next_steps(facts: Facts) -> tuple[str, ...]:
     if not facts.measured:
         return (command("evaluate"), *compare)
     serve = f"fingerpost serve {facts.folder}".rstrip() if facts.folder else "fingerpost serve models/student -C ."
-    if facts.teacher_labels and facts.human_train < GAIN:
+    if facts.teacher_labels and facts.human_train < min(GAIN, facts.train):
         why = f"{facts.human_train:,} reviewed so far; each also corrects similar questions"
         return (command("review", why=why), serve, *compare)
     return (serve, *compare)

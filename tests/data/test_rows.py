@@ -277,7 +277,7 @@ def test_without_quotes_every_line_is_a_row(tmp_path: Path) -> None:
     file.write_text('text,label\n"my "phone,a\nit is 5" wide,b\na, b,c\n')
     assert ["--quote none" in row.error for row in read_rows(file)] == [True, False, False]
     found = list(read_rows(file, FileFormat(quotes=False)))
-    assert [row.values.get("text") for row in found] == ['"my "phone', 'it is 5" wide', None]
+    assert [row.values.get("text") for row in found] == ['"my "phone', 'it is 5" wide', "a"]
     assert "3 fields" in found[2].error
 
 

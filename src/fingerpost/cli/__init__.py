@@ -25,6 +25,7 @@ from fingerpost.cli.exit_codes import BUDGET, DONE, FAILED, INTERRUPTED
 from fingerpost.cli.help import epilog
 from fingerpost.core.errors import BudgetError, FingerpostError
 from fingerpost.core.printable import printable
+from fingerpost.core.utils import require_extra
 from fingerpost.core.version import __version__
 
 TRACEBACK = "FINGERPOST_TRACEBACK"
@@ -61,6 +62,12 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
 }
 """The help of each command, by step."""
+EXTRAS: dict[str, str] = {
+    **dict.fromkeys(("predict", "docs"), ""),
+    **dict.fromkeys(("generate", "review", "run", "train", "evaluate"), "train"),
+    "serve": "serve",
+}
+"""The extra that a command needs; those that are not listed need `project`. It is checked before anything else."""
 
 
 def _require_finite(_context: Any, _parameter: Any, value: Any) -> Any:
@@ -123,6 +130,8 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.list_commands(ctx):
             return None
+        if extra := EXTRAS.get(cmd_name, "project"):
+            require_extra(extra, f"'fingerpost {cmd_name}'")
         module = import_module(f"fingerpost.cli.{'import_' if cmd_name == 'import' else cmd_name}")
         if cmd_name == "keys":
             found: Any = typer.main.get_command(module.keys)
@@ -209,5 +218,7 @@ def one_line(error: Exception) -> str:
         return "there is not enough memory; use fewer rows, or a machine with more memory"
     if isinstance(error, RecursionError):
         return "the input is nested too deeply; check the file for thousands of brackets"
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("fingerpost"):
+        return f"the package {error.name} is missing; install what all commands need: pip install 'fingerpost[all]'"
     words = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {words}. This is a mistake in Fingerpost; set {TRACEBACK}=1 for the details"

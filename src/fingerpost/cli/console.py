@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from fingerpost.task.settings import Task
 
 MAX_SHOWN = 20  # rejected rows
-MAX_REJECTED, MAX_REJECTED_SHARE = 3, 0.02
-"""More rejected rows than either of these make a command stop before it trains."""
+FEW_REJECTED, FEW_REJECTED_SHARE, MANY_REJECTED_SHARE = 3, 0.02, 0.25
+"""Up to the first number, or the first share of the rows, rejected ones are few; from the second share on, they are many."""
 
 
 def console() -> Console:
@@ -111,7 +111,8 @@ def show_rejected(file: Path, rejected: Sequence[Rejected], total: int) -> None:
 
 def are_many(rejected: Sequence[Rejected], total: int) -> bool:
     """Whether so many rows are rejected that the file or the options are probably wrong."""
-    return len(rejected) > max(MAX_REJECTED, MAX_REJECTED_SHARE * total)
+    count = len(rejected)
+    return count > max(FEW_REJECTED, FEW_REJECTED_SHARE * total) or count > MANY_REJECTED_SHARE * total
 
 
 def show_format(file: Path, form: FileFormat) -> None:

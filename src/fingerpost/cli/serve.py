@@ -9,14 +9,13 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fingerpost.cli.options import Folder, is_project, one_folder
-from fingerpost.core.errors import InputError, MissingExtra
+from fingerpost.core.errors import InputError
 from fingerpost.core.utils import locked
 from fingerpost.llm import gguf
 from fingerpost.project import STUDENT
@@ -113,9 +112,6 @@ def serve(
     quiet: Annotated[bool, typer.Option("--quiet", help="Log only errors.")] = False,
 ) -> None:
     """Serve students with an OpenAI-compatible API: chat, files, fine-tuning jobs, batches."""
-    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "cachetools", "scipy"):
-        if find_spec(module) is None:
-            raise MissingExtra("serve", "the server")
     folder, models = _project_of(folder, models or [])
     task = _load_task_if_any(folder)
     loopback = host in LOOPBACK

@@ -26,7 +26,8 @@ PARENT_ENDED = 75
 EXTRAS = {
     "parquet": ("polars",),
     "project": ("alembic", "genai_prices", "httpx2", "json_repair", "openai", "rensa", "sqlalchemy", "tomlkit"),
-    "train": ("torch", "transformers", "sklearn", "scipy", "statsmodels", "onnx", "onnxscript", "altair"),
+    "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "cachetools", "scipy", "sqlalchemy"),
+    "train": ("sqlalchemy", "torch", "transformers", "sklearn", "scipy", "statsmodels", "onnx", "onnxscript", "altair"),
 }
 """By extra, modules that it installs and that are imported where they are needed."""
 MAX_COUNT = 10_000_000
