@@ -15,7 +15,8 @@ from fingerpost.core.printable import printable
 from fingerpost.core.types import Usage
 from fingerpost.llm.prices import cost
 from fingerpost.project import Project
-from fingerpost.store.ledger import StepCost
+from fingerpost.store.ledger import Account, StepCost
+from fingerpost.store.server import DATABASE, SERVED, ServerStore
 from fingerpost.task.settings import Task
 
 WIDTH = 160  # characters per line if the output is not a terminal
@@ -37,8 +38,9 @@ def costs(
             f"released ${usd:.4f} of {number:,} interrupted calls; the provider may have charged for them: see its bill"
         )
     with project.store() as store:
-        lines = store.ledger.step_costs()
-        account = store.ledger.account()
+        lines, account = store.ledger.step_costs(), store.ledger.account()
+    served, served_account = _of_server(project.folder / SERVED / DATABASE)
+    lines += served
     if not lines:
         print("no requests yet")
         return
@@ -64,15 +66,27 @@ def costs(
     if not out.is_terminal:
         out.width = WIDTH
     out.print(table)
-    print(f"total ${account.committed_usd:.4f}", end="")
-    print(
-        f", including ${account.uncertain_usd:.4f} for {account.uncertain} calls that are open or were interrupted "
-        "('costs --release' gives it back)"
-        if account.uncertain
-        else ""
-    )
+    total = account.committed_usd + (served_account.committed_usd if served_account else 0.0)
+    print(f"total ${total:.4f}", end="")
+    print(f", ${served_account.committed_usd:.4f} of it by the server's cascade" if served_account else "")
+    if account.uncertain:
+        print(
+            f"  including ${account.uncertain_usd:.4f} for {account.uncertain} calls that are open, were interrupted, or failed "
+            "in a way that may have been charged; 'costs --release' gives back what no running command holds"
+        )
     print("uncached, cached, reply: numbers of prompt and reply tokens")
     print("naively: the cost at today's prices without prompt caching and batches")
+
+
+def _of_server(database: Path) -> tuple[list[StepCost], Account | None]:
+    """The calls of the server in the project's folder `served`, which asks the teacher when the student is unsure."""
+    if not database.is_file():
+        return [], None
+    server = ServerStore(database)
+    try:
+        return server.ledger.step_costs(), server.ledger.account()
+    finally:
+        server.close()
 
 
 def naively(task: Task, line: StepCost) -> float | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Progress, ProgressCallback, Split, Usage, Verdict, no_progress
 from fingerpost.core.utils import chunks, count, finite
-from fingerpost.data.rows import Columns, LabelledRow, Rejected, read_labelled_rows
+from fingerpost.data.rows import Columns, LabelledRow, Rejected, read_labelled_rows, requested_split
 from fingerpost.data.splits import NewQuestion, assign_large
 from fingerpost.data.spool import QuestionSpool
 from fingerpost.store.project import Store
@@ -78,7 +78,8 @@ def _usable(
         if result.rows % WRITTEN == 0:
             on_progress(Progress(STEP, done=result.rows))
         if isinstance(row, Rejected):
-            result.rejected.append(row)
+            if not columns.only or requested_split(row.values) in (None, *columns.only):
+                result.rejected.append(row)
         elif not columns.only or row.split in columns.only:
             key = question_id(row.messages)
             yield NewQuestion(key, row.messages, row.source, row.split), _verdict(row, key, columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -306,6 +306,14 @@ def _label_in_answer(answer: str) -> str:
     if isinstance(value, dict) and len(value) == 1:
         (value,) = value.values()
     return str(value).strip() if isinstance(value, str | int) else answer.strip()
+
+
+def requested_split(values: Mapping[str, Any]) -> Split | None:
+    """The split that a row's values ask for; None without a known one."""
+    try:
+        return _split(values.get("split"))
+    except _UnusableError:
+        return None
 
 
 def _split(given: Any) -> Split | None:

@@ -78,7 +78,8 @@ def by_label(gold: Labels, answers: Labels, names: Sequence[str]) -> list[LabelS
 def error_reduction(base: Right, model: Right, seed: int = 0) -> Interval | None:
     """Relative error reduction, (errors of base - errors of model) / errors of base.
 
-    With a paired bootstrap percentile interval over rows. None where the base makes no error.
+    With a paired bootstrap percentile interval over rows. Where the model makes no error, the lower end comes from the Wilson
+    interval of its accuracy. None where the base makes no error.
     """
     if base.all():
         return None
@@ -91,6 +92,9 @@ def error_reduction(base: Right, model: Right, seed: int = 0) -> Interval | None
         return result
 
     low, high = np.quantile(reduction(drawn), [0.025, 0.975])
+    if model.all():  # no resample has an error either, but that does not make the model perfect
+        errors = 1 - proportion(model).low
+        low = max(0.0, 1 - errors / float((~base).mean()))
     return Interval(value=float(reduction(cells[None])[0]), low=float(low), high=float(high))
 
 

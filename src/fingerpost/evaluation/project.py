@@ -58,7 +58,8 @@ def evaluate_project(
         InputError: there are no test questions, or the teacher of the cascade has not answered all of them.
     """
     rows = rows_from_store(task, store)
-    teachers, notes = teachers_from_store(task, store, [row.id for row in rows])
+    measured = [row for row in rows if row.gold is not None] or rows
+    teachers, notes = teachers_from_store(task, store, [row.id for row in measured])
     students = [student_candidate(folder) for folder in folders]
     candidates = [Candidate("base", load(_base(task, base, on_progress)))]
     if baseline := baseline_candidate(training):

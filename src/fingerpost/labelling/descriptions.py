@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fingerpost.core.errors import TaskError
 from fingerpost.core.text import parse_json, shorten
 from fingerpost.core.types import Label, Message
 from fingerpost.llm import prices
@@ -127,6 +128,13 @@ def propose(
 
 
 def _writer(task: Task) -> TeacherSettings:
+    """The teacher with room for a description.
+
+    Raises:
+        TaskError: there is no teacher, or recorded answers stand in for it.
+    """
+    if teacher_of(task).recorded:
+        raise TaskError("recorded answers hold no descriptions; remove 'recorded' from [teacher] in task.toml")
     return teacher_of(task).model_copy(update={"max_tokens": REPLY_TOKENS})
 
 

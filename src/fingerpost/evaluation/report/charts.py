@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import altair as alt
 import vl_convert
 
 from fingerpost.core.printable import printable
+from fingerpost.evaluation.formatting import milliseconds
 from fingerpost.evaluation.results import DataReport, ModelReport, Report
 
 COLOURS = {"base": "#9aa5b1", "baseline": "#57606a", "teacher": "#d9822b", "student": "#1f6feb", "cascade": "#8250df"}
 FONT = "Helvetica, Arial, sans-serif"
 MANY_LABELS = 25
+WIDTH = 28
+"""Characters of a model's name in a line of a chart."""
+ROW = 28
+"""Height of a model's row in a chart, in pixels."""
 
 
 def draw(report: Report) -> dict[str, str]:
@@ -26,7 +32,8 @@ def draw(report: Report) -> dict[str, str]:
         "coverage": _coverage(report),
         "curve": _curve(report),
     }
-    return {name: _svg(chart) for name, chart in charts.items() if chart is not None}
+    drawn = {name: _svg(chart) for name, chart in charts.items() if chart is not None}
+    return {**drawn, "cost_varies": "yes"} if cost_varies(report.models) else drawn
 
 
 def _svg(chart: Any) -> str:
@@ -62,8 +69,10 @@ def _printable_texts(value: Any) -> Any:
 def _colour(models: list[ModelReport], legend: bool = False) -> Any:
     return alt.Color(
         "model:N",
-        scale=alt.Scale(domain=[model.name for model in models], range=_range(models)),
-        legend=alt.Legend(symbolType="circle", labelLimit=260) if legend else None,
+        scale=alt.Scale(domain=[_wrapped(model.name) for model in models], range=_range(models)),
+        legend=alt.Legend(symbolType="circle", labelLimit=0, columns=2, labelExpr="split(datum.label, '\\n')")
+        if legend
+        else None,
     )
 
 
@@ -79,7 +88,7 @@ def _accuracy(report: Report) -> Any:
     parts = [DataReport(source="all", n=report.n, models=report.models, pairs=[]), *report.by_source]
     rows = [
         {
-            "model": model.name,
+            "model": _wrapped(model.name),
             "rows": f"{part.source}, n = {part.n:,}",
             "accuracy": model.accuracy,
             "low": model.accuracy_low,
@@ -89,9 +98,9 @@ def _accuracy(report: Report) -> Any:
         for part in parts
         for model in part.models
     ]
-    order = [model.name for model in report.models]
+    order = [_wrapped(model.name) for model in report.models]
     scale = alt.Scale(domain=[0, 1])
-    y = alt.Y("model:N", sort=order, title=None)
+    y = alt.Y("model:N", sort=order, title=None, axis=_model_axis())
     base = alt.Chart(alt.Data(values=rows)).encode(y=y)
     bars = base.mark_bar(height=18, cornerRadiusEnd=3).encode(
         x=alt.X("accuracy:Q", scale=scale, title="accuracy, with 95 % interval"), color=_colour(report.models)
@@ -100,7 +109,7 @@ def _accuracy(report: Report) -> Any:
     texts = base.mark_text(align="left", dx=6, fontSize=12).encode(x="high:Q", text="text:N")
     return (
         (bars + lines + texts)
-        .properties(width=520, height=28 * len(order))
+        .properties(width=520, height=ROW * _lines(order) * len(order))
         .facet(
             row=alt.Row(
                 "rows:N",
@@ -112,23 +121,60 @@ def _accuracy(report: Report) -> Any:
     )
 
 
+def cost_varies(models: list[ModelReport]) -> bool:
+    """Whether the models' costs are known and differ, so that a chart of them says something."""
+    return len({model.cost_per_1000_usd for model in models if model.cost_per_1000_usd is not None}) > 1
+
+
 def _cost(models: list[ModelReport]) -> Any:
-    rows = [
-        {"model": model.name, "latency": model.latency_p50_ms, "cost": model.cost_per_1000_usd}
-        for model in models
-        if model.latency_p50_ms and model.cost_per_1000_usd is not None
-    ]
-    if not rows:
+    """Cost and latency; where costs are equal or not known, latency alone."""
+    timed = [model for model in models if model.latency_p50_ms]
+    if not timed:
         return None
+    if not cost_varies(timed):
+        return _latency(timed)
+    rows = [
+        {"model": _wrapped(model.name), "latency": model.latency_p50_ms, "cost": model.cost_per_1000_usd}
+        for model in timed
+        if model.cost_per_1000_usd is not None
+    ]
     x = alt.X(
         "latency:Q",
         scale=alt.Scale(type="log", nice=True, padding=40),
         title="latency p50, milliseconds (log)",
     )
     y = alt.Y("cost:Q", scale=alt.Scale(nice=True, padding=10), title="US dollars per 1,000 answers")
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y)
-    points = base.mark_circle(size=160, opacity=1).encode(color=_colour(models))
-    return (points + base.mark_text(dy=-16, fontSize=12).encode(text="model:N")).properties(width=440, height=240)
+    points = alt.Chart(alt.Data(values=rows)).mark_circle(size=160, opacity=1)
+    return points.encode(x=x, y=y, color=_colour(timed, legend=True)).properties(width=440, height=240)
+
+
+def _latency(models: list[ModelReport]) -> Any:
+    rows = [
+        {"model": _wrapped(model.name), "latency": model.latency_p50_ms, "text": milliseconds(model.latency_p50_ms)}
+        for model in models
+    ]
+    order = [_wrapped(model.name) for model in models]
+    base = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("model:N", sort=order, title=None, axis=_model_axis()))
+    longest = max(row["latency"] or 0.0 for row in rows)
+    scale = alt.Scale(type="sqrt", domain=[0, 1.3 * longest], nice=False)
+    x = alt.X("latency:Q", scale=scale, title="latency p50, milliseconds (root scale)")
+    bars = base.mark_bar(height=18, cornerRadiusEnd=3).encode(x=x, color=_colour(models))
+    texts = base.mark_text(align="left", dx=6, fontSize=12).encode(x=x, text="text:N")
+    return (bars + texts).properties(width=360, height=ROW * _lines(order) * len(order))
+
+
+def _wrapped(name: str) -> str:
+    """A model's name in lines of at most WIDTH characters, so that charts show all of it."""
+    return "\n".join(textwrap.wrap(name, WIDTH)) or name
+
+
+def _lines(names: list[str]) -> float:
+    """How much higher than one line the rows of a chart have to be."""
+    return max(1.0, 0.65 * max(name.count("\n") + 1 for name in names))
+
+
+def _model_axis() -> Any:
+    return alt.Axis(labelExpr="split(datum.label, '\\n')", labelLimit=0)
 
 
 def _confusion(model: ModelReport, labels: list[str]) -> Any:
@@ -148,7 +194,7 @@ def _confusion(model: ModelReport, labels: list[str]) -> Any:
         x=alt.X(
             "answer:N",
             sort=columns,
-            title=f"answer of {model.name}",
+            title="answer",
             axis=axis,
             scale=alt.Scale(domain=columns),
         ),
@@ -167,7 +213,7 @@ def _confusion(model: ModelReport, labels: list[str]) -> Any:
 
 def _reliability(models: list[ModelReport]) -> Any:
     rows = [
-        {"model": model.name, "confidence": part.confidence, "accuracy": part.accuracy, "n": part.n}
+        {"model": _wrapped(model.name), "confidence": part.confidence, "accuracy": part.accuracy, "n": part.n}
         for model in models
         for part in model.reliability
     ]
@@ -190,7 +236,7 @@ def _reliability(models: list[ModelReport]) -> Any:
 def _coverage(report: Report) -> Any:
     rows = [
         {
-            "model": model.name,
+            "model": _wrapped(model.name),
             "coverage": point.coverage,
             "accuracy": point.accuracy.value,
             "low": point.accuracy.low,
