@@ -155,7 +155,7 @@ def _latency(models: list[ModelReport]) -> Any:
     ]
     order = [_wrapped(model.name) for model in models]
     base = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("model:N", sort=order, title=None, axis=_model_axis()))
-    longest = max(row["latency"] or 0.0 for row in rows)
+    longest = max(model.latency_p50_ms or 0.0 for model in models)
     scale = alt.Scale(type="sqrt", domain=[0, 1.3 * longest], nice=False)
     x = alt.X("latency:Q", scale=scale, title="latency p50, milliseconds (root scale)")
     bars = base.mark_bar(height=18, cornerRadiusEnd=3).encode(x=x, color=_colour(models))
