@@ -7,7 +7,8 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo check test test-slow soak record-example
+# make docs: the docs as a site in the folder `site`, with search. To read it: python -m http.server -d site
+.PHONY: setup demo check test test-slow soak docs record-example
 
 setup: $(VENV)/.fingerpost-ready
 
@@ -35,6 +36,9 @@ test-slow: setup
 
 soak: setup
 	$(BIN)/python benchmarks/soak.py
+
+docs: setup
+	$(BIN)/zensical build
 
 # Ask a live teacher for the example's answers again: make record-example GGUF=model.gguf
 record-example: setup

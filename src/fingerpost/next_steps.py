@@ -78,7 +78,7 @@ def next_steps(facts: Facts) -> tuple[str, ...]:
         return (sample, command("evaluate", why="against the teacher's answers"))
     if not facts.measured:
         return (command("evaluate"), *compare)
-    serve = f"fingerpost serve {facts.folder}".rstrip() if facts.folder else "fingerpost serve models/student -C ."
+    serve = f"fingerpost serve {facts.folder}".rstrip() if facts.folder else "fingerpost serve ."
     if facts.teacher_labels and facts.human_train < min(GAIN, facts.train):
         why = f"{facts.human_train:,} reviewed so far; each also corrects similar questions"
         return (command("review", why=why), serve, *compare)
