@@ -138,7 +138,7 @@ def test_the_installed_command_ends_with_exit_codes(cli_process: Cli, tmp_path: 
     failed(cli_process("status", "elsewhere"), "fingerpost init")
     assert cli_process("--version").returncode == 0
     unknown = cli_process("fly")
-    assert unknown.returncode == 2 and "No such command" in unknown.stderr
+    assert unknown.returncode == 2 and "there is no command" in unknown.stderr
 
 
 def test_init_writes_a_task_from_a_file(cli: Cli, tmp_path: Path) -> None:

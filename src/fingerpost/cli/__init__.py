@@ -5,6 +5,7 @@ A command's module is imported when the command runs, so that `fingerpost --help
 
 from __future__ import annotations
 
+import difflib
 import errno
 import math
 import os
@@ -23,7 +24,7 @@ from typer.models import ArgumentInfo
 
 from fingerpost.cli.exit_codes import BUDGET, DONE, FAILED, INTERRUPTED
 from fingerpost.cli.help import epilog
-from fingerpost.core.errors import BudgetError, FingerpostError
+from fingerpost.core.errors import BudgetError, FingerpostError, InputError
 from fingerpost.core.printable import printable
 from fingerpost.core.utils import require_extra
 from fingerpost.core.version import __version__
@@ -144,6 +145,14 @@ class LazyGroup(TyperGroup):
         for parameter in found.params:
             parameter.callback = parameter.callback or _require_finite
         return found
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], names, n=1)
+            hint = f"did you mean {close[0]}?" if close else "'fingerpost --help' lists them"
+            raise InputError(f"there is no command '{args[0]}'; {hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         for step, commands in COMMANDS.items():

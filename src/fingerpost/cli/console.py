@@ -106,7 +106,12 @@ def show_rejected(file: Path, rejected: Sequence[Rejected], total: int) -> None:
     if len(rejected) > MAX_SHOWN:
         print(f"... and {len(rejected) - MAX_SHOWN:,} more", file=sys.stderr)
     if rejected:
-        print(printable(f"{len(rejected):,} of {total:,} rows of {file} cannot be used"), file=sys.stderr)
+        print(
+            printable(
+                f"{len(rejected):,} of {total:,} rows of {file} cannot be used; correct them and run the command again"
+            ),
+            file=sys.stderr,
+        )
 
 
 def are_many(rejected: Sequence[Rejected], total: int) -> bool:

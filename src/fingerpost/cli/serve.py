@@ -179,6 +179,7 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
             listener.bind((host, port))
             listener.listen(2048)
         except OSError as error:
+            listener.close()
             raise InputError(
                 f"cannot listen on {host}:{port} ({error.strerror}); choose another --host or --port"
             ) from None

@@ -184,11 +184,12 @@ def stored_duplicates(store: Store, sketches: Sketches, shingles: ShinglesAt) ->
     if not len(sketches):
         return []
     _renew_sketches(store)
-    new = [_sorted(sketches[:, band]) for band in range(1, 1 + BANDS)]
+    new: list[tuple[Positions, NDArray[np.uint32]]] = []  # made for the first stored question
     found: set[tuple[int, str]] = set()
     unlike = np.zeros(len(sketches), dtype=np.uint8)
     for small in (True, False):
         for part in chunks(store.sketches(), BLOCK):
+            new = new or [_sorted(sketches[:, band]) for band in range(1, 1 + BANDS)]
             block = np.frombuffer(b"".join(sketch for _, sketch in part), dtype="<u4").reshape(len(part), 1 + BANDS)
             stored = _Stored(store, [key for key, _ in part])
             for old, position in _sharing_a_band(block, sketches, new, unlike, small):

@@ -223,6 +223,12 @@ def from_file(path: Path, columns: Columns, test_share: float = 0.0) -> Training
     for row in rows:
         splits[row.split or "train"].append(_example(row.messages, str(row.label), multi))
     train, test = splits["train"], splits["test"]
+    if rejected and len({row.label for row in rows}) < 2:
+        first, total = rejected[0], len(rejected) + len(rows)
+        raise InputError(
+            f"{len(rejected):,} of {total:,} rows of {path} cannot be used, and the others have fewer than two labels; the "
+            f"first one is in line {first.line}: {first.reason}"
+        )
     if not train:
         raise InputError(f"{path} has no labelled training row; give the label column with --label")
     if not divided:
