@@ -43,7 +43,7 @@ from fingerpost.training.train import train
 
 CLIENTS = 4
 KILL_S, FULL_EVERY_S, FULL_S = 45.0, 120.0, 10.0
-DISK_MB = 64
+DISK_MB = 1_024
 
 
 def train_student(folder: Path) -> Path:
@@ -257,7 +257,7 @@ def stormy(folder: Path, student: Path, minutes: float) -> dict[str, Any]:
         "files_lost": len(kept - there),
         "chats": len(storm.chats),
         "chats_not_logged": len(storm.chats - logged),
-        "of_these_counted_by_the_server": counted,
+        "log_entries_lost_by_the_servers_count": counted,
         "jobs": dict(jobs),
         "batches": dict(batches),
         "batches_incomplete": incomplete,

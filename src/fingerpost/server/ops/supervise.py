@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from fingerpost.server.ops.logs import log
+from fingerpost.server.ops.logs import log_sometimes
 
 RETRY_S = 1.0
 
@@ -17,7 +17,7 @@ async def run_forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - a full disk or a bug must not end the work for good
-            log("background work failed", logging.ERROR, error, work=name)
+            log_sometimes("background work failed", logging.ERROR, error, work=name)
             await asyncio.sleep(RETRY_S)
 
 
