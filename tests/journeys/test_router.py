@@ -82,11 +82,11 @@ def test_from_messages_to_a_server(project: Path, teacher: Teacher) -> None:
     reviewed = run("fingerpost review shop", project, keys=["1", "2", "q"])
     assert reviewed.code == 0, reviewed.stderr
     _ask_the_server(project)
-    forgotten = run('fingerpost forget "my invoice is wrong at home" -C shop --receipt receipt.json', project)
+    forgotten = run(f'fingerpost forget "{question_text(0)}" -C shop --receipt receipt.json', project)
     assert forgotten.code == 0 and "1 questions" in forgotten.stdout and "1 logged requests" in forgotten.stdout
     assert json.loads((project / "receipt.json").read_text())["counts"]["labels"] >= 1
     left = b"".join(file.read_bytes() for file in (project / "shop").rglob("*") if file.is_file())
-    assert b"my invoice is wrong at home" not in left, "not a byte of it is left"
+    assert question_text(0).encode() not in left, "not a byte of it is left"
 
 
 def _ask_the_server(project: Path) -> None:
@@ -99,7 +99,7 @@ def _ask_the_server(project: Path) -> None:
     try:
         address = server.stdout.readline().strip().removeprefix("OPENAI_BASE_URL=")
         client = openai.OpenAI(base_url=address, api_key="none")
-        messages = [{"role": "user", "content": "my invoice is wrong at home"}]
+        messages = [{"role": "user", "content": question_text(0)}]
         answer = client.chat.completions.create(model="student", messages=messages)  # type: ignore[arg-type]
         assert json.loads(answer.choices[0].message.content or "") == {"action": "billing"}
     finally:

@@ -73,7 +73,11 @@ def require_extra(extra: str, what: str) -> None:
     Raises:
         MissingExtra: one of them is not installed.
     """
-    if any(find_spec(module) is None for module in EXTRAS[extra]):
+    try:
+        complete = all(find_spec(module) is not None for module in EXTRAS[extra])
+    except ModuleNotFoundError:
+        complete = False
+    if not complete:
         raise MissingExtra(extra, what)
 
 

@@ -40,6 +40,13 @@ SAMPLE = 200_000
 """Bytes that a legacy encoding is recognised by."""
 MIN_SAMPLE = 8
 """With fewer bytes beyond ASCII there is nothing to recognise an encoding by; windows-1252 is the most usual one."""
+SUPERSETS = {
+    "iso-8859-1": "windows-1252",
+    "iso-8859-15": "windows-1252",
+    "iso-8859-9": "windows-1254",
+    "gb2312": "gb18030",
+}
+"""What spreadsheets really write where the encoding looks like one of these."""
 BLOCK = 1 << 20
 
 
@@ -136,7 +143,8 @@ def _encoding_of(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - 
         return "windows-1252"
     import chardet
 
-    return str(chardet.detect(sample)["encoding"] or "windows-1252").lower()
+    found = str(chardet.detect(sample)["encoding"] or "windows-1252").lower()
+    return SUPERSETS.get(found, found)
 
 
 def _scan(path: Path) -> tuple[int, int, bytes]:
