@@ -163,3 +163,12 @@ def test_rows_that_are_repeated_in_a_file_do_not_confuse_the_search_for_near_dup
     assert [question.messages[0].content for question in store.questions()] == [
         texts[2], "tell me a joke", texts[0], texts[1]
     ]  # fmt: skip
+
+
+def test_with_only_bad_rows_of_other_splits_are_no_complaint(store: Store, task: Task, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(
+        "text,label,split\nmy invoice,billing,test\nmy parcel,unknown,train\n,billing,test\nhello,nonsense,test\n"
+    )
+    done = import_file(store, task, file, Columns(only=("test",)))
+    assert (done.rows, done.new, [row.line for row in done.rejected]) == (4, 1, [4, 5])
