@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fingerpost.core.types import Example, Prediction, Progress, ProgressCallback, no_progress
 from fingerpost.core.utils import require_training
@@ -16,6 +16,9 @@ from fingerpost.students import load
 from fingerpost.students.folder import Manifest
 from fingerpost.training.dataset import TrainingSet, data_fingerprint, from_file, held_out
 from fingerpost.training.train import train
+
+if TYPE_CHECKING:
+    from fingerpost.evaluation.evaluate import Candidate
 
 TEST_SHARE = 0.2
 
@@ -76,54 +79,47 @@ def train_on_file(
         report = evaluate_examples(
             task,
             [*data.train, *data.dev],
-            answers.candidates(folder.name, task.names),
+            _stored_candidates(answers, folder.name, task.names),
             notes=[f"{note}; {folder} is trained on all rows"],
             on_progress=on_progress,
         )
     return FileTraining(manifest, data, report)
 
 
-class _OutOfFold:
-    """Predictions of rows by models that were not trained on them, by question id."""
-
-    def __init__(self) -> None:
-        self.student: dict[str, Prediction] = {}
-        self.baseline: dict[str, Prediction] = {}
-
-    def candidates(self, name: str, labels: Sequence[str]) -> list[Any]:
-        """Student and baseline as models to evaluate."""
-        from fingerpost.evaluation.baseline import BASELINE
-        from fingerpost.evaluation.estimators import StoredAnswers
-        from fingerpost.evaluation.evaluate import Candidate
-
-        student = Candidate("student", StoredAnswers(name, self.student, labels), timed=False)
-        if self.baseline.keys() < self.student.keys():
-            return [student]
-        return [Candidate("baseline", StoredAnswers(BASELINE, self.baseline, labels), timed=False), student]
-
-
 def _cross_validate(
     data: TrainingSet, folds: int, on_progress: ProgressCallback, options: dict[str, Any]
-) -> _OutOfFold:
+) -> dict[str, dict[str, Prediction]]:
+    """The answers of student and baseline to every row, each by a model that was not trained on it: by role and question id."""
     from fingerpost.evaluation.baseline import baseline_candidate
     from fingerpost.training.holdout import fold_numbers
 
     examples: list[Example] = [*data.train, *data.dev]
     numbers = fold_numbers(examples, folds)
-    found = _OutOfFold()
+    answers: dict[str, dict[str, Prediction]] = {"baseline": {}, "student": {}}
     with tempfile.TemporaryDirectory() as scratch:
         for fold in range(folds):
             on_progress(Progress("train", f"fold {fold + 1} of {folds}"))
-            rest, held = (
-                [e for e, n in zip(examples, numbers, strict=True) if (n == fold) == out] for out in (False, True)
-            )
+            rest = [example for example, number in zip(examples, numbers, strict=True) if number != fold]
+            held = [example for example, number in zip(examples, numbers, strict=True) if number == fold]
             learnt, dev = held_out(rest, [])
             part = replace(data, train=learnt, dev=dev, test=[], fingerprint=data_fingerprint(learnt, dev))
             train(part, Path(scratch) / "model", **options)
-            predictors = {"student": load(Path(scratch) / "model")}
-            if (baseline := baseline_candidate(learnt)) is not None:
-                predictors["baseline"] = baseline.predictor
-            for name, predictor in predictors.items():
-                answers = predictor.predict([example.messages for example in held])
-                getattr(found, name).update(zip((example.id for example in held), answers, strict=True))
-    return found
+            baseline = baseline_candidate(learnt)
+            models = {"student": load(Path(scratch) / "model"), "baseline": baseline.predictor if baseline else None}
+            for role, model in models.items():
+                if model is not None:
+                    found = model.predict([example.messages for example in held])
+                    answers[role].update(zip((example.id for example in held), found, strict=True))
+    return answers
+
+
+def _stored_candidates(answers: dict[str, dict[str, Prediction]], name: str, labels: Sequence[str]) -> list[Candidate]:
+    """Baseline and student as models to evaluate; a baseline that could not be fitted in some fold is left out."""
+    from fingerpost.evaluation.baseline import BASELINE
+    from fingerpost.evaluation.estimators import StoredAnswers
+    from fingerpost.evaluation.evaluate import Candidate
+
+    student = Candidate("student", StoredAnswers(name, answers["student"], labels), timed=False)
+    if answers["baseline"].keys() < answers["student"].keys():
+        return [student]
+    return [Candidate("baseline", StoredAnswers(BASELINE, answers["baseline"], labels), timed=False), student]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -85,3 +86,26 @@ def test_the_folder_is_taken_both_ways(command: str, cli: Cli, tmp_path: Path) -
         (tmp_path / "shop" / "task.toml").write_text("name = 3")
         shown = [cli(command, *where, cwd=tmp_path).stderr for where in (["shop"], ["-C", "shop"])]
     assert shown[0] == shown[1] and "task.toml" in shown[0]
+
+
+@pytest.mark.parametrize("command", ["import", "predict"])
+def test_ctrl_c_ends_with_130_and_half_a_file_is_never_left(command: str, folder: Path, student: Path) -> None:
+    with (folder / "q.txt").open("w") as stream:
+        stream.writelines(f"{number} is a question with some words {number * 7919}\n" for number in range(200_000))
+    words = {"import": ["import", "q.txt"], "predict": ["predict", str(student), "q.txt", "-o", "out.csv"]}[command]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "fingerpost", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    waiting = "fingerpost.db" if command == "import" else "out.csv.partial"
+    while not (folder / waiting).exists():
+        time.sleep(0.02)
+    time.sleep(0.3)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=HOUR)
+    assert run.returncode == 130 and "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("fingerpost: interrupted; ")
+    assert not list(folder.glob("out.csv*"))

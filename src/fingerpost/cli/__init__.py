@@ -31,6 +31,7 @@ from fingerpost.core.version import __version__
 
 TRACEBACK = "FINGERPOST_TRACEBACK"
 """The environment variable that shows the traceback of an unexpected error."""
+STOPPED = "fingerpost: interrupted; what was answered or stored is kept, run the command again to go on"
 COMMANDS: dict[str, dict[str, str]] = {
     "Start": {
         "init": "Write a commented task.toml.",
@@ -108,7 +109,11 @@ def _with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
         set_quiet(no_progress)
         if other is not None:
             given["folder"] = one_folder(given["folder"], other)
-        return function(**given)
+        try:
+            return function(**given)
+        except KeyboardInterrupt:  # typer would end without a word
+            print(STOPPED, file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
 
     keyword_only = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters.values()]
     command.__signature__ = Signature([*keyword_only, *added])  # type: ignore[attr-defined]
@@ -194,7 +199,7 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except (KeyboardInterrupt, typer.Abort):
-        print("fingerpost: interrupted; what was answered is kept, run the command again to resume", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # whoever read the output has ended, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
