@@ -9,20 +9,20 @@ from dataclasses import replace
 import pytest
 
 from fingerpost.cli import COMMANDS
-from fingerpost.next_steps import Facts, next_steps
+from fingerpost.next_steps import ProjectState, next_steps
 
-FULL = Facts(teacher=True, train=300, dev=30, test=70)
+FULL = ProjectState(teacher=True, train=300, dev=30, test=70)
 LABELLED = replace(FULL, teacher_labels=400, unlabelled=0)
 HUMAN = replace(FULL, human_train=300, human_test=70, unanswered_test=70)
-STATES: dict[str, tuple[Facts, list[str]]] = {
-    "nothing, with a teacher": (Facts(teacher=True), ["import FILE", "generate --count 400"]),
-    "nothing, without a teacher": (Facts(), ["import FILE"]),
+STATES: dict[str, tuple[ProjectState, list[str]]] = {
+    "nothing, with a teacher": (ProjectState(teacher=True), ["import FILE", "generate --count 400"]),
+    "nothing, without a teacher": (ProjectState(), ["import FILE"]),
     "questions without labels": (replace(FULL, unlabelled=330), ["label"]),
     "questions without labels, and no teacher": (
         replace(FULL, teacher=False, unlabelled=330),
         ["import FILE", "[teacher]"],
     ),
-    "a batch at the provider": (replace(FULL, unlabelled=330, at_provider=330), ["label --batch"]),
+    "a batch at the provider": (replace(FULL, unlabelled=330, pending_batch_requests=330), ["label --batch"]),
     "labels of the teacher": (LABELLED, ["train"]),
     "labels of humans": (HUMAN, ["train"]),
     "labels of humans, and questions without any": (replace(HUMAN, unlabelled=9), ["label"]),
@@ -59,8 +59,8 @@ STATES: dict[str, tuple[Facts, list[str]]] = {
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("folder", ["", "shop"])
 def test_the_next_step(state: str, folder: str) -> None:
-    facts, expected = STATES[state]
-    found = next_steps(replace(facts, folder=folder))
+    state, expected = STATES[state]
+    found = next_steps(replace(state, folder=folder))
     assert len(found) == len(expected), found
     for step, words in zip(found, expected, strict=True):
         command = step.split("   (")[0]
@@ -74,10 +74,10 @@ def test_every_state_has_a_step_that_is_a_command() -> None:
     numbers = (0, 5)
     for teacher, trained, measured in itertools.product((False, True), repeat=3):
         for train, test, unlabelled, human, labels in itertools.product(numbers, repeat=5):
-            facts = Facts(
+            state = ProjectState(
                 "x", teacher, train, 0, test, unlabelled, human, human, labels, unlabelled, 0, trained, measured
             )
-            steps = next_steps(facts)
+            steps = next_steps(state)
             assert steps
             name = shlex.split(steps[0].split("   (")[0])[1]
             assert any(name in commands for commands in COMMANDS.values())

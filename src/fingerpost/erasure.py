@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import normalise
+from fingerpost.data.files import read_rows
+from fingerpost.data.formats import FileFormat, format_of_options
 from fingerpost.store.erase import erase_from_database
 from fingerpost.store.server import DATABASE, SERVED
 from fingerpost.students.folder import DEV_ANSWERS, MANIFEST, TRAIN_ANSWERS, TRAINED_ON, read_manifest, write_manifest
@@ -27,20 +30,20 @@ class Receipt:
     """What was erased.
 
     Attributes:
-        at: ISO 8601 time.
+        erased_at: ISO 8601 time.
         ids: ids of the erased questions; each is a hash of the message.
-        counts: number of erased records by what they were, such as `labels`.
-        changed: files that were rewritten or deleted.
-        retrain: models that have learnt from the message. They hold no copy of it, but were shaped by it.
-        remains: files that hold the message and are not the project's own to change.
+        erased: number of erased records by what they were, such as `labels`.
+        changed_files: files that were rewritten or deleted.
+        models_to_retrain: models that were trained on the message.
+        files_still_containing: files that hold the message and are not the project's own to change.
     """
 
-    at: str
+    erased_at: str
     ids: list[str] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    changed: list[str] = field(default_factory=list)
-    retrain: list[str] = field(default_factory=list)
-    remains: list[str] = field(default_factory=list)
+    erased: dict[str, int] = field(default_factory=dict)
+    changed_files: list[str] = field(default_factory=list)
+    models_to_retrain: list[str] = field(default_factory=list)
+    files_still_containing: list[str] = field(default_factory=list)
 
 
 def forget(
@@ -87,19 +90,28 @@ def forget(
     for report in sorted((folder / "reports").glob("report.*")):
         if any(_in_text(text, report.read_text(encoding="utf-8", errors="replace")) for text in texts):
             report.unlink()
-            receipt.changed.append(f"{report} (deleted; 'fingerpost evaluate' writes it again)")
+            receipt.changed_files.append(f"{report} (deleted; 'fingerpost evaluate' writes it again)")
     for data in task.data if task is not None else ():
         file = folder / data.file
-        found = texts | {target}
-        if file.is_file() and any(_in_text(text, file.read_text(encoding="utf-8", errors="replace")) for text in found):
-            receipt.remains.append(str(file))
-    receipt.ids = sorted(ids) if counts["questions"] or receipt.retrain else []
-    receipt.counts = {name: count for name, count in counts.items() if count}
-    if not receipt.counts and not receipt.changed:
+        if file.is_file() and _data_holds(file, format_of_options(data.quote, data.encoding, data.delimiter), holds):
+            receipt.files_still_containing.append(str(file))
+    receipt.ids = sorted(ids) if counts["questions"] or receipt.models_to_retrain else []
+    receipt.erased = {name: count for name, count in counts.items() if count}
+    if not receipt.erased and not receipt.changed_files:
         raise InputError(
             "nothing was found; give the whole message, its id (as in 'review --export'), or part of it with --containing"
         )
     return receipt
+
+
+def _data_holds(file: Path, form: FileFormat, holds: Callable[[str], bool]) -> bool:
+    """Whether a cell of a file of questions has the message; its content is not changed."""
+    try:
+        return any(
+            holds(text) for row in read_rows(file, form) for value in row.values.values() for text in _texts_in(value)
+        )
+    except InputError:
+        return False
 
 
 def _in_text(text: str, content: str) -> bool:
@@ -117,7 +129,7 @@ def _without_vectors(file: Path, ids: set[str], receipt: Receipt) -> int:
     with unfinished.open("wb") as stream:
         np.savez(stream, ids=known[keep], vectors=vectors[keep])
     unfinished.replace(file)
-    receipt.changed.append(str(file))
+    receipt.changed_files.append(str(file))
     return int((~keep).sum())
 
 
@@ -135,7 +147,7 @@ def _forget_in_model(folder: Path, ids: set[str], receipt: Receipt) -> None:
                 write_manifest(folder, manifest)
                 removed = True
     if removed:
-        receipt.retrain.append(str(folder))
+        receipt.models_to_retrain.append(str(folder))
 
 
 def _without_lines(file: Path, holds: Callable[[str], bool], receipt: Receipt) -> int:
@@ -146,22 +158,26 @@ def _without_lines(file: Path, holds: Callable[[str], bool], receipt: Receipt) -
         unfinished = file.with_name(f".new-{file.name}")
         unfinished.write_text("".join(kept), encoding="utf-8", errors="surrogateescape")
         unfinished.replace(file)
-        receipt.changed.append(str(file))
+        receipt.changed_files.append(str(file))
     return len(lines) - len(kept)
 
 
 def _strings(line: str) -> Iterator[str]:
     """All strings in a line of JSON; the line itself where it is none."""
     try:
-        waiting = [json.loads(line)]
+        yield from _texts_in(json.loads(line))
     except (ValueError, RecursionError):
         yield line
-        return
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """All strings in a value of JSON."""
+    waiting = [value]
     while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
+        found = waiting.pop()
+        if isinstance(found, str):
+            yield found
+        elif isinstance(found, dict):
+            waiting.extend(found.values())
+        elif isinstance(found, list):
+            waiting.extend(found)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fingerpost.core.errors import InputError
 from fingerpost.core.types import Example, Prediction, Progress, ProgressCallback, no_progress
 from fingerpost.core.utils import require_training
 from fingerpost.data.rows import Columns
@@ -61,6 +62,8 @@ def train_on_file(
     Raises:
         InputError: there are too few rows or labels.
     """
+    if folds and data.test:
+        raise InputError("the file has test rows in its split column; leave out --cross-validate, or the column")
     answers = _cross_validate(data, folds, on_progress, options) if folds else None
     manifest = train(data, folder, on_progress=on_progress, **options)
     if answers is None and not data.test:

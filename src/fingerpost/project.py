@@ -21,7 +21,7 @@ from fingerpost.labelling.position_bias import PositionBias, position_bias
 from fingerpost.labelling.requests import EVERYTHING, STEP, LabelSelection, jobs_with_shots, open_jobs, order_count
 from fingerpost.labelling.teacher import LiveTeacher
 from fingerpost.llm.requests import RunProgress, teacher_endpoint, teacher_of
-from fingerpost.next_steps import Facts, next_steps
+from fingerpost.next_steps import ProjectState, next_steps
 from fingerpost.store.project import STREAMED, Store
 from fingerpost.store.server import DATABASE, ServerStore
 from fingerpost.students import load
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fingerpost.consensus.review import ReviewQueue
-    from fingerpost.consensus.session import TestSample
+    from fingerpost.consensus.session import UniformSample
     from fingerpost.core.types import Prediction, Predictor, Question
     from fingerpost.evaluation.results import Report
     from fingerpost.evaluation.thresholds import CascadeTarget
@@ -262,11 +262,11 @@ class Project:
 
         return ReviewQueue(self.task, store, by, self.embed_for_consensus)
 
-    def test_sample(self, store: Store, by: str, size: int) -> TestSample:
+    def test_sample(self, store: Store, by: str, size: int) -> UniformSample:
         """A session over a uniform sample of the test questions, to measure with."""
-        from fingerpost.consensus.session import TestSample
+        from fingerpost.consensus.session import UniformSample
 
-        return TestSample(self.task, store, by, size)
+        return UniformSample(self.task, store, by, size)
 
     def export(self, train_file: str | Path, validation_file: str | Path, **options: Any) -> Exported:
         """Write chat JSONL for fine-tuning; options as of `fingerpost.training.export.export`."""
@@ -411,27 +411,27 @@ class Project:
             for (source, split), count in sorted(store.counts().items()):
                 questions.setdefault(source, {})[split] = count
             unanswered = len(open_jobs(self.task, store)) if self.task.teacher else 0
-            facts = self._facts(store)
-            trained, measured = facts.trained, facts.measured
+            state = self._project_state(store)
+            trained, measured = state.trained, state.measured
             verdicts, account = store.verdict_counts(), store.ledger.account()
         student = self.models / STUDENT
         return Status(
             self.task, questions, verdicts, account, unanswered, student if trained else None,
-            self.reports / "report.html" if measured else None, next_steps(facts),
+            self.reports / "report.html" if measured else None, next_steps(state),
         )  # fmt: skip
 
     def next_steps(self) -> tuple[str, ...]:
         """The commands to run next, the best one first."""
         with self.store() as store:
-            return next_steps(self._facts(store))
+            return next_steps(self._project_state(store))
 
-    def _facts(self, store: Store) -> Facts:
+    def _project_state(self, store: Store) -> ProjectState:
         sizes: dict[str, int] = {}
         for (_, split), count in store.counts().items():
             sizes[split] = sizes.get(split, 0) + count
         labels = store.label_counts(self.task.teacher_model)
         batches = store.batch_keys(STEP, self.task.teacher_model) if self.task.teacher else []
-        return Facts(
+        return ProjectState(
             folder="" if self.folder == Path() else str(self.folder),
             teacher=self.task.teacher is not None,
             train=sizes.get("train", 0),
@@ -442,7 +442,7 @@ class Project:
             human_test=labels.by.get(("test", "human"), 0),
             teacher_labels=sum(count for (_, kind), count in labels.by.items() if kind == "teacher"),
             unanswered_test=labels.unanswered_test,
-            at_provider=len(batches),
+            pending_batch_requests=len(batches),
             trained=self.is_trained(store=store),
             measured=self._reported() == self._state(store),
         )

@@ -255,7 +255,7 @@ def test_texts_and_labels_cannot_send_commands_to_the_terminal(student: Path) ->
 
     with patch.object(command.sys.stdout, "isatty", lambda: True), patch("builtins.print") as shown:
         command._print_answers(
-            load(student), ["my \x1b]0;evil\x07 invoice", "\x9bparcel \u202e"], command.Answering(), with_text=True
+            load(student), ["my \x1b]0;evil\x07 invoice", "\x9bparcel \u202e"], command.OutputOptions(), with_text=True
         )
     printed = "".join(call.args[0] for call in shown.call_args_list)
     assert "invoice" in printed and not set(printed) & set("\x1b\x07\x9b\u202e")

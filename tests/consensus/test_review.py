@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from fingerpost.consensus.history import decisions, take_back
 from fingerpost.consensus.review import ReviewQueue
-from fingerpost.consensus.session import Card, TestSample
+from fingerpost.consensus.session import Card, UniformSample
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Verdict
 from fingerpost.core.verdicts import WITHDRAWN, QuestionVerdicts, active
@@ -145,12 +145,12 @@ def test_undo_does_not_count_in_the_round(queue: ReviewQueue) -> None:
 def test_the_sample_is_the_same_for_every_reviewer_and_has_no_hints(
     queue: ReviewQueue, task: Task, filled: Store
 ) -> None:
-    ann = TestSample(task, filled, "ann", 20)
+    ann = UniformSample(task, filled, "ann", 20)
     for _ in range(5):
         card = ann.next()
         assert card and card == Card(card.question) and card.question.split == "test"
         ann.answer(card.question, GOLD[card.question.id])
-    bob = TestSample(task, filled, "bob", 20)
+    bob = UniformSample(task, filled, "bob", 20)
     assert bob.questions == ann.questions and bob.remaining == 15
     assert label_quality(task, filled, bag_of_words) is None  # no training question is reviewed
     answer(queue, 30)

@@ -9,7 +9,7 @@ import pytest
 from reviewing import GOLD, bag_of_words, fill
 
 from fingerpost.consensus.review import ReviewQueue
-from fingerpost.consensus.session import ReviewSession, TestSample
+from fingerpost.consensus.session import ReviewSession, UniformSample
 from fingerpost.consensus.spreadsheet import COLUMNS, export_queue, import_labels
 from fingerpost.core.errors import InputError
 from fingerpost.core.verdicts import active
@@ -64,7 +64,7 @@ def test_the_queue_goes_out_and_labels_come_back(filled: Store, task: Task, tmp_
 @pytest.mark.parametrize("split", ["test", "dev"])
 def test_a_sample_has_no_hints(filled: Store, task: Task, tmp_path: Path, split: str) -> None:
     count = len(filled.questions(split))  # type: ignore[arg-type]
-    sample = TestSample(task, filled, "ann", 500, split)  # type: ignore[arg-type]
+    sample = UniformSample(task, filled, "ann", 500, split)  # type: ignore[arg-type]
     assert export_queue(sample, tmp_path / "sample.csv", 500) == count > 10
     assert {row["suggestion"] for row in rows_of(tmp_path / "sample.csv")} == {""}
 

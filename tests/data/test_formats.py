@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fingerpost.core.errors import InputError
 from fingerpost.data.files import delimiter_of_file, read_rows
-from fingerpost.data.formats import UTF_8, FileFormat, delimiter_of, format_of_options, recognised
+from fingerpost.data.formats import UTF_8, FileFormat, delimiter_of, format_of_options, with_detected_encoding
 
 GERMAN = "text;label\nWo ist mein Schlüssel für das Büro?;gebäude\nBekomme ich Überstunden bezahlt?;lohn\n"
 TEXTS = {
@@ -63,7 +63,7 @@ def test_a_given_encoding_is_obeyed(tmp_path: Path) -> None:
 def test_utf_8_is_always_taken_for_utf_8(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     file = tmp_path_factory.mktemp("x") / "x.txt"
     file.write_text(f"x{text}", encoding="utf-8")
-    assert recognised(file, FileFormat()).encoding == UTF_8
+    assert with_detected_encoding(file, FileFormat()).encoding == UTF_8
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])

@@ -32,7 +32,7 @@ def test_what_is_probably_a_mistake_is_said(labels: list[str], part: str) -> Non
 
 def test_a_text_under_two_labels_is_named() -> None:
     found = label_warnings(["Hello  there", "hello there", *texts(10)], ["a", "b", *["a", "b"] * 5])
-    assert found == ["1 texts stand under different labels: 'hello there' (a, b)"]
+    assert found == ["1 texts have more than one label: 'hello there' (a, b)"]
 
 
 def test_commas_in_a_name_are_no_list() -> None:

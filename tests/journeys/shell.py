@@ -21,7 +21,7 @@ from command_line import HOUR
 from conftest import ROOT
 
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
-KEYS = {"review": "q"}
+KEYS = {"review": "q", "init": "\n"}
 """What is typed: by command; to the others, `y` and Enter, which confirms a price."""
 
 

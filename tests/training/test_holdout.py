@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Example, Message
-from fingerpost.training.holdout import MIN_ROWS, fold_numbers, hold_out_tests
+from fingerpost.training.holdout import MIN_ROWS, fold_numbers, split_train_test
 
 WORDS = [
     "invoice",
@@ -44,7 +44,7 @@ def texts(count: int, seed: int = 0) -> list[str]:
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.33, 0.5])
 def test_the_share_is_met_for_every_label(share: float) -> None:
     rows = [example(text, "abc"[number % 3]) for number, text in enumerate(texts(300))]
-    train, test = hold_out_tests(rows, share)
+    train, test = split_train_test(rows, share)
     assert len(test) == pytest.approx(share * 300, abs=12)
     counts = Counter(row.label for row in test)
     assert max(counts.values()) - min(counts.values()) <= 6
@@ -56,20 +56,20 @@ def test_near_duplicates_are_on_one_side() -> None:
     rows = [
         example(f"{text} {end}", "ab"[n % 2]) for n, text in enumerate(families) for end in ("please", "please!", "pls")
     ]
-    train, test = hold_out_tests(rows, 0.2)
+    train, test = split_train_test(rows, 0.2)
     sides = [{row.messages[0].content.rsplit(" ", 1)[0] for row in part} for part in (train, test)]
     assert test and not sides[0] & sides[1]
 
 
 def test_a_label_with_one_row_is_learnt_and_not_only_measured() -> None:
     rows = [example(text, "rare" if number == 7 else "ab"[number % 2]) for number, text in enumerate(texts(60))]
-    train, _ = hold_out_tests(rows, 0.3)
+    train, _ = split_train_test(rows, 0.3)
     assert "rare" in {row.label for row in train}
 
 
 def test_few_rows_are_all_for_training() -> None:
     rows = [example(text, "ab"[number % 2]) for number, text in enumerate(texts(MIN_ROWS - 1))]
-    assert hold_out_tests(rows, 0.2) == (rows, [])
+    assert split_train_test(rows, 0.2) == (rows, [])
 
 
 @settings(max_examples=30, deadline=None)

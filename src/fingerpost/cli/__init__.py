@@ -31,7 +31,7 @@ from fingerpost.core.version import __version__
 
 TRACEBACK = "FINGERPOST_TRACEBACK"
 """The environment variable that shows the traceback of an unexpected error."""
-STOPPED = "fingerpost: interrupted; what was answered or stored is kept, run the command again to go on"
+STOPPED = "fingerpost: interrupted; what was answered or stored is kept, run the command again to continue"
 COMMANDS: dict[str, dict[str, str]] = {
     "Start": {
         "init": "Write a commented task.toml.",
@@ -86,12 +86,12 @@ def _with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     folder = parameters.get("folder")
     named = [name for name, parameter in parameters.items() if _is_argument(parameter)]
     if folder is not None and named == ["folder"]:
-        option = typer.Option("-C", "--project", help="The project's folder, too.", show_default=False)
+        option = typer.Option("-C", "--project", help="Same as the argument.", show_default=False)
         added.append(
             Parameter("other", Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, option])
         )
     elif folder is not None and not named:
-        argument = typer.Argument(metavar="PROJECT", help="The project's folder, too.", show_default=False)
+        argument = typer.Argument(metavar="PROJECT", help="Same as -C.", show_default=False)
         added.append(
             Parameter("other", Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, argument])
         )

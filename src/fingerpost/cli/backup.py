@@ -13,7 +13,7 @@ from fingerpost.store.server import DATABASE
 
 def backup(
     target: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
-    folder: Annotated[Path, typer.Option("--folder", "-C", help="The folder of a project or of a server.")] = Path(),
+    folder: Annotated[Path, typer.Option("-C", "--project", help="The folder of a project or of a server.")] = Path(),
 ) -> None:
     """Copy the database to a file, also while other commands write to it. Copying fingerpost.db by hand may lose rows."""
     back_up(folder / DATABASE, target)

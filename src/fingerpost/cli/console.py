@@ -114,7 +114,7 @@ def show_rejected(file: Path, rejected: Sequence[Rejected], total: int) -> None:
         )
 
 
-def are_many(rejected: Sequence[Rejected], total: int) -> bool:
+def too_many_rejected(rejected: Sequence[Rejected], total: int) -> bool:
     """Whether so many rows are rejected that the file or the options are probably wrong."""
     count = len(rejected)
     return count > max(FEW_REJECTED, FEW_REJECTED_SHARE * total) or count > MANY_REJECTED_SHARE * total
@@ -123,9 +123,9 @@ def are_many(rejected: Sequence[Rejected], total: int) -> bool:
 def show_format(file: Path, form: FileFormat) -> None:
     """Say which encoding a text file is read as, if it was recognised and is not UTF-8."""
     from fingerpost.data.files import TEXT_FILES
-    from fingerpost.data.formats import UTF_8, recognised
+    from fingerpost.data.formats import UTF_8, with_detected_encoding
 
     if form.encoding is None and file.suffix.lower() in TEXT_FILES and file.is_file() and file.stat().st_size:
-        encoding = recognised(file, form).encoding
+        encoding = with_detected_encoding(file, form).encoding
         if encoding != UTF_8:
             say(f"{file}: read as {encoding}; if words look wrong, name the encoding with --encoding")

@@ -34,19 +34,19 @@ def forget(
         raise InputError(f"{folder} is no project; name its folder with -C, or the server's with --data")
     task = load_task(folder / TASK_FILE) if is_project(folder) else None
     done = erase(folder, task, target, containing=containing, served=data)
-    print(f"erased at {done.at}:")
-    for name, count in done.counts.items():
+    print(f"erased at {done.erased_at}:")
+    for name, count in done.erased.items():
         print(f"  {count:,} {name}")
     for key in done.ids:
         print(f"  question {key}")
-    for file in done.changed:
+    for file in done.changed_files:
         say(f"  {file}")
-    for model in done.retrain:
-        say(f"{model} has learnt from the message; train it again, so that nothing of it is left")
-    for file in done.remains:
-        say(f"{file} still holds the message; 'fingerpost run' would import it again: remove it there")
+    for model in done.models_to_retrain:
+        say(f"{model} was trained on the message; train it again")
+    for file in done.files_still_containing:
+        say(f"{file} still contains the message; delete it there, or 'fingerpost run' imports it again")
     if receipt is not None:
         receipt.write_text(json.dumps(asdict(done), indent=1) + "\n", encoding="utf-8")
         print(f"receipt: {receipt}")
-    if done.retrain and task is not None:
+    if done.models_to_retrain and task is not None:
         next_step("fingerpost train" if folder == Path() else f"fingerpost train {folder}")

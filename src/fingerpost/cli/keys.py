@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from fingerpost.cli.console import say
+from fingerpost.cli.help import epilog
 from fingerpost.cli.options import Folder
 from fingerpost.cli.serve import Data
 from fingerpost.store.server import DATABASE, SERVED, ServerStore
 
 keys = typer.Typer(
     help="Add, list and revoke the server's API keys.",
+    epilog=epilog("keys"),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -1,4 +1,4 @@
-"""Searching a label in the terminal: the list narrows with every letter; Enter takes the first or the marked one."""
+"""Searching a label in the terminal: the list narrows with every letter; Enter selects the highlighted one."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _list(labels: Sequence[Label], query: str, marked: int) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
-    table.add_row(Text(f"  label: {printable(query)}▏"), Text("Enter takes the marked one, Esc goes back"))
+    table.add_row(Text(f"  label: {printable(query)}▏"), Text("Enter selects, Esc cancels"))
     for number, label in enumerate(found[first : first + SHOWN], first):
         mark = "▸" if number == marked else " "
         style = "bold" if number == marked else ""

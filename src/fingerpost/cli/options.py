@@ -23,10 +23,10 @@ Quote = typer.Option(
     "auto", "--quote", metavar="auto|none", help="none: double quotes in a CSV file are ordinary characters."
 )
 Encoding = typer.Option(
-    None, "--encoding", help="The file's encoding, such as windows-1252. Default: recognised.", metavar="NAME"
+    None, "--encoding", help="The file's encoding, such as windows-1252. Default: detected.", metavar="NAME"
 )
 Delimiter = typer.Option(
-    None, "--delimiter", help="The character between fields of a CSV file, or tab. Default: recognised.", metavar="CHAR"
+    None, "--delimiter", help="The character between fields of a CSV file, or tab. Default: detected.", metavar="CHAR"
 )
 LabelColumn = typer.Option(None, "--label", help="The file's column of labels. Default: 'label' or a similar name.")
 

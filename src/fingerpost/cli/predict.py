@@ -23,7 +23,7 @@ from fingerpost.core.types import Prediction, Predictor, Progress
 from fingerpost.core.utils import chunks
 from fingerpost.data.files import columns as columns_of
 from fingerpost.data.files import count_lines, delimiter_of_file
-from fingerpost.data.formats import UTF_8, FileFormat, delimiter_of, format_of_options, recognised
+from fingerpost.data.formats import UTF_8, FileFormat, delimiter_of, format_of_options, with_detected_encoding
 from fingerpost.data.rows import TABLES, TEXT_COLUMNS, Columns, LabelledRow, Rejected, read_labelled_rows
 from fingerpost.data.writers import writing
 from fingerpost.students import load
@@ -40,7 +40,7 @@ STANDARD_INPUT = "fingerpost-standard-input"
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class OutputOptions:
     """What is written for a text.
 
     Attributes:
@@ -127,7 +127,7 @@ def predict(
         raise InputError(f"{model} is a project, not a model folder; did you mean {model}/models/student?")
     student = load(model, threads, cast("Tiers", tiers))
     known = student.manifest.fallback if fallback is None else fallback
-    answering = Answering(top_k, scores, min_confidence, known or "")
+    answering = OutputOptions(top_k, scores, min_confidence, known or "")
     form = format_of_options(quote, encoding, delimiter)
     if inputs == [STANDARD]:
         with _standard_input(text or student.manifest.text_column, form) as file:
@@ -152,7 +152,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _print_answers(student: Predictor, texts: list[str], answering: Answering, with_text: bool) -> None:
+def _print_answers(student: Predictor, texts: list[str], answering: OutputOptions, with_text: bool) -> None:
     """One line for each text: label and confidence, those of further labels, and the text."""
     for given, answer in zip(texts, student.predict(texts), strict=True):
         pairs = [(answering.label(answer) or "", answer.confidence), *answering.ranked(answer)]
@@ -163,7 +163,7 @@ def _print_answers(student: Predictor, texts: list[str], answering: Answering, w
         print(printable(line) if sys.stdout.isatty() else line)
 
 
-def _print_lines(student: Predictor, file: Path, answering: Answering) -> None:
+def _print_lines(student: Predictor, file: Path, answering: OutputOptions) -> None:
     """Answers to the lines of plain text."""
     with file.open(encoding="utf-8", errors="replace") as stream:
         for part in chunks((line.strip() for line in stream if line.strip()), BATCH):
@@ -184,7 +184,7 @@ def _standard_input(text: str, form: FileFormat) -> Iterator[Path]:
                 stream.write(block)
         if raw.stat().st_size == 0:
             raise InputError("standard input is empty; pipe texts, CSV or JSON Lines into the command")
-        with raw.open(encoding=recognised(raw, form).encoding, errors="replace") as lines:
+        with raw.open(encoding=with_detected_encoding(raw, form).encoding, errors="replace") as lines:
             head = [line for line, _ in zip(lines, range(50), strict=False)]
         separator = form.delimiter or delimiter_of(head, form.quotes)
         names = {name.strip().strip('"').lower() for name in head[0].split(separator)}
@@ -202,7 +202,7 @@ def _predict_file(
     output: Path | None,
     text: str | None,
     form: FileFormat,
-    answering: Answering,
+    answering: OutputOptions,
     safe_csv: bool,
 ) -> None:
     """Stream a file through the model. Every row is written in its place; one that cannot be used has a reason."""
@@ -269,5 +269,5 @@ def _csv_style(file: Path, form: FileFormat) -> tuple[str, str]:
         return ",", "utf-8"
     with file.open("rb") as stream:
         marked = stream.read(3) == b"\xef\xbb\xbf"
-    plain = recognised(file, form).encoding == UTF_8 and not marked
+    plain = with_detected_encoding(file, form).encoding == UTF_8 and not marked
     return delimiter_of_file(file, form), "utf-8" if plain else UTF_8

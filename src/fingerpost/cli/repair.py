@@ -12,7 +12,7 @@ from fingerpost.store.server import DATABASE
 
 
 def repair(
-    folder: Annotated[Path, typer.Option("--folder", "-C", help="The folder of a project or of a server.")] = Path(),
+    folder: Annotated[Path, typer.Option("-C", "--project", help="The folder of a project or of a server.")] = Path(),
 ) -> None:
     """Save what can be read of a damaged database. Stop all other commands first; the damaged file is kept."""
     counts, damaged = rescue(folder / DATABASE)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fingerpost.consensus.history import Decision
     from fingerpost.consensus.review import QuestionGroup, ReviewQueue, ReviewRound
-    from fingerpost.consensus.session import Card, ReviewSession, TestSample
+    from fingerpost.consensus.session import Card, ReviewSession, UniformSample
     from fingerpost.core.types import Question, Split
     from fingerpost.store.project import Store
 
@@ -39,7 +39,7 @@ SET_HELP = """\
 HELP = """\
   1-9   give the label with this number
   Enter give the first label
-  /     search all labels: the list narrows with every letter; Enter takes the marked one
+  /     search all labels: the list narrows as you type; Enter selects the highlighted one
   0     no label of the task fits
   +     show all of a long text
   s     skip this question for the rest of the session
@@ -51,6 +51,8 @@ GROUP_KEYS = "y correct all   x leave some out   a show all   s next group   q b
 QUIT = ("q", "", "\x03", "\x04")  # the key, the end of the input, Ctrl-C, Ctrl-D
 DIGITS = tuple("123456789")
 SHOWN = 12
+EXPORTED = 100
+"""Questions of the queue that --export writes, unless --limit says otherwise."""
 
 
 def review(
@@ -77,7 +79,10 @@ def review(
     import_: Annotated[
         Path | None, typer.Option("--import", help="Read the labels of a filled-in file of --export.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="With --export: the number of questions.")] = 100,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --export: the number of questions. Default: 100, or the whole sample."),
+    ] = None,
     by: Annotated[
         str | None, typer.Option(help="Your name, stored with your answers.", show_default="your user name")
     ] = None,
@@ -91,7 +96,7 @@ def review(
 
     from fingerpost.consensus.history import decisions
     from fingerpost.consensus.history import take_back as withdraw
-    from fingerpost.consensus.session import ReviewSession, TestSample
+    from fingerpost.consensus.session import ReviewSession, UniformSample
     from fingerpost.core.errors import InputError
     from fingerpost.core.utils import require_training
 
@@ -111,9 +116,9 @@ def review(
             code = _import_labels(ReviewSession(project.task, store, name), store, import_)
         elif test is not None or dev is not None:
             split: Split = "test" if test is not None else "dev"
-            sample = TestSample(project.task, store, name, test or dev or 0, split)
+            sample = UniformSample(project.task, store, name, test or dev or 0, split)
             if export is not None:
-                _export(sample, export, limit)
+                _export(project, sample, export, limit or len(sample.questions))
                 return
             _label_sample(sample, split)
         else:
@@ -122,7 +127,7 @@ def review(
                 project.on_progress = show
                 queue = project.review(store, name)
             if export is not None:
-                _export(queue, export, limit)
+                _export(project, queue, export, limit or EXPORTED)
                 return
             if groups:
                 _correct_groups(queue, console())
@@ -152,12 +157,13 @@ def _label_queue(queue: ReviewQueue) -> None:
     _print_summary(queue)
 
 
-def _export(session: ReviewQueue | TestSample, file: Path, limit: int) -> None:
+def _export(project: Project, session: ReviewQueue | UniformSample, file: Path, limit: int) -> None:
     from fingerpost.consensus.spreadsheet import NO_LABEL, export_queue
 
     count = export_queue(session, file, limit)
     print(f"{file}: {count:,} questions; fill in the column label, with {NO_LABEL} where none fits")
-    next_step(f"fingerpost review --import {file}")
+    where = "" if project.folder == Path() else f" {project.folder}"
+    next_step(f"fingerpost review{where} --import {file}")
 
 
 def _import_labels(session: ReviewSession, store: Store, file: Path) -> int:
@@ -171,7 +177,7 @@ def _import_labels(session: ReviewSession, store: Store, file: Path) -> int:
     return PARTLY if done.rejected else DONE
 
 
-def _label_sample(sample: TestSample, split: str) -> None:
+def _label_sample(sample: UniformSample, split: str) -> None:
     screen = console()
     print(
         f"uniform sample of {len(sample.questions):,} {split} questions, {sample.remaining:,} without a label; "
@@ -185,7 +191,7 @@ def _label_sample(sample: TestSample, split: str) -> None:
     print(f"{done:,} of {len(sample.questions):,} {split} questions of the sample have a label")
 
 
-def _decide(session: ReviewQueue | TestSample, card: Card, status: str, screen: Console) -> Card | None:
+def _decide(session: ReviewQueue | UniformSample, card: Card, status: str, screen: Console) -> Card | None:
     """Show a card until it is decided. Returns the next card, or None to stop."""
     from fingerpost.consensus.review import ReviewQueue
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fingerpost.cli.console import are_many, next_step
+from fingerpost.cli.console import next_step, too_many_rejected
 from fingerpost.cli.evaluate import show_report
 from fingerpost.cli.exit_codes import BUDGET, DONE, INTERRUPTED, PARTLY
 from fingerpost.cli.import_ import import_one
@@ -48,7 +48,7 @@ def run(
         file = project.folder / data.file
         form = format_of_options(data.quote, data.encoding, data.delimiter)
         done = import_one(project, file, Columns(data.text, data.label, source=data.source, format=form))
-        if are_many(done.rejected, done.rows):
+        if too_many_rejected(done.rejected, done.rows):
             raise InputError(
                 "stopped before the teacher is asked, because so many rows cannot be used; correct the file, or import it "
                 "with the options that it needs"

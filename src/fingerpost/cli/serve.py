@@ -56,8 +56,8 @@ def serve(
         typer.Option(
             min=0.5,
             max=1,
-            help="Target agreement with the teacher, e.g. 0.98; requests below the confidence that guarantees it are "
-            "forwarded to the teacher.",
+            help="Target agreement with the teacher, e.g. 0.98; less confident requests are forwarded to the teacher; the "
+            "cut-off is chosen on labelled rows.",
         ),
     ] = None,
     accuracy: Annotated[
@@ -65,8 +65,8 @@ def serve(
         typer.Option(
             min=0.5,
             max=1,
-            help="Target accuracy by human labels, e.g. 0.95; requests below the confidence that guarantees it are "
-            "forwarded to the teacher.",
+            help="Target accuracy by human labels, e.g. 0.95; less confident requests are forwarded to the teacher; the "
+            "cut-off is chosen on labelled rows.",
         ),
     ] = None,
     cutoff: Annotated[

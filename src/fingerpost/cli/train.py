@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from fingerpost.cli.console import are_many, next_step, require_folders, say, show_format, show_rejected
+from fingerpost.cli.console import next_step, require_folders, say, show_format, show_rejected, too_many_rejected
 from fingerpost.cli.evaluate import show_and_write
 from fingerpost.cli.exit_codes import PARTLY
 from fingerpost.cli.options import (
@@ -35,6 +35,7 @@ from fingerpost.labelled_file import TEST_SHARE, read_file, train_on_file
 from fingerpost.project import Project
 from fingerpost.students.folder import Manifest
 from fingerpost.training.dataset import TrainingSet, from_file, from_store
+from fingerpost.training.holdout import MIN_ROWS
 
 ENCODER, HOSTED = "encoder", "hosted"
 FEW_TESTS = 100
@@ -78,7 +79,7 @@ def train(
             min=2,
             max=20,
             metavar="K",
-            help="Measure on all rows of a small file: train K further students, each on the rows outside one K-th.",
+            help="K-fold cross-validation: measure on all rows of a small file, with K extra students.",
         ),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write a file's report as JSON.")] = None,
@@ -212,7 +213,7 @@ def _train_on_file(
     examples = [*data.train, *data.dev, *data.test]
     total = len(data.rejected) + len(examples)
     show_rejected(file, data.rejected, total)
-    if not skip_bad_rows and are_many(data.rejected, total):
+    if not skip_bad_rows and too_many_rejected(data.rejected, total):
         raise InputError(
             "nothing was trained, because the file or its options are probably wrong; correct them, or train on the other "
             "rows with --skip-bad-rows"
@@ -235,8 +236,11 @@ def _train_on_file(
                 f"only {len(data.test):,} rows measure the model, so the intervals are wide; --cross-validate 5 measures on "
                 f"all {len(examples):,}"
             )
-    elif not data.trained_from.get("test_share"):
-        print("not measured: no test rows; leave out --test-share 0, or give rows with the split 'test'")
+    else:
+        print(
+            f"not measured: {'fewer than 10 rows' if len(examples) < MIN_ROWS else 'there are no test rows'}; give more rows, "
+            "rows with the split 'test', or a --test-share"
+        )
     next_step(f'fingerpost predict {target} "..."', f"fingerpost serve {target}")
     if data.rejected:
         raise typer.Exit(PARTLY)

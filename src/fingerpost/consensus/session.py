@@ -98,7 +98,7 @@ class ReviewSession:
         return mark
 
 
-class TestSample(ReviewSession):
+class UniformSample(ReviewSession):
     """Labels a uniform sample of the test or dev split, to evaluate on or to choose a cut-off by.
 
     Every reviewer gets the same questions, without hints.
@@ -110,8 +110,6 @@ class TestSample(ReviewSession):
     Raises:
         InputError: there are no questions in the split.
     """
-
-    __test__ = False  # pytest takes classes of this name for tests
 
     def __init__(self, task: Task, store: Store, by: str, size: int, split: Split = "test") -> None:
         super().__init__(task, store, by)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fingerpost.consensus.review import ReviewQueue
-from fingerpost.consensus.session import ReviewSession, TestSample
+from fingerpost.consensus.session import ReviewSession, UniformSample
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import shorten
 from fingerpost.core.types import Verdict
@@ -27,7 +27,7 @@ NO_LABEL = "-"
 
 
 @dataclass(slots=True)
-class Imported:
+class SpreadsheetImport:
     """What came back from a spreadsheet.
 
     Attributes:
@@ -43,7 +43,7 @@ class Imported:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def export_queue(session: ReviewQueue | TestSample, path: Path, limit: int) -> int:
+def export_queue(session: ReviewQueue | UniformSample, path: Path, limit: int) -> int:
     """Write the next questions of a session to a CSV file; returns their number.
 
     Cells that a spreadsheet would run as formulas get an apostrophe.
@@ -62,13 +62,15 @@ def export_queue(session: ReviewQueue | TestSample, path: Path, limit: int) -> i
     return len(rows)
 
 
-def import_labels(session: ReviewSession, store: Store, path: Path, form: FileFormat = DEFAULT_FORMAT) -> Imported:
+def import_labels(
+    session: ReviewSession, store: Store, path: Path, form: FileFormat = DEFAULT_FORMAT
+) -> SpreadsheetImport:
     """Store the labels of a filled-in spreadsheet as the reviewer's decisions. Importing it again changes nothing.
 
     Raises:
         InputError: the file cannot be read, or has no columns `id` and `label`.
     """
-    done = Imported()
+    done = SpreadsheetImport()
     verdicts = store.verdicts()
     for row in read_rows(path, form):
         if row.error:
@@ -88,7 +90,7 @@ def import_labels(session: ReviewSession, store: Store, path: Path, form: FileFo
         elif label is None and given != NO_LABEL:
             reason = f"unknown label '{shorten(given, 40)}'; write one of the task's, or {NO_LABEL} where none fits"
             done.rejected.append(Rejected(row.line, reason))
-        elif _has_said(session.by, label, active(verdicts.get(question.id, []))):
+        elif _already_labelled(session.by, label, active(verdicts.get(question.id, []))):
             done.known += 1
         else:
             session.answer(question, label, str(values.get("note") or "").strip() or None)
@@ -96,7 +98,7 @@ def import_labels(session: ReviewSession, store: Store, path: Path, form: FileFo
     return done
 
 
-def _has_said(by: str, label: str | None, given: Sequence[Verdict]) -> bool:
+def _already_labelled(by: str, label: str | None, given: Sequence[Verdict]) -> bool:
     """Whether this label is the reviewer's latest one."""
     own = [verdict for verdict in given if verdict.kind == "human" and verdict.by == by]
     return bool(own) and own[-1].label == label

@@ -9,14 +9,14 @@ from fingerpost.core.errors import InputError
 from fingerpost.core.text import content_text, shorten
 from fingerpost.core.types import Conversation, Message
 
-Given: TypeAlias = str | Sequence[Message | Mapping[str, Any]]
+TextOrMessages: TypeAlias = str | Sequence[Message | Mapping[str, Any]]
 """A text, or messages: those of this package or OpenAI's dictionaries with `role` and `content`."""
 TURNS = ("user", "assistant")
 INSTRUCTIONS = ("system", "developer")
 """Roles of messages that a student does not read."""
 
 
-def conversations_of(given: Given | Iterable[Given]) -> tuple[list[Conversation], bool]:
+def conversations_of(given: TextOrMessages | Iterable[TextOrMessages]) -> tuple[list[Conversation], bool]:
     """The conversations, and whether a single one was given instead of several.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from fingerpost.core.conversations import Given, conversations_of
+from fingerpost.core.conversations import TextOrMessages, conversations_of
 from fingerpost.core.types import Conversation, Prediction
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class BasePredictor:
     def predict(self, conversations: str) -> Prediction: ...  # type: ignore[overload-overlap]
 
     @overload
-    def predict(self, conversations: Iterable[Given]) -> list[Prediction]: ...
+    def predict(self, conversations: Iterable[TextOrMessages]) -> list[Prediction]: ...
 
-    def predict(self, conversations: Given | Iterable[Given]) -> Prediction | list[Prediction]:
+    def predict(self, conversations: TextOrMessages | Iterable[TextOrMessages]) -> Prediction | list[Prediction]:
         """One prediction for a text or a conversation; a list, in order, for several of them.
 
         Args:
@@ -52,7 +52,7 @@ class BasePredictor:
         """One prediction for each conversation, in order."""
         raise NotImplementedError
 
-    def predict_proba(self, conversations: Given | Iterable[Given]) -> NDArray[np.float64]:
+    def predict_proba(self, conversations: TextOrMessages | Iterable[TextOrMessages]) -> NDArray[np.float64]:
         """Probabilities, shape (conversations, labels), columns in the order of `labels`; rows sum to 1.
 
         A single text has one row.

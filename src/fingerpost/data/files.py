@@ -15,7 +15,7 @@ from typing import IO, Any
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import parse_json
 from fingerpost.core.utils import require_extra
-from fingerpost.data.formats import DEFAULT_FORMAT, HEAD_LINES, UTF_8, FileFormat, delimiter_of, recognised
+from fingerpost.data.formats import DEFAULT_FORMAT, HEAD_LINES, UTF_8, FileFormat, delimiter_of, with_detected_encoding
 
 SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 TEXT_FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt")
@@ -61,7 +61,7 @@ def read_rows(path: Path, format: FileFormat = DEFAULT_FORMAT) -> Iterator[Row]:
         return _read_parquet(path)
     if kind in SPREADSHEETS:
         return _read_spreadsheet(path)
-    format = recognised(path, format)
+    format = with_detected_encoding(path, format)
     if kind in (".csv", ".tsv"):
         return _read_csv(path, format)
     return {".txt": _read_text, ".json": _read_json}.get(kind, _read_jsonl)(path, str(format.encoding))
@@ -134,7 +134,7 @@ def count_lines(path: Path) -> int:
 
 def delimiter_of_file(path: Path, format: FileFormat) -> str:
     """The delimiter of a CSV file."""
-    format = recognised(path, format)
+    format = with_detected_encoding(path, format)
     with _opened(path, format, newline="") as stream:
         return _delimiter(path, format, list(islice(stream, HEAD_LINES)))[1]
 

@@ -22,7 +22,7 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 """The longer ones first: the mark of UTF-32 begins with that of UTF-16."""
-KINDS_OF_BYTES = {
+FILE_SIGNATURES = {
     b"\x89PNG": "a PNG image",
     b"\xff\xd8\xff": "a JPEG image",
     b"GIF8": "a GIF image",
@@ -36,11 +36,11 @@ KINDS_OF_BYTES = {
 DELIMITERS = (",", ";", "\t", "|")
 HEAD_LINES = 50
 """Lines that the delimiter is recognised by."""
-SAMPLE = 200_000
+SAMPLE_BYTES = 200_000
 """Bytes that a legacy encoding is recognised by."""
-MIN_SAMPLE = 8
+MIN_NON_ASCII_BYTES = 8
 """With fewer bytes beyond ASCII there is nothing to recognise an encoding by; windows-1252 is the most usual one."""
-SUPERSETS = {
+ENCODING_SUPERSETS = {
     "iso-8859-1": "windows-1252",
     "iso-8859-15": "windows-1252",
     "iso-8859-9": "windows-1254",
@@ -101,8 +101,8 @@ def format_of_options(
     return FileFormat(quote != "none", encoding, delimiter)
 
 
-def recognised(path: Path, form: FileFormat) -> FileFormat:
-    """The format with the encoding of a text file, recognised if it was not given.
+def with_detected_encoding(path: Path, form: FileFormat) -> FileFormat:
+    """The format with the encoding of a text file, with_detected_encoding if it was not given.
 
     Raises:
         InputError: the file is not text.
@@ -128,7 +128,7 @@ def _encoding_of(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - 
     mark = next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
     if mark is not None:
         return mark
-    kind = next((kind for start, kind in KINDS_OF_BYTES.items() if head.startswith(start)), None)
+    kind = next((kind for start, kind in FILE_SIGNATURES.items() if head.startswith(start)), None)
     if kind is not None:
         raise InputError(f"{path} is no text file: it begins like {kind}")
     if zeros := head.count(0):
@@ -139,12 +139,12 @@ def _encoding_of(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - 
     valid, invalid, sample = _scan(path)
     if invalid <= valid:
         return UTF_8
-    if sum(byte > 127 for byte in sample) < MIN_SAMPLE:
+    if sum(byte > 127 for byte in sample) < MIN_NON_ASCII_BYTES:
         return "windows-1252"
     import chardet
 
     found = str(chardet.detect(sample)["encoding"] or "windows-1252").lower()
-    return SUPERSETS.get(found, found)
+    return ENCODING_SUPERSETS.get(found, found)
 
 
 def _scan(path: Path) -> tuple[int, int, bytes]:
@@ -164,14 +164,14 @@ def _scan(path: Path) -> tuple[int, int, bytes]:
                 if error.reason == "unexpected end of data" and len(line) == BLOCK:  # the line was cut here
                     continue
                 invalid += 1
-                if size < SAMPLE:
+                if size < SAMPLE_BYTES:
                     sample.append(line)
                     size += len(line)
     return valid, invalid, b"".join(sample)
 
 
 def delimiter_of(lines: Iterable[str], quotes: bool = True) -> str:
-    """The delimiter of a CSV file, recognised by its first lines: with it, the most lines have as many fields as the header.
+    """The delimiter of a CSV file, with_detected_encoding by its first lines: with it, the most lines have as many fields as the header.
 
     Where several do equally well, the one that gives the header more fields is taken; a comma where none splits it.
     """

@@ -33,9 +33,9 @@ def label_warnings(texts: Sequence[str], labels: Sequence[str], multi: bool = Fa
         multi: a cell may name several labels.
     """
     counts = Counter(labels)
-    found = [_twins(counts), _rare(counts), _contradictions(texts, labels)]
+    found = [_near_identical_labels(counts), _rare(counts), _contradictions(texts, labels)]
     if not multi:
-        found.append(_lists(counts))
+        found.append(_multi_label_cells(counts))
     if len(counts) > max(20, len(labels) / 2):
         found.append(
             f"{len(counts):,} different labels in {len(labels):,} rows; is this the column of labels? (--label)"
@@ -53,7 +53,7 @@ def _rare(counts: Counter[str]) -> str:
     return f"labels with fewer than {FEW} rows can hardly be learnt: {_listed(rare)}" if rare else ""
 
 
-def _twins(counts: Counter[str]) -> str:
+def _near_identical_labels(counts: Counter[str]) -> str:
     """Labels that differ in case, spaces or punctuation alone."""
     names = defaultdict(list)
     for label in counts:
@@ -66,7 +66,7 @@ def _twins(counts: Counter[str]) -> str:
     )
 
 
-def _lists(counts: Counter[str]) -> str:
+def _multi_label_cells(counts: Counter[str]) -> str:
     """Cells that name several of the other labels."""
     known = {label.strip() for label in counts}
     lists = [
@@ -87,4 +87,4 @@ def _contradictions(texts: Sequence[str], labels: Sequence[str]) -> str:
         given[" ".join(text.casefold().split())].add(label)
     several = [(text, found) for text, found in given.items() if len(found) > 1]
     shown = _listed([f"'{shorten(text, 40)}' ({', '.join(sorted(found))})" for text, found in several])
-    return f"{len(several):,} texts stand under different labels: {shown}" if several else ""
+    return f"{len(several):,} texts have more than one label: {shown}" if several else ""

@@ -187,7 +187,8 @@ class _Layout:
         self.text = "messages" if self.chat else self._find(path, names, columns.text, TEXT_COLUMNS, "text")
         if self.text is None and strict:
             raise InputError(
-                f"{path} has no column {' or '.join(TEXT_COLUMNS[:3])}; name it with --text ({', '.join(names)})"
+                f"{path} has no column named {', '.join(TEXT_COLUMNS[:3])} or the like; name the text column with --text (the columns: "
+                f"{', '.join(names)})"
             )
         self.label = self._find(path, names, columns.label, LABEL_COLUMNS, "label")
 

@@ -18,6 +18,8 @@ from fingerpost.store.tables import drafts, questions, requests, sketches, verdi
 
 BATCH = 500
 ERASED = "[erased]"
+GUARD = "verdicts_are_never_removed"
+"""The trigger that keeps every other command from removing a verdict."""
 
 
 def erase_from_database(path: Path, matches: Callable[[str], bool], ids: set[str], texts: set[str]) -> Counter[str]:
@@ -52,6 +54,9 @@ def erase_from_database(path: Path, matches: Callable[[str], bool], ids: set[str
         counts: Counter[str] = Counter()
         with writing(engine) as connection:
             connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            guard = connection.exec_driver_sql(f"SELECT sql FROM sqlite_master WHERE name = '{GUARD}'").scalar()
+            if guard:
+                connection.exec_driver_sql(f"DROP TRIGGER {GUARD}")
             for part in chunks(sorted(ids), BATCH):
                 for name, table, column in (
                     ("labels", verdicts, verdicts.c.question_id),
@@ -68,6 +73,8 @@ def erase_from_database(path: Path, matches: Callable[[str], bool], ids: set[str
                 if (brief, raw) != (draft.brief, draft.raw):
                     connection.execute(update(drafts).where(drafts.c.id == draft.id).values(brief=brief, raw=raw))
                     counts["requests for questions"] += 1
+            if guard:
+                connection.exec_driver_sql(str(guard))
         with engine.connect() as connection:
             connection.exec_driver_sql("VACUUM")
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")

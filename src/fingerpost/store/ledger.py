@@ -211,8 +211,8 @@ class Ledger:
         query = query.where(calls.c.key.in_(planned), calls.c.outcome.in_(["open", "paid"]))
         taken: dict[str | None, Refusal] = {}
         for row in connection.execute(query).all():
-            at_provider = row.outcome == "open" and row.state in ("creating", "out", "short")
-            if at_provider or (row.outcome == "paid" and (row.settled or 0) > planned[row.key]):
+            pending_batch_requests = row.outcome == "open" and row.state in ("creating", "out", "short")
+            if pending_batch_requests or (row.outcome == "paid" and (row.settled or 0) > planned[row.key]):
                 taken[row.key] = "answered"
             elif row.outcome == "open" and self._is_alive(row.holder):
                 taken.setdefault(row.key, "leased")

@@ -30,7 +30,7 @@ from fingerpost.students.folder import Manifest
 from fingerpost.task.loader import task_of_labels
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 from fingerpost.task.settings import Task
-from fingerpost.training.holdout import hold_out_tests
+from fingerpost.training.holdout import split_train_test
 
 if TYPE_CHECKING:
     from fingerpost.consensus.model import Array
@@ -208,7 +208,7 @@ def from_file(path: Path, columns: Columns, test_share: float = 0.0) -> Training
     trained_from = {key: value for key, value in named.items() if value}
     if is_chat_file(path, columns):
         data = as_classification(read_chat(path, MIN_ROWS), path.stem)
-        rest, test = hold_out_tests(data.examples, test_share)
+        rest, test = split_train_test(data.examples, test_share)
         return replace(_chat_set(data, *held_out(rest, [])), trained_from=trained_from, test=test)
     rows: list[LabelledRow] = []
     rejected: list[Rejected] = []
@@ -232,7 +232,7 @@ def from_file(path: Path, columns: Columns, test_share: float = 0.0) -> Training
     if not train:
         raise InputError(f"{path} has no labelled training row; give the label column with --label")
     if not divided:
-        train, test = hold_out_tests(train, test_share)
+        train, test = split_train_test(train, test_share)
     train, dev = held_out(train, splits["dev"])
     task = task_of_labels(path.stem, (example.label for example in train + dev), multi=multi)
     text_column = rows[0].text_column

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,8 @@ from fingerpost.data.sketches import sketches_of
 
 MIN_ROWS = 10
 """With fewer rows, none are held out."""
-PARTS = 20
-"""Most parts that rows are divided into: a test share is met to a twentieth at most."""
+MAX_FOLDS = 20
+"""Folds of which some are held out; more only where less than a twentieth is."""
 
 
 def fold_numbers(examples: Sequence[Example], folds: int, seed: int = 0) -> NDArray[np.int64]:
@@ -55,7 +56,7 @@ def fold_numbers(examples: Sequence[Example], folds: int, seed: int = 0) -> NDAr
     return numbers
 
 
-def hold_out_tests(examples: Sequence[Example], share: float, seed: int = 0) -> tuple[list[Example], list[Example]]:
+def split_train_test(examples: Sequence[Example], share: float, seed: int = 0) -> tuple[list[Example], list[Example]]:
     """Training rows, and test rows: about `share` of all, grouped and stratified.
 
     All of fewer than MIN_ROWS rows are for training, and so is a row with a label that no other row has.
@@ -65,12 +66,14 @@ def hold_out_tests(examples: Sequence[Example], share: float, seed: int = 0) -> 
     """
     if share <= 0 or len(examples) < MIN_ROWS:
         return list(examples), []
-    parts = min(PARTS, max(2, round(1 / share)))
+    held_out = Fraction(share).limit_denominator(MAX_FOLDS) or Fraction(1, min(100, round(1 / share)))
     try:
-        numbers = fold_numbers(examples, parts, seed)
+        numbers = fold_numbers(examples, max(2, held_out.denominator), seed)
     except InputError:  # hardly any different texts
         return list(examples), []
-    learnt = {label for example, number in zip(examples, numbers, strict=True) if number for label in example.target}
-    test = [not number and learnt >= example.target.keys() for example, number in zip(examples, numbers, strict=True)]
-    rows = list(zip(examples, test, strict=True))
-    return [example for example, held_out in rows if not held_out], [example for example, held_out in rows if held_out]
+    drawn = (numbers < held_out.numerator).tolist()
+    learnt = {label for example, out in zip(examples, drawn, strict=True) if not out for label in example.target}
+    parts: tuple[list[Example], list[Example]] = ([], [])
+    for example, out in zip(examples, drawn, strict=True):
+        parts[out and learnt >= example.target.keys()].append(example)
+    return parts

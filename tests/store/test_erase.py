@@ -1,0 +1,102 @@
+"""Forgetting a message: nothing of it is left in any file, the rest stays, and verdicts are as protected as before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import Cli
+from conftest import write_labelled
+from sqlalchemy.exc import IntegrityError
+
+from fingerpost.core.errors import InputError
+from fingerpost.core.types import Message
+from fingerpost.erasure import forget
+from fingerpost.project import Project
+from fingerpost.store.project import Store
+from fingerpost.store.server import ServerStore
+from fingerpost.store.server_rows import RequestLogEntry
+from fingerpost.students.folder import read_manifest, trained_on
+
+SECRET = 'I am Jane Doe, my invoice XQ4711ZW is "wrong", é'
+
+
+@pytest.fixture
+def used(folder: Path, cli: Cli, student: Path) -> Path:
+    """A project with the message in its data file, database, model lists, report, and its server's log and files."""
+    write_labelled(folder / "data.csv")
+    quoted = SECRET.replace('"', '""')
+    with (folder / "data.csv").open("a") as stream:
+        stream.write(f'"{quoted}",billing,train\n')
+    with (folder / "task.toml").open("a") as stream:
+        stream.write('\n[[data]]\nfile = "data.csv"\n')
+    assert cli("run", "--yes", "--epochs", "0").returncode == 0
+    (folder / "reports" / "report.json").write_text(json.dumps({"mistakes": [SECRET]}))
+    (folder / "served" / "files").mkdir(parents=True)
+    log = ServerStore(folder / "served" / "fingerpost.db")
+    for text in (SECRET, "another one"):
+        log.add_log_entries(
+            [RequestLogEntry("req", 1, None, "student", (Message("user", text),), "billing", 0.9, "student", 0.1)]
+        )
+    log.close()
+    lines = [json.dumps({"messages": [{"role": "user", "content": text}]}) + "\n" for text in (SECRET, "another one")]
+    (folder / "served" / "files" / "file-1").write_text("".join(lines))
+    return folder
+
+
+def bytes_of(folder: Path) -> bytes:
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != "data.csv"]
+    return b"\n".join(file.read_bytes() for file in files)
+
+
+@pytest.mark.parametrize("target", [SECRET, SECRET.upper(), "Jane Doe"])
+def test_not_a_byte_of_the_message_is_left(used: Path, target: str) -> None:
+    assert b"Jane Doe" in bytes_of(used)
+    receipt = forget(used, Project(used).task, target, containing=target == "Jane Doe")
+    assert b"Jane Doe" not in bytes_of(used) and b"XQ4711ZW" not in bytes_of(used)
+    assert (
+        receipt.erased["questions"]
+        == receipt.erased["logged requests"]
+        == receipt.erased["lines of uploaded files"]
+        == 1
+    )
+    assert receipt.erased["labels"] == 2, "the human's and the teacher's"
+    assert receipt.models_to_retrain == [str(used / "models" / "student")]
+    assert receipt.files_still_containing == [str(used / "data.csv")]
+    (key,) = receipt.ids
+    assert key not in trained_on(used / "models" / "student")
+    assert read_manifest(used / "models" / "student"), "the model still loads"
+    with Store(used / "fingerpost.db") as store:
+        assert len(store.questions()) == 30 and not store.questions_by_id([key])
+    assert "another one" in (used / "served" / "files" / "file-1").read_text()
+    log = ServerStore(used / "served" / "fingerpost.db")
+    assert [entry.messages[0].content for entry in log.log_entries()] == ["another one"]
+    log.close()
+
+
+def test_by_the_id_of_a_question(used: Path) -> None:
+    with Store(used / "fingerpost.db") as store:
+        (key,) = [question.id for question in store.questions() if question.messages[0].content == SECRET]
+    assert forget(used, Project(used).task, key).ids == [key]
+    assert b"Jane Doe" not in bytes_of(used)
+
+
+def test_verdicts_are_still_protected(used: Path) -> None:
+    forget(used, None, SECRET)
+    with (
+        Store(used / "fingerpost.db") as store,
+        pytest.raises(IntegrityError, match="never removed"),
+        store._engine.begin() as connection,
+    ):
+        connection.exec_driver_sql("DELETE FROM verdicts")
+
+
+def test_nothing_found_changes_nothing(used: Path) -> None:
+    before = shutil.copytree(used / "models", used.with_name("before"))
+    with pytest.raises(InputError, match="nothing was found"):
+        forget(used, None, "a message that nobody has sent")
+    for file in before.rglob("*"):
+        if file.is_file():
+            assert file.read_bytes() == (used / "models" / file.relative_to(before)).read_bytes()
