@@ -39,7 +39,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "status": "Show what the project has, what it cost and what to do next.",
         "backup": "Copy the database, also while it is used.",
         "repair": "Save what can be read of a damaged database.",
-        "forget": "Erase a person's message everywhere.",
+        "forget": "Erase a person's message from the project and its server.",
         "docs": "Show a page of the documentation.",
     },
     "Questions": {
