@@ -1,11 +1,11 @@
-"""Erases a person's message from everything that a project and its server keep, and says what was found where."""
+"""Erases a person's message from what a project and its server keep, and says what was found where."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import normalise
+from fingerpost.core.text import content_text, normalise, question_id
+from fingerpost.core.types import Conversation, Message
 from fingerpost.data.files import read_rows
 from fingerpost.data.formats import FileFormat, format_of_options
-from fingerpost.store.erase import erase_from_database
+from fingerpost.store.erase import erase_from_database, find_questions
 from fingerpost.store.server import DATABASE, SERVED
 from fingerpost.students.folder import DEV_ANSWERS, MANIFEST, TRAIN_ANSWERS, TRAINED_ON, read_manifest, write_manifest
 from fingerpost.task.settings import Task
 
-ID = re.compile(r"[0-9a-f]{16}")
+ID = re.compile(r"(?:q-)?([0-9a-f]{16})")
+LEFT_BEHIND = ("*.damaged*", "*.unstored-*")
+"""Files beside a database that may hold messages: what `repair` keeps, and answers that could not be stored."""
 
 
 @dataclass(slots=True)
@@ -51,6 +54,8 @@ def forget(
 ) -> Receipt:
     """Erase a message from the project's database, its embeddings, models' lists and reports, and the server's log and files.
 
+    After an error, it can be called again: the project's database is changed last.
+
     Args:
         folder: the project's folder.
         task: the project's task, for its data files, which are only searched.
@@ -59,64 +64,84 @@ def forget(
         served: the server's folder; default is `served` in the project's.
 
     Raises:
-        InputError: the target is empty, nothing is found, or another program uses the database.
+        InputError: the target is too short, nothing is found, or another program uses the database.
     """
     wanted = normalise(target)
     if len(wanted) < 3:
         raise InputError("the message to forget is too short; give at least three characters")
-    is_id = bool(ID.fullmatch(target)) and not containing
+    named = None if containing else ID.fullmatch(target.strip())
+    ids = {named[1]} if named else {question_id((Message("user", target),))}
 
     def matches(text: str) -> bool:
-        return not is_id and (wanted in normalise(text) if containing else normalise(text) == wanted)
+        return named is None and (wanted in normalise(text) if containing else normalise(text) == wanted)
+
+    def is_wanted(turns: Conversation) -> bool:
+        return any(matches(turn.content) for turn in turns) or (bool(turns) and question_id(turns) in ids)
 
     receipt = Receipt(datetime.now(UTC).isoformat(timespec="seconds"))
-    ids: set[str] = {target} if is_id else set()
-    texts: set[str] = set()
-    counts: Counter[str] = Counter()
     served = served or folder / SERVED
-    for database in (folder / DATABASE, served / DATABASE):
-        if database.is_file():
-            counts += erase_from_database(database, matches, ids, texts)
-
-    def holds(text: str) -> bool:
-        return matches(text) or text in texts
-
+    databases = [file for file in (served / DATABASE, folder / DATABASE) if file.is_file()]
+    found: dict[str, Conversation] = {}
+    for database in databases:
+        found |= find_questions(database, is_wanted)
+    ids |= found.keys()
+    counts: Counter[str] = Counter()
     for file in sorted((folder / "cache").glob("vectors-*.npz")):
         counts["embeddings"] += _without_vectors(file, ids, receipt)
     for manifest in sorted([*folder.glob(f"models/*/{MANIFEST}"), *served.glob(f"*/*/{MANIFEST}")]):
         _forget_in_model(manifest.parent, ids, receipt)
     for file in sorted(served.glob("files/*")):
-        counts["lines of uploaded files"] += _without_lines(file, holds, receipt)
-    for report in sorted((folder / "reports").glob("report.*")):
-        if any(_in_text(text, report.read_text(encoding="utf-8", errors="replace")) for text in texts):
-            report.unlink()
-            receipt.changed_files.append(f"{report} (deleted; 'fingerpost evaluate' writes it again)")
-    for data in task.data if task is not None else ():
-        file = folder / data.file
-        if file.is_file() and _data_holds(file, format_of_options(data.quote, data.encoding, data.delimiter), holds):
-            receipt.files_still_containing.append(str(file))
-    receipt.ids = sorted(ids) if counts["questions"] or receipt.models_to_retrain else []
+        counts["lines of uploaded files"] += _without_lines(file, is_wanted, matches, receipt)
+    for report in sorted((folder / "reports").glob("report.*")) if found else ():
+        report.unlink()  # it shows messages, shortened and escaped
+        receipt.changed_files.append(f"{report} (deleted; 'fingerpost evaluate' writes it again)")
+    for database in databases:
+        counts += erase_from_database(database, found, matches)
+    receipt.files_still_containing = [str(file) for file in _elsewhere(folder, served, task, is_wanted, found)]
+    receipt.ids = sorted(found)
     receipt.erased = {name: count for name, count in counts.items() if count}
-    if not receipt.erased and not receipt.changed_files:
+    if not receipt.erased and not receipt.changed_files and not receipt.models_to_retrain:
         raise InputError(
             "nothing was found; give the whole message, its id (as in 'review --export'), or part of it with --containing"
         )
     return receipt
 
 
-def _data_holds(file: Path, form: FileFormat, holds: Callable[[str], bool]) -> bool:
-    """Whether a cell of a file of questions has the message; its content is not changed."""
+def _elsewhere(
+    folder: Path,
+    served: Path,
+    task: Task | None,
+    is_wanted: Callable[[Conversation], bool],
+    found: Mapping[str, Conversation],
+) -> Iterator[Path]:
+    """Files that hold the message and are not changed: the task's data, a recording, and what repairs left behind."""
+    for data in task.data if task is not None else ():
+        file = folder / data.file
+        if file.is_file() and _data_holds(
+            file, format_of_options(data.quote, data.encoding, data.delimiter), is_wanted
+        ):
+            yield file
+    recorded = task.teacher.recorded if task is not None and task.teacher is not None else None
+    others = [folder / recorded] if recorded else []
+    others += [file for place in (folder, served) for pattern in LEFT_BEHIND for file in place.glob(pattern)]
+    texts = [form for turns in found.values() for form in _written_forms(turns[-1].content)]
+    for file in others:
+        if file.is_file() and any(text in file.read_bytes() for text in texts):
+            yield file
+
+
+def _written_forms(text: str) -> list[bytes]:
+    """A text as it stands in a file: as it is, and as JSON writes it."""
+    return [form.encode() for form in (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1])]
+
+
+def _data_holds(file: Path, form: FileFormat, is_wanted: Callable[[Conversation], bool]) -> bool:
+    """Whether a row of a file of questions has the message; its content is not changed."""
     try:
-        return any(
-            holds(text) for row in read_rows(file, form) for value in row.values.values() for text in _texts_in(value)
-        )
+        rows = (row.values for row in read_rows(file, form))
+        return any(is_wanted((Message("user", text),)) for values in rows for text in _texts_in(values))
     except InputError:
         return False
-
-
-def _in_text(text: str, content: str) -> bool:
-    """Whether a file holds the text, as it is or as JSON writes it."""
-    return any(form in content for form in (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]))
 
 
 def _without_vectors(file: Path, ids: set[str], receipt: Receipt) -> int:
@@ -135,39 +160,55 @@ def _without_vectors(file: Path, ids: set[str], receipt: Receipt) -> int:
 
 def _forget_in_model(folder: Path, ids: set[str], receipt: Receipt) -> None:
     """Remove the ids from a model's lists of training and dev rows."""
-    removed = False
+    changed: dict[Path, str] = {}
     for name in (TRAINED_ON, DEV_ANSWERS, TRAIN_ANSWERS):
         file = folder / name
         if file.is_file():
-            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = file.read_text(encoding="utf-8").split("\n")
             kept = [line for line in lines if not any(key in line for key in ids)]
             if len(kept) < len(lines):
-                manifest = read_manifest(folder)
-                file.write_text("".join(kept), encoding="utf-8")
-                write_manifest(folder, manifest)
-                removed = True
-    if removed:
-        receipt.models_to_retrain.append(str(folder))
+                changed[file] = "\n".join(kept)
+    if not changed:
+        return
+    manifest = read_manifest(folder)
+    for file, content in changed.items():
+        file.write_text(content, encoding="utf-8")
+    write_manifest(folder, manifest)
+    receipt.models_to_retrain.append(str(folder))
 
 
-def _without_lines(file: Path, holds: Callable[[str], bool], receipt: Receipt) -> int:
+def _without_lines(
+    file: Path, is_wanted: Callable[[Conversation], bool], matches: Callable[[str], bool], receipt: Receipt
+) -> int:
     """Remove the lines of an uploaded JSONL file that have the message; returns their number."""
-    lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
-    kept = [line for line in lines if not any(map(holds, _strings(line)))]
+    lines = file.read_bytes().split(b"\n")
+    kept = [line for line in lines if not _line_holds(line, is_wanted, matches)]
     if len(kept) < len(lines):
         unfinished = file.with_name(f".new-{file.name}")
-        unfinished.write_text("".join(kept), encoding="utf-8", errors="surrogateescape")
+        unfinished.write_bytes(b"\n".join(kept))
         unfinished.replace(file)
         receipt.changed_files.append(str(file))
     return len(lines) - len(kept)
 
 
-def _strings(line: str) -> Iterator[str]:
-    """All strings in a line of JSON; the line itself where it is none."""
+def _line_holds(line: bytes, is_wanted: Callable[[Conversation], bool], matches: Callable[[str], bool]) -> bool:
+    """Whether a line has the message, as a text or as a conversation up to the user's last message."""
     try:
-        yield from _texts_in(json.loads(line))
+        value = json.loads(line)
     except (ValueError, RecursionError):
-        yield line
+        return matches(line.decode("utf-8", "replace"))
+    if any(matches(text) for text in _texts_in(value)):
+        return True
+    body = value.get("body", value) if isinstance(value, dict) else {}
+    messages = body.get("messages") if isinstance(body, dict) else None
+    turns = tuple(
+        Message(turn["role"], content_text(turn.get("content")))
+        for turn in (messages if isinstance(messages, list) else [])
+        if isinstance(turn, dict) and turn.get("role") in ("user", "assistant")
+    )
+    if turns and turns[-1].role == "assistant":
+        turns = turns[:-1]
+    return is_wanted(turns)
 
 
 def _texts_in(value: Any) -> Iterator[str]:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from fingerpost.store.ledger import Account, StepCost
     from fingerpost.training.train import Trained
 
+LARGE = 20_000
+"""Questions from which on the next step is not looked for after every command, because that reads all of them."""
 STUDENT, BASE, UNREVIEWED = "student", "base", "without-reviews"
 
 
@@ -421,8 +423,10 @@ class Project:
         )  # fmt: skip
 
     def next_steps(self) -> tuple[str, ...]:
-        """The commands to run next, the best one first."""
+        """The commands to run next, the best one first; of a large project, the one that finds that out."""
         with self.store() as store:
+            if sum(store.counts().values()) > LARGE:
+                return (f"fingerpost status {self.folder}" if self.folder != Path() else "fingerpost status",)
             return next_steps(self._project_state(store))
 
     def _project_state(self, store: Store) -> ProjectState:

@@ -43,7 +43,7 @@ def test_the_queue_goes_out_and_labels_come_back(filled: Store, task: Task, tmp_
     assert len({row["id"] for row in rows}) == 40 and tuple(rows[0]) == COLUMNS
     assert all(row["suggestion"] in task.names and not row["label"] for row in rows)
     for row in rows[:10]:
-        row["label"] = GOLD[row["id"]].upper()
+        row["label"] = GOLD[row["id"].removeprefix("q-")].upper()
     rows[10] |= {"label": "-", "note": "spam"}
     rows[11]["label"] = "nonsense"
     rows[12] |= {"id": "0" * 16, "label": "billing"}
@@ -52,8 +52,8 @@ def test_the_queue_goes_out_and_labels_come_back(filled: Store, task: Task, tmp_
     assert [row.line for row in done.rejected] == [13, 14] and "unknown label 'nonsense'" in done.rejected[0].reason
     verdicts = filled.verdicts()
     for row in rows[:10]:
-        assert active(verdicts[row["id"]])[-1].label == GOLD[row["id"]]
-    spam = active(verdicts[rows[10]["id"]])[-1]
+        assert active(verdicts[row["id"].removeprefix("q-")])[-1].label == GOLD[row["id"].removeprefix("q-")]
+    spam = active(verdicts[rows[10]["id"].removeprefix("q-")])[-1]
     assert (spam.label, spam.note, spam.by) == (None, "spam", "ann")
     again = import_labels(ReviewSession(task, filled, "ann"), filled, tmp_path / "back.csv")
     assert (again.answers, again.known) == (0, 11)

@@ -83,6 +83,49 @@ def test_by_the_id_of_a_question(used: Path) -> None:
     assert b"Jane Doe" not in bytes_of(used)
 
 
+def test_other_peoples_messages_stay(used: Path) -> None:
+    """A conversation that ends with "yes" is forgotten; another one's "yes", and words with it, are not."""
+    turns = (Message("user", "write to jane@example.com"), Message("assistant", "shall I?"), Message("user", "yes"))
+    other = (Message("user", "cancel it"), Message("assistant", "sure?"), Message("user", "yes"))
+    log = ServerStore(used / "served" / "fingerpost.db")
+    for given in (turns, other):
+        log.add_log_entries([RequestLogEntry("req", 2, None, "student", given, "billing", 0.9, "student", 0.1)])
+    log.close()
+    with (used / "served" / "files" / "file-1").open("a") as stream:
+        for given in (turns, other):
+            stream.write(
+                json.dumps({"messages": [{"role": turn.role, "content": turn.content} for turn in given]}) + "\n"
+            )
+    receipt = forget(used, None, "jane@example.com", containing=True)
+    assert receipt.erased == {"logged requests": 1, "lines of uploaded files": 1}
+    log = ServerStore(used / "served" / "fingerpost.db")
+    assert other in [entry.messages for entry in log.log_entries()]
+    log.close()
+    assert "cancel it" in (used / "served" / "files" / "file-1").read_text()
+
+
+def test_line_separators_inside_a_message_do_not_hide_it(used: Path) -> None:
+    file = used / "served" / "files" / "file-2"
+    text = "Bob Roe\u2028lives\x85here"
+    file.write_text(json.dumps({"text": text}, ensure_ascii=False) + "\n" + json.dumps({"text": "stay"}) + "\n")
+    assert forget(used, None, text).erased == {"lines of uploaded files": 1}
+    assert file.read_text() == '{"text": "stay"}\n'
+
+
+def test_while_a_server_has_the_database_open_it_says_so_and_can_be_repeated(used: Path) -> None:
+    server = ServerStore(used / "served" / "fingerpost.db")
+    with server._engine.connect() as reading:
+        reading.exec_driver_sql("BEGIN")
+        reading.exec_driver_sql("SELECT count(*) FROM requests").all()
+        with pytest.raises(InputError, match="end that program and run the command again|locked"):
+            forget(used, None, SECRET)
+        reading.exec_driver_sql("ROLLBACK")
+    server.close()
+    receipt = forget(used, None, SECRET)
+    assert receipt.erased["questions"] == 1
+    assert b"Jane Doe" not in bytes_of(used)
+
+
 def test_verdicts_are_still_protected(used: Path) -> None:
     forget(used, None, SECRET)
     with (

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fingerpost.cli.console import next_step, say
+from fingerpost.cli.console import next_step, require_folders, say
 from fingerpost.cli.options import Folder, is_project
 from fingerpost.core.errors import InputError
 from fingerpost.erasure import forget as erase
@@ -32,6 +32,7 @@ def forget(
     """Erase a message from the database, embeddings, models' lists, reports, and the server's log and files."""
     if not is_project(folder) and not (folder / DATABASE).is_file() and data is None:
         raise InputError(f"{folder} is no project; name its folder with -C, or the server's with --data")
+    require_folders(receipt)
     task = load_task(folder / TASK_FILE) if is_project(folder) else None
     done = erase(folder, task, target, containing=containing, served=data)
     print(f"erased at {done.erased_at}:")

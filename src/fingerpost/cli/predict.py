@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -57,15 +58,16 @@ class OutputOptions:
     def label(self, answer: Prediction, as_list: bool = False) -> Any:
         """The predicted label; with `as_list`, several labels are a list."""
         if self.is_unsure(answer):
-            return self.fallback
+            return [label for label in (self.fallback,) if label] if as_list and answer.multi else self.fallback
         return list(answer.labels) if as_list and answer.multi else answer.label
 
     def is_unsure(self, answer: Prediction) -> bool:
         return answer.confidence < self.min_confidence
 
     def ranked(self, answer: Prediction) -> list[tuple[str, float]]:
-        """The labels after the predicted one, and their scores."""
-        rest = {label: score for label, score in answer.scores.items() if label != answer.label}
+        """The labels after those that are written as the answer, and their scores."""
+        written = () if self.is_unsure(answer) else answer.labels
+        rest = {label: score for label, score in answer.scores.items() if label not in written}
         return sorted(rest.items(), key=lambda item: -item[1])[: self.top_k - 1]
 
     def columns(self, answer: Prediction | None, labels: list[str], as_list: bool, reason: str = "") -> dict[str, Any]:
@@ -132,10 +134,12 @@ def predict(
     if inputs == [STANDARD]:
         with _standard_input(text or student.manifest.text_column, form) as file:
             if file.suffix == ".txt" and output is None:
-                _print_lines(student, file, answering)
+                _print_lines(student, file, form, answering)
             else:
                 _predict_file(student, file, output or Path(STANDARD), text, form, answering, safe_csv)
         return
+    if output is not None and len(inputs) > 1:
+        raise InputError("-o takes the answers to one file; run the command for each file")
     if len(inputs) == 1 and (output is not None or _is_file(Path(inputs[0]))):
         _predict_file(student, Path(inputs[0]), output, text, form, answering, safe_csv)
         return
@@ -163,9 +167,9 @@ def _print_answers(student: Predictor, texts: list[str], answering: OutputOption
         print(printable(line) if sys.stdout.isatty() else line)
 
 
-def _print_lines(student: Predictor, file: Path, answering: OutputOptions) -> None:
+def _print_lines(student: Predictor, file: Path, form: FileFormat, answering: OutputOptions) -> None:
     """Answers to the lines of plain text."""
-    with file.open(encoding="utf-8", errors="replace") as stream:
+    with file.open(encoding=with_detected_encoding(file, form).encoding, errors="replace") as stream:
         for part in chunks((line.strip() for line in stream if line.strip()), BATCH):
             _print_answers(student, part, answering, with_text=True)
 
@@ -182,16 +186,16 @@ def _standard_input(text: str, form: FileFormat) -> Iterator[Path]:
         with raw.open("wb") as stream:
             while block := sys.stdin.buffer.read(1 << 20):
                 stream.write(block)
-        if raw.stat().st_size == 0:
-            raise InputError("standard input is empty; pipe texts, CSV or JSON Lines into the command")
         with raw.open(encoding=with_detected_encoding(raw, form).encoding, errors="replace") as lines:
             head = [line for line, _ in zip(lines, range(50), strict=False)]
+        if not any(line.strip() for line in head):
+            raise InputError("standard input is empty; pipe texts, CSV or JSON Lines into the command")
         separator = form.delimiter or delimiter_of(head, form.quotes)
         names = {name.strip().strip('"').lower() for name in head[0].split(separator)}
         kind = ".txt"
         if head[0].lstrip().startswith("{"):
             kind = ".jsonl"
-        elif text.lower() in names or names & set(TEXT_COLUMNS):
+        elif len(head) > 1 and names & ({text.lower()} if text else set(TEXT_COLUMNS)):
             kind = ".csv"
         yield raw.rename(raw.with_suffix(kind))
 
@@ -219,6 +223,7 @@ def _predict_file(
         as_list = target.suffix.lower() in (".jsonl", ".ndjson")
         total = count_lines(file)
         names = columns_of(file, form) if file.suffix.lower() in TABLES else []
+        taken = set(names)
         with writing(target, safe_csv, *_csv_style(file, form)) as writer:
             for chunk in chunks(read_labelled_rows(file, columns, None), BATCH):
                 good = [item for item in chunk if isinstance(item, LabelledRow)]
@@ -228,20 +233,18 @@ def _predict_file(
                     bad = isinstance(item, Rejected)
                     answer = None if bad else next(answers)
                     reason = f"line {item.line}: {item.reason}" if isinstance(item, Rejected) else ""
-                    rows.append(
-                        {
-                            **dict.fromkeys(names),
-                            **item.values,
-                            **answering.columns(answer, student.labels, as_list, reason),
-                        }
-                    )
+                    added = answering.columns(answer, student.labels, as_list, reason)
+                    rows.append({**dict.fromkeys(names), **item.values, **_renamed(added, taken)})
                     if isinstance(item, Rejected):
                         rejected.append(item)
                 writer.write(rows)
                 done += len(chunk)
                 show(Progress("predict", done=done, total=max(total, done) if total else None))
         if to_standard:
-            sys.stdout.write(target.read_text(encoding=UTF_8))
+            sys.stdout.flush()
+            with target.open("rb") as stream:
+                shutil.copyfileobj(stream, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
     if not to_standard:
         print(f"{output}: {done - len(rejected):,} predictions")
         if writer.formulas and not safe_csv:
@@ -253,6 +256,11 @@ def _predict_file(
     show_rejected(Path("standard input") if file.stem == STANDARD_INPUT else file, rejected, done)
     if rejected:
         raise typer.Exit(PARTLY)
+
+
+def _renamed(added: dict[str, Any], taken: set[str]) -> dict[str, Any]:
+    """The added columns, under names that the file does not have."""
+    return {f"fingerpost_{name}" if name in taken else name: value for name, value in added.items()}
 
 
 def _text_column(student: Predictor, file: Path, text: str | None, form: FileFormat) -> str | None:

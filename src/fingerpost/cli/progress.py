@@ -122,6 +122,8 @@ def _bar(step: str) -> tuple[Any, Any]:
         TextColumn("{task.fields[detail]}", markup=False),
         console=Console(stderr=True, highlight=False, emoji=False),
         transient=True,
+        redirect_stdout=False,  # standard output may be a file
+        redirect_stderr=False,
     )
     return bar, bar.add_task(ACTIVITIES.get(step, step), total=None, counts="", detail="")
 

@@ -22,6 +22,8 @@ from fingerpost.task.replies import resolve
 
 COLUMNS = ("id", "text", "suggestion", "confidence", "label", "note")
 """`label` and `note` are filled in by people; the others are there for them to read."""
+ID_PREFIX = "q-"
+"""Before an id, because a spreadsheet takes ids such as 1234567890e12345 for numbers."""
 NO_LABEL = "-"
 """What people write where no label fits."""
 
@@ -56,7 +58,9 @@ def export_queue(session: ReviewQueue | UniformSample, path: Path, limit: int) -
         text = "\n".join(f"{turn.role}: {turn.content}" for turn in card.question.messages[:-1])
         text += ("\n" if text else "") + card.question.messages[-1].content
         confidence = "" if probability is None else round(probability, 3)
-        rows.append(dict(zip(COLUMNS, (card.question.id, text, label, confidence, "", ""), strict=True)))
+        rows.append(
+            dict(zip(COLUMNS, (f"{ID_PREFIX}{card.question.id}", text, label, confidence, "", ""), strict=True))
+        )
     with writing(path, safe_csv=True, encoding="utf-8-sig") as writer:
         writer.write(rows)
     return len(rows)
@@ -84,7 +88,7 @@ def import_labels(
             done.blank += 1
             continue
         label = None if given == NO_LABEL else resolve(session.task, given)
-        (question,) = store.questions_by_id([str(values["id"])]) or (None,)
+        (question,) = store.questions_by_id([str(values["id"]).removeprefix(ID_PREFIX)]) or (None,)
         if question is None:
             done.rejected.append(Rejected(row.line, f"the project has no question '{shorten(str(values['id']), 20)}'"))
         elif label is None and given != NO_LABEL:

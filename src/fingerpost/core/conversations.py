@@ -29,6 +29,8 @@ def conversations_of(given: TextOrMessages | Iterable[TextOrMessages]) -> tuple[
         return [conversation_of(given, "the text")], True
     if not isinstance(given, Iterable):
         raise InputError(f"{_described(given)} where texts are needed; give a text, or a list of texts")
+    if getattr(given, "ndim", 1) != 1:
+        raise InputError(f"a {type(given).__name__} where texts are needed; give one of its columns")
     items = list(given)
     if items and all(isinstance(item, Mapping | Message) for item in items):
         return [conversation_of(items, "the conversation")], True

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.text import parse_json
@@ -73,7 +73,15 @@ def columns(path: Path, format: FileFormat = DEFAULT_FORMAT) -> list[str]:
     Raises:
         InputError: as `read_rows` does; or no row can be read.
     """
-    for row in read_rows(path, format):
+    rows = read_rows(path, format)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        format = with_detected_encoding(path, format)
+        with _opened(path, format, newline="") as stream:
+            head = list(islice(stream, HEAD_LINES))
+            skipped, separator = _delimiter(path, format, head)
+            quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if format.quotes else csv.QUOTE_NONE
+            return [name.strip() for name in next(csv.reader(head[skipped:], delimiter=separator, quoting=quoting), [])]
+    for row in rows:
         if not row.error:
             return list(row.values)
     raise InputError(f"{path} has no row that can be read; check that its content matches its file extension")

@@ -90,6 +90,7 @@ def format_of_options(
     if encoding is not None:
         try:
             "".encode(encoding)
+            encoding = UTF_8 if codecs.lookup(encoding).name == "utf-8" else encoding
         except (LookupError, ValueError):
             raise InputError(
                 f"there is no encoding '{encoding}'; write utf-8, utf-16, windows-1252 or the like with --encoding"

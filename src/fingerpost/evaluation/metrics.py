@@ -94,7 +94,7 @@ def error_reduction(base: Right, model: Right, seed: int = 0) -> Interval | None
     low, high = np.quantile(reduction(drawn), [0.025, 0.975])
     if model.all():  # no resample has an error either, but that does not make the model perfect
         errors = 1 - proportion(model).low
-        low = max(0.0, 1 - errors / float((~base).mean()))
+        low = 1 - errors / float((~base).mean())
     return Interval(value=float(reduction(cells[None])[0]), low=float(low), high=float(high))
 
 

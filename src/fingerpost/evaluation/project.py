@@ -85,6 +85,7 @@ def evaluate_project(
         curves = {
             found.predictor.name: cascade_curve(found.predictor, _teacher_of(task, teachers), rows)
             for found in students
+            if found.timed  # a hosted student would be paid for again
         }
     report = report.model_copy(update={"label_quality": label_quality(task, store, embed), "cascade_curve": curves})
     if curve and task.multi:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.types import Split
+from fingerpost.core.types import Question, Split
+from fingerpost.core.verdicts import BULK, REVIEW, QuestionVerdicts
 from fingerpost.store.project import Store
 from fingerpost.students.cutoff import Cutoff, choose_cutoff, rows_needed
 from fingerpost.students.folder import dev_answers
@@ -16,6 +18,10 @@ from fingerpost.task.settings import Task
 
 Against: TypeAlias = Literal["human labels", "the teacher's answers", "its validation labels"]
 """The labels that a student's answers are compared with."""
+
+
+MIN_UNSURE = 10
+"""Rows below the cut-off with a human label and a teacher's answer, so that a warning says something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +49,8 @@ class CutoffChoice:
 
     @property
     def lowers_accuracy(self) -> bool:
-        """Whether the teacher is right less often than the student where it would be asked."""
-        return self.teacher_right < self.student_right
+        """Whether the teacher was right less often than the student where it would be asked."""
+        return self.unsure >= MIN_UNSURE and self.teacher_right < self.student_right
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,10 @@ def choose_for_project(
 
 
 def _with_unsure(choice: CutoffChoice, task: Task, store: Store, folder: Path, teacher: str | None) -> CutoffChoice:
-    """The choice, with how often student and teacher are right by human labels where the teacher would be asked."""
+    """The choice, with how often student and teacher are right by human labels where the teacher would be asked.
+
+    Reviews of training questions do not count here: the review queue selects what the teacher probably gets wrong.
+    """
     if choice.cutoff is None:
         return choice
     answers = {answer.id: answer for answer in dev_answers(folder, cross_validated=True)}
@@ -125,7 +134,7 @@ def _with_unsure(choice: CutoffChoice, task: Task, store: Store, folder: Path, t
         for question, verdicts in store.stream_labelled(task.answers, teacher or task.teacher_model, "train", "dev")
         if question.id in answers
         and answers[question.id].confidence < choice.cutoff
-        and (label := verdicts.label("human")) is not None
+        and (label := _human_label(question, verdicts, (REVIEW, BULK))) is not None
         and (guess := verdicts.teacher_label) is not None
     ]
     return replace(
@@ -166,10 +175,22 @@ def describe_cutoff(choice: CutoffChoice, teacher: str, target: float | None) ->
 def dev_labels(task: Task, store: Store, against: Against, teacher: str | None = None) -> dict[str, str]:
     """The labels by question id: the teacher's of dev questions, or those of humans of dev and training questions.
 
+    Labels that a human gave to a whole group do not count: there, the human agreed with the consensus that the student learnt.
+
     Args:
         teacher: the model whose answers are used; default is the task's teacher.
     """
     use: Literal["human", "teacher"] = "human" if against == "human labels" else "teacher"
     splits: tuple[Split, ...] = ("dev", "train") if use == "human" else ("dev",)
-    labelled = store.labelled(task.answers, teacher or task.teacher_model, *splits)
-    return {question.id: label for question, verdicts in labelled if (label := verdicts.label(use))}
+    found: dict[str, str] = {}
+    for question, verdicts in store.stream_labelled(task.answers, teacher or task.teacher_model, *splits):
+        label = _human_label(question, verdicts, (BULK,)) if use == "human" else verdicts.label("teacher")
+        if label is not None:
+            found[question.id] = label
+    return found
+
+
+def _human_label(question: Question, verdicts: QuestionVerdicts, left_out: Sequence[str]) -> str | None:
+    """The human label of a question; of a training question, only if none of its labels has one of these origins."""
+    origins = {verdict.origin for verdict in verdicts.valid if verdict.kind == "human"}
+    return None if question.split == "train" and origins & set(left_out) else verdicts.label("human")

@@ -1,17 +1,19 @@
-"""Erases messages from a database, so that their bytes are gone from its file, too."""
+"""Finds and erases messages in a database, so that their bytes are gone from its file, too."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.exc import OperationalError
 
 from fingerpost.core.errors import InputError
+from fingerpost.core.text import normalise, question_id
+from fingerpost.core.types import Conversation, Message
 from fingerpost.core.utils import chunks
 from fingerpost.store.engine import connect, disconnect, explain, writing
 from fingerpost.store.tables import drafts, questions, requests, sketches, verdicts
@@ -22,62 +24,47 @@ GUARD = "verdicts_are_never_removed"
 """The trigger that keeps every other command from removing a verdict."""
 
 
-def erase_from_database(path: Path, matches: Callable[[str], bool], ids: set[str], texts: set[str]) -> Counter[str]:
-    """Erase questions, verdicts, logged requests and drafts, and compact the file.
+def find_questions(path: Path, wanted: Callable[[Conversation], bool]) -> dict[str, Conversation]:
+    """The questions of a database that are to be erased, by id; of logged requests, too.
 
     Args:
-        matches: whether a message is to be erased.
-        ids: questions to erase, too; the ids of all erased ones are added.
-        texts: the erased messages are added.
-
-    Returns:
-        The number of erased rows by table.
-
-    Raises:
-        InputError: another program uses the database for longer than a minute.
+        wanted: whether a conversation is to be erased.
     """
     engine = connect(path)
     try:
         with engine.connect() as connection:
-            for row in connection.execute(select(questions.c.id, questions.c.messages)):
-                contents = [content for _, content in _turns(row.messages)]
-                if row.id in ids or any(map(matches, contents)):
-                    ids.add(row.id)
-                    texts.update(content for content in contents if matches(content))
-                    texts.add(contents[-1])
-            logged = [
-                row.id
-                for row in connection.execute(select(requests.c.id, requests.c.messages))
-                if any(matches(content) or content in texts for _, content in _turns(row.messages))
-            ]
-            written = list(connection.execute(select(drafts.c.id, drafts.c.brief, drafts.c.raw)))
-        counts: Counter[str] = Counter()
-        with writing(engine) as connection:
-            connection.exec_driver_sql("PRAGMA secure_delete=ON")
-            guard = connection.exec_driver_sql(f"SELECT sql FROM sqlite_master WHERE name = '{GUARD}'").scalar()
-            if guard:
-                connection.exec_driver_sql(f"DROP TRIGGER {GUARD}")
-            for part in chunks(sorted(ids), BATCH):
-                for name, table, column in (
-                    ("labels", verdicts, verdicts.c.question_id),
-                    ("sketches", sketches, sketches.c.question_id),
-                    ("questions", questions, questions.c.id),
-                ):
-                    counts[name] += connection.execute(delete(table).where(column.in_(part))).rowcount
-            for numbers in chunks(logged, BATCH):
-                counts["logged requests"] += connection.execute(
-                    delete(requests).where(requests.c.id.in_(numbers))
-                ).rowcount
-            for draft in written:
-                brief, raw = _without(draft.brief, texts), _without(draft.raw, texts)
-                if (brief, raw) != (draft.brief, draft.raw):
-                    connection.execute(update(drafts).where(drafts.c.id == draft.id).values(brief=brief, raw=raw))
-                    counts["requests for questions"] += 1
-            if guard:
-                connection.exec_driver_sql(str(guard))
+            stored = connection.execute(select(questions.c.messages)).scalars()
+            logged = connection.execute(select(requests.c.messages)).scalars()
+            found = [turns for part in (stored, logged) for messages in part if wanted(turns := conversation(messages))]
+        return {question_id(turns): turns for turns in found}
+    finally:
+        disconnect(engine)
+
+
+def erase_from_database(path: Path, found: Mapping[str, Conversation], wanted: Callable[[str], bool]) -> Counter[str]:
+    """Erase questions with their labels, logged requests and drafts, and compact the file.
+
+    Args:
+        found: the questions, by id.
+        wanted: whether a text of a draft, such as an example of style, is to be erased.
+
+    Returns:
+        The number of erased rows by what they were.
+
+    Raises:
+        InputError: another program has the database open, so that bytes stay in its files until that program ends.
+    """
+    engine = connect(path)
+    try:
+        counts = _erase_rows(engine, found, wanted)
         with engine.connect() as connection:
             connection.exec_driver_sql("VACUUM")
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+        if busy:
+            raise InputError(
+                f"{path} is open in another program, such as a server, so that old bytes are still in its files; end that "
+                "program and run the command again"
+            )
         return counts
     except OperationalError as error:
         raise InputError(f"{path}: {explain(error.orig, path.parent)}") from None
@@ -85,19 +72,63 @@ def erase_from_database(path: Path, matches: Callable[[str], bool], ids: set[str
         disconnect(engine)
 
 
-def _turns(messages: Any) -> list[tuple[str, str]]:
-    """(role, content) of stored messages."""
-    return [
-        (str(turn[0]), str(turn[1])) if isinstance(turn, list) else (turn["role"], turn["content"]) for turn in messages
-    ]
+def conversation(messages: Any) -> Conversation:
+    """Stored messages as a conversation."""
+    return tuple(
+        Message(str(turn[0]), str(turn[1])) if isinstance(turn, list) else Message(turn["role"], turn["content"])
+        for turn in messages
+    )
 
 
-def _without(value: Any, texts: set[str]) -> Any:
-    """A stored value with the texts replaced, wherever they stand in it."""
-    if value is None or not texts:
-        return value
-    written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    for text in texts:
-        for form in (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]):
-            written = written.replace(form, ERASED)
-    return written if isinstance(value, str) else json.loads(written)
+def _erase_rows(engine: Engine, found: Mapping[str, Conversation], wanted: Callable[[str], bool]) -> Counter[str]:
+    with engine.connect() as connection:
+        rows = connection.execute(select(requests.c.id, requests.c.messages))
+        logged = [row.id for row in rows if question_id(conversation(row.messages)) in found]
+        written = list(connection.execute(select(drafts.c.id, drafts.c.brief, drafts.c.raw)))
+    texts = {normalise(turns[-1].content) for turns in found.values()}
+    counts: Counter[str] = Counter()
+    with writing(engine) as connection:
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")
+        guard = connection.exec_driver_sql(f"SELECT sql FROM sqlite_master WHERE name = '{GUARD}'").scalar()
+        if guard:
+            connection.exec_driver_sql(f"DROP TRIGGER {GUARD}")
+        for part in chunks(sorted(found), BATCH):
+            for name, table, column in (
+                ("labels", verdicts, verdicts.c.question_id),
+                ("sketches", sketches, sketches.c.question_id),
+                ("questions", questions, questions.c.id),
+            ):
+                counts[name] += connection.execute(delete(table).where(column.in_(part))).rowcount
+        for numbers in chunks(logged, BATCH):
+            removed = connection.execute(delete(requests).where(requests.c.id.in_(numbers)))
+            counts["logged requests"] += removed.rowcount
+        for draft in written:
+            brief, raw = _without(draft.brief, texts, wanted), _reply_without(draft.raw, texts, wanted)
+            if (brief, raw) != (draft.brief, draft.raw):
+                connection.execute(update(drafts).where(drafts.c.id == draft.id).values(brief=brief, raw=raw))
+                counts["requests for questions"] += 1
+        if guard:
+            connection.exec_driver_sql(str(guard))
+    return counts
+
+
+def _without(value: Any, texts: set[str], wanted: Callable[[str], bool]) -> Any:
+    """A value of JSON in which the texts are replaced. Other texts, and the names of fields, stay."""
+    if isinstance(value, str):
+        return ERASED if normalise(value) in texts or wanted(value) else value
+    if isinstance(value, dict):
+        return {key: _without(part, texts, wanted) for key, part in value.items()}
+    return [_without(part, texts, wanted) for part in value] if isinstance(value, list) else value
+
+
+def _reply_without(raw: str | None, texts: set[str], wanted: Callable[[str], bool]) -> str | None:
+    """A model's reply without the texts; all of it is replaced where it is no JSON and holds one."""
+    if raw is None:
+        return None
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        held = normalise(raw)
+        return ERASED if wanted(raw) or any(text in held for text in texts) else raw
+    changed = _without(value, texts, wanted)
+    return raw if changed == value else json.dumps(changed, ensure_ascii=False)

@@ -81,7 +81,7 @@ class LabelCounts:
 
     Attributes:
         by: number of questions with a label, by (split, kind of verdict).
-        unlabelled: training and dev questions without a label.
+        unlabelled: training and dev questions that nobody was asked about.
         unanswered_test: test questions that the teacher has not answered.
     """
 
@@ -315,7 +315,10 @@ class Store:
         Args:
             teacher: the model whose missing answers are counted.
         """
-        given = verdicts.c.kind.in_(("human", "teacher")) & verdicts.c.label.is_not(None)
+        answered = verdicts.c.kind.in_(
+            ("human", "teacher")
+        )  # also without a label: 'label' does not ask again by itself
+        given = answered & verdicts.c.label.is_not(None)
         query = select(questions.c.split, verdicts.c.kind, func.count(func.distinct(questions.c.id)))
         query = query.join(verdicts, verdicts.c.question_id == questions.c.id).where(given)
         counts = {
@@ -324,13 +327,13 @@ class Store:
         }
 
         def without(*splits: Split, by: ColumnElement[bool]) -> int:
-            answered = select(verdicts.c.id).where(verdicts.c.question_id == questions.c.id, by).exists()
-            missing = select(func.count()).select_from(questions).where(questions.c.split.in_(splits), ~answered)
+            found = select(verdicts.c.id).where(verdicts.c.question_id == questions.c.id, by).exists()
+            missing = select(func.count()).select_from(questions).where(questions.c.split.in_(splits), ~found)
             (row,) = self._rows(missing)
             return int(row[0])
 
         asked = (verdicts.c.kind == "teacher") & (verdicts.c.by == teacher)
-        return LabelCounts(counts, without("train", "dev", by=given), without("test", by=asked))
+        return LabelCounts(counts, without("train", "dev", by=answered), without("test", by=asked))
 
     # --- drafts of generated questions
 

@@ -65,7 +65,7 @@ def _harmful_cascades(report: Report) -> list[str]:
         if model.accuracy < student.accuracy:
             found.append(
                 f"{model.name} is less accurate than {student.name} alone: right on {round(model.accuracy * model.n):,} and "
-                f"{round(student.accuracy * student.n):,} of {model.n:,} rows; asking the teacher costs accuracy and money"
+                f"{round(student.accuracy * student.n):,} of {model.n:,} rows; on these rows, asking the teacher costs accuracy"
             )
     return found
 

@@ -120,6 +120,11 @@ class EncoderStudent(BasePredictor):
         student._tiers = "all"
         return student
 
+    def __copy__(self) -> EncoderStudent:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the content of its model folder, so that it can be sent to another process or machine."""
         files = {file.name: file.read_bytes() for file in sorted(self.folder.iterdir()) if file.is_file()}
