@@ -19,6 +19,9 @@ from conftest import ROOT, TEXTS, task_text
 from reviewing import ALL
 from teacher import Teacher
 
+from fingerpost.core.types import Message
+from fingerpost.store.server import ServerStore
+from fingerpost.store.server_rows import RequestLogEntry
 from journeys.files import rows, write
 from journeys.shell import Ended, commands_of, run
 
@@ -58,8 +61,10 @@ def prepared(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path
     fingerpost(folder, "train")
     fingerpost(folder, "evaluate")
     fingerpost(folder, "review", "--test", "5", "--export", "x.csv")
+    _write_log(folder / "served")
     for name in ("tickets", "shop"):
         (folder / name).mkdir()
+        _write_log(folder / name / "served")
         for file in ("task.toml", "fingerpost.db"):
             shutil.copy(folder / file, folder / name)
         shutil.copytree(folder / "models", folder / name / "models")
@@ -71,6 +76,16 @@ def prepared(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path
     _write_files(folder)
     fingerpost(folder, "train", "tickets.csv", "--epochs", "0")
     return folder
+
+
+def _write_log(served: Path) -> None:
+    """The folder of a server that was asked a few questions."""
+    served.mkdir()
+    log = ServerStore(served / "fingerpost.db")
+    for number, (text, label) in enumerate(ALL[:5]):
+        turns = (Message("user", f"{text}, asked at the server"),)
+        log.add_log_entries([RequestLogEntry(f"req-{number}", 1, None, "student", turns, label, 0.5, "student", 0.1)])
+    log.close()
 
 
 def _write_files(folder: Path) -> None:

@@ -184,9 +184,9 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
                 f"cannot listen on {host}:{port} ({error.strerror}); choose another --host or --port"
             ) from None
         set_up(quiet)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again after it has stopped
         _print_summary(server, host, listener.getsockname()[1])
         LimitedProtocol.most = most_connections()
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again after it has stopped
         config = uvicorn.Config(
             server.app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=30,
             http=LimitedProtocol,
