@@ -129,8 +129,8 @@ def _adapted(line: str, folder: Path, teacher: Teacher) -> str:
     if line.startswith("fingerpost init tickets"):
         shutil.rmtree(folder / "tickets")
     line = line.replace("https://provider.example/v1", teacher.base_url)
-    marks = list(csv.reader((folder / "marks.csv").open())) if (folder / "marks.csv").exists() else []
-    return line.replace("24d3f69f", marks[0][0]) if marks else line
+    mark = folder / "mark.txt"
+    return line.replace("24d3f69f", mark.read_text()) if mark.exists() else line
 
 
 def _prepare_next(command: str, folder: Path, ended: Ended) -> None:
@@ -144,7 +144,7 @@ def _prepare_next(command: str, folder: Path, ended: Ended) -> None:
         write(file, [tuple(cell.values()) for cell in cells], tuple(cells[0]))
         fingerpost(folder, "review", "--import", "queue.csv", "--by", "ben")
     if "--history" in command:
-        (folder / "marks.csv").write_text(ended.stdout.split()[0] + "\n")
+        (folder / "mark.txt").write_text(ended.stdout.split()[0])
 
 
 def _codes(command: str) -> tuple[int, ...]:
