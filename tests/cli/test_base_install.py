@@ -49,6 +49,15 @@ def test_the_base_predicts(student: Path, tmp_path: Path) -> None:
     assert "fingerpost[parquet]" in parquet.stderr and len(parquet.stderr.splitlines()) == 1
 
 
+def test_projects_need_nothing_of_training_and_serving(folder: Path) -> None:
+    write_labelled(folder / "x.csv")
+    missing = packages("train", "serve") - packages("project", "parquet")
+    for arguments in (["import", "x.csv"], ["status"], ["label"], ["export"], ["costs"]):
+        ended = run_without(missing, *arguments, cwd=folder)
+        assert "missing" not in ended.stderr and "extra" not in ended.stderr, ended.stderr
+        assert ended.returncode == (2 if arguments == ["label"] else 0), "label asks for confirmation"
+
+
 @pytest.mark.parametrize(
     ("command", "extra"),
     [("review", "train"), ("generate", "train"), ("run", "train"), ("train", "train"), ("evaluate", "train"),

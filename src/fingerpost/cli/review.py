@@ -12,7 +12,8 @@ from fingerpost.cli.exit_codes import DONE, PARTLY
 from fingerpost.cli.label_search import search_label
 from fingerpost.cli.options import Folder
 from fingerpost.cli.progress import showing_progress
-from fingerpost.cli.terminal import escape_markup, parse_numbers, read_key, read_line
+from fingerpost.cli.review_groups import correct_groups, last_message
+from fingerpost.cli.terminal import QUIT, escape_markup, read_key, read_line
 from fingerpost.core.label_sets import format_labels, join_labels, split_labels
 from fingerpost.core.printable import printable
 from fingerpost.core.text import shorten
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fingerpost.consensus.history import Decision
-    from fingerpost.consensus.review import QuestionGroup, ReviewQueue, ReviewRound
+    from fingerpost.consensus.review import ReviewQueue, ReviewRound
     from fingerpost.consensus.session import Card, ReviewSession, UniformSample
     from fingerpost.core.types import Question, Split
     from fingerpost.store.project import Store
@@ -47,10 +48,7 @@ HELP = """\
   n     add a note to the next answer
   g     groups: correct many questions with the same confusion at once
   q     quit; all answers are already stored"""
-GROUP_KEYS = "y correct all   x leave some out   a show all   s next group   q back"
-QUIT = ("q", "", "\x03", "\x04")  # the key, the end of the input, Ctrl-C, Ctrl-D
 DIGITS = tuple("123456789")
-SHOWN = 12
 EXPORTED = 100
 """Questions of the queue that --export writes, unless --limit says otherwise."""
 
@@ -130,14 +128,11 @@ def review(
                 _export(project, queue, export, limit or EXPORTED)
                 return
             if groups:
-                _correct_groups(queue, console())
+                correct_groups(queue, console())
             else:
                 _label_queue(queue)
     next_step(*project.next_steps())
     raise typer.Exit(code)
-
-
-# --- single questions
 
 
 def _label_queue(queue: ReviewQueue) -> None:
@@ -244,7 +239,7 @@ def _decide(session: ReviewQueue | UniformSample, card: Card, status: str, scree
         elif key == "n":
             note = read_line("  note: ") or None
         elif key == "g" and isinstance(session, ReviewQueue):
-            _correct_groups(session, screen)
+            correct_groups(session, screen)
             return session.next()
         elif key == "+":
             _show(card, labels, status, screen, session, chosen if multi else None, whole=True)
@@ -309,7 +304,7 @@ def _show(
         name = escape_markup(label) + " " * (width - len(label))
         screen.print(f"  [bold]{number}[/]  {mark}{percent}{name}  [dim]{escape_markup(about.removesuffix('; '))}[/]")
     for question, label in card.neighbours:
-        screen.print(f"  [dim]similar: {escape_markup(_short(question, 56))}  ->  {escape_markup(label)}[/]")
+        screen.print(f"  [dim]similar: {escape_markup(last_message(question, 56))}  ->  {escape_markup(label)}[/]")
     screen.print(f"[dim]{KEYS if chosen is None else SET_KEYS}[/]")
 
 
@@ -343,61 +338,6 @@ def _print_summary(session: ReviewSession) -> None:
     print(f"\n{count:,} answers stored" if count else "\nno answers given")
 
 
-# --- groups
-
-
-def _correct_groups(queue: ReviewQueue, screen: Console) -> None:
-    """Show the groups one by one; correct all or part of a group, or go to the next."""
-    queue.refresh()
-    found = queue.groups()
-    if not found:
-        print("  no group of questions to correct; review more questions first")
-        return
-    for number, group in enumerate(found, 1):
-        _show_group(group, f"{number} of {len(found)}", screen)
-        while True:
-            key = read_key()
-            if key in ("y", "x"):
-                numbers = read_line("  leave out (numbers, or ranges such as 3-5): ") if key == "x" else ""
-                leave_out = parse_numbers(numbers, len(group.questions))
-                if leave_out is None or (key == "x" and not leave_out):
-                    print(f"  nothing changed; type numbers from 1 to {len(group.questions)}")
-                    continue
-                mark = queue.correct(group, leave_out=leave_out)
-                count = len(group.questions) - len(leave_out)
-                print(
-                    f"  {count:,} questions labelled {printable(group.consensus_label)}; "
-                    f"to undo: 'fingerpost review --take-back {mark}'"
-                )
-                break
-            if key == "a":
-                _list(group, screen)
-            elif key == "s":
-                break
-            elif key in QUIT:
-                return
-            else:
-                print(f"  {GROUP_KEYS}")
-    print("  no more groups")
-
-
-def _show_group(group: QuestionGroup, position: str, screen: Console) -> None:
-    screen.print(f"\n[dim]{'─' * 72}\ngroup {position}[/]")
-    screen.print(
-        f"{len(group.questions):,} questions: teacher's label {escape_markup(group.teacher_label)}, "
-        f"consensus [bold]{escape_markup(group.consensus_label)}[/]"
-    )
-    _list(group, screen, SHOWN)
-    screen.print(f"[dim]{GROUP_KEYS}[/]")
-
-
-def _list(group: QuestionGroup, screen: Console, most: int | None = None) -> None:
-    for number, question in enumerate(group.questions[:most], 1):
-        screen.print(f"  {number:3}  {escape_markup(_short(question, 100))}")
-    if most is not None and len(group.questions) > most:
-        screen.print(f"  [dim]... and {len(group.questions) - most:,} less certain ones; press a to show all[/]")
-
-
 def _print_history(decisions: Sequence[Decision]) -> None:
     for decision in decisions:
         label = printable(decision.label or "(no label fits)")
@@ -408,7 +348,3 @@ def _print_history(decisions: Sequence[Decision]) -> None:
         print(f"{decision.mark}  {decision.at}  {decision.by}  {label}  <-  {text}{more}{note}{state}")
     if not decisions:
         print("no decisions yet")
-
-
-def _short(question: Question, width: int) -> str:
-    return shorten(question.messages[-1].content, width)

@@ -7,6 +7,7 @@ import sys
 from fingerpost.core.printable import printable
 
 ESCAPE = "\x1b"
+QUIT = ("q", "", "\x03", "\x04")  # the key, the end of the input, Ctrl-C, Ctrl-D
 BACKSPACES = ("\x7f", "\b")
 
 
