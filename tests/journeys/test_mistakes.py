@@ -131,7 +131,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("the wrong encoding", "fingerpost train a.csv --encoding ascii", ("cannot be used", "name its encoding with --encoding"), file("a.csv", "text,label\n" + "grün,a\nblau,b\n" * 9)),
     ],
     "Columns and labels": [
-        Mistake("no column with a usual name", "fingerpost train a.csv", ("no column text", "--text", "Anfrage"), file("a.csv", "Anfrage,Ziel\nx,a\n")),
+        Mistake("no column with a usual name", "fingerpost train a.csv", ("no column named text", "--text", "Anfrage"), file("a.csv", "Anfrage,Ziel\nx,a\n")),
         Mistake("a text column that is not there", "fingerpost train tickets.csv --text body", ("no column 'body'", "--text: text, label")),
         Mistake("a label column that is not there", "fingerpost train tickets.csv --label queue", ("no column 'queue'", "--label: text, label")),
         Mistake("a file without labels", "fingerpost train a.csv", ("no labelled training row", "--label"), file("a.csv", "text,queue\nx,\n")),

@@ -192,7 +192,10 @@ def teacher_error(error: openai.OpenAIError, where: object, key_env: str, then: 
     if isinstance(error, openai.APIStatusError):
         if mentions(error, "insufficient_quota"):
             return TeacherError(f"the account at {where} is out of credit: {error_message(error)}; top it up")
-        return TeacherError(f"{where} answers {error.status_code}: {error_message(error)}; check model and base_url")
+        told = error_message(error)
+        status = f"status {error.status_code}"
+        more = "" if told == status else f": {told}"
+        return TeacherError(f"{where} answers with {status}{more}; check model and base_url")
     return TeacherError(f"{where} cannot be reached; {then}")
 
 

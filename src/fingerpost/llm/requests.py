@@ -163,6 +163,6 @@ def all_unusable(spec: RequestSpec[Any], progress: RunProgress) -> TeacherError:
 def out_of_budget(at_most_usd: float, budget_usd: float | None) -> BudgetError:
     """The error for a budget without room for a single request."""
     return BudgetError(
-        f"no request was sent: a request can cost up to ${at_most_usd:.4f}, which exceeds the rest of the project's budget "
-        f"of ${budget_usd:g}; see 'fingerpost status', raise --budget"
+        f"no request was sent: one may cost up to ${at_most_usd:.4f}, more than is left of the budget of "
+        f"${format(budget_usd or 0.0, '.6f').rstrip('0').rstrip('.')}; raise --budget, or see 'fingerpost status'"
     )
