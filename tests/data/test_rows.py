@@ -127,7 +127,7 @@ def test_files_and_columns_that_cannot_be_used(tmp_path: Path, content: str) -> 
     with pytest.raises(InputError, match="unknown kind of file"):
         read_rows(tmp_path / "x.doc")
     (tmp_path / "x.csv").write_text(content)
-    with pytest.raises(InputError, match="is empty" if not content else "no column text"):
+    with pytest.raises(InputError, match="is empty" if not content else "no column named text"):
         list(read_labelled_rows(tmp_path / "x.csv", Columns(), None))
     (tmp_path / "x.parquet").write_text("PAR1 but not really")
     with pytest.raises(InputError, match="Parquet"):

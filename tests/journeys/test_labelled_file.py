@@ -50,7 +50,7 @@ def test_a_file_from_excel_with_every_fault(tmp_path: Path) -> None:
     faulty[30] = ("", "Büro")
     write(tmp_path / "Anfragen.csv", faulty, ("Anfrage", "Ziel"), ";", "cp1252")
     told = run("fingerpost train Anfragen.csv", tmp_path)
-    assert told.code == 2 and "name it with --text" in told.stderr.splitlines()[-1]
+    assert told.code == 2 and "name the text column with --text" in told.stderr.splitlines()[-1]
     trained = run("fingerpost train Anfragen.csv --text Anfrage --label Ziel", tmp_path)
     assert trained.code == 1, trained.stderr
     assert "read as windows-1252" in trained.stdout and "Büro" in trained.stdout
