@@ -19,7 +19,6 @@ from fingerpost.data.rows import Columns
 from fingerpost.labelling.label import LabelPlan, label, plan_labels, plan_of
 from fingerpost.labelling.position_bias import PositionBias, position_bias
 from fingerpost.labelling.requests import EVERYTHING, STEP, LabelSelection, jobs_with_shots, open_jobs, order_count
-from fingerpost.labelling.teacher import LiveTeacher
 from fingerpost.llm.requests import RunProgress, teacher_endpoint, teacher_of
 from fingerpost.next_steps import ProjectState, next_steps
 from fingerpost.store.project import STREAMED, Store
@@ -193,6 +192,8 @@ class Project:
             TeacherError: the teacher cannot be asked.
             BudgetError: the request could exceed the budget.
         """
+        from fingerpost.labelling.teacher import LiveTeacher  # the client takes half a second to import
+
         with self.store() as store, teacher_endpoint(teacher_of(self.task), self.folder) as reachable:
             task = self.task.model_copy(update={"teacher": reachable})
             return LiveTeacher(task, self.folder, store.ledger, budget_usd).predict(text)

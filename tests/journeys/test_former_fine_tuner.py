@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import openai
+import pytest
 from conftest import TEXTS
 from tiny_encoder import tiny_encoder_folder
 
+pytestmark = pytest.mark.slow
 SYSTEM = "Route the message.\n- billing: invoices and payments\n- delivery: parcels\n- other: anything else"
 PROGRAM = """
 import sys, time
