@@ -76,7 +76,9 @@ def test_the_manifest_says_what_was_done(student: Path) -> None:
     manifest = read_manifest(student)
     assert manifest.precision == "int8" and manifest.encoder["from"] == "folder"
     assert manifest.training["train_rows"] == 21 and manifest.training["dev_rows"] == 3
-    assert set(manifest.files) == {"dev.jsonl", "lexical.npz", "model.onnx", "tokenizer.json", "trained_on.txt"}
+    assert set(manifest.files) == {
+        "dev.jsonl", "lexical.npz", "model.onnx", "tokenizer.json", "train.jsonl", "trained_on.txt",
+    }  # fmt: skip
 
 
 def test_a_texts_result_does_not_depend_on_its_batch(minilm_student: Path) -> None:

@@ -19,6 +19,8 @@ from fingerpost.store.engine import connect, disconnect, explain, writing
 from fingerpost.store.tables import drafts, questions, requests, sketches, verdicts
 
 BATCH = 500
+WAIT_MS = 5_000
+"""How long to wait for other programs before the file is compacted."""
 ERASED = "[erased]"
 GUARD = "verdicts_are_never_removed"
 """The trigger that keeps every other command from removing a verdict."""
@@ -58,6 +60,7 @@ def erase_from_database(path: Path, found: Mapping[str, Conversation], wanted: C
     try:
         counts = _erase_rows(engine, found, wanted)
         with engine.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={WAIT_MS}")
             connection.exec_driver_sql("VACUUM")
             busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
         if busy:

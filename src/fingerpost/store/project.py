@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -429,7 +430,9 @@ def _in_order(query: Select[Any], splits: Sequence[Split]) -> Select[Any]:
 
 
 def _insert_questions(connection: Connection, new: Sequence[Question], sketches: Mapping[str, bytes]) -> int:
-    added = insert_new(connection, questions, [question_row(question) for question in new])
+    start = now()
+    rows = [question_row(question, start + timedelta(microseconds=place)) for place, question in enumerate(new)]
+    added = insert_new(connection, questions, rows)
     _insert_sketches(connection, [question.id for question in new], sketches)
     return added
 

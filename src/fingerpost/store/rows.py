@@ -56,14 +56,15 @@ def verdict_row(verdict: Verdict, key: str) -> dict[str, Any]:
     }
 
 
-def question_row(question: Question) -> dict[str, Any]:
+def question_row(question: Question, at: datetime) -> dict[str, Any]:
+    """A row of the table; `at` orders the questions."""
     return {
         "id": question.id,
         "messages": [[turn.role, turn.content] for turn in question.messages],
         "source": question.source,
         "group_id": question.group,
         "split": question.split,
-        "at": now(),
+        "at": at,
     }
 
 

@@ -111,7 +111,7 @@ class ChatService:
             model, messages, response_format.allowed, raw if has_system else _with_system_prompt(raw, model)
         )
         await self._write_log(completion_id, decision, messages, key)
-        pieces = [piece for piece in response_format.pieces(decision.label) if piece]
+        pieces = [piece for piece in response_format.pieces(decision.label, decision.confidence) if piece]
         tokens = _token_logprobs(request, response_format, decision) if request.logprobs else None
         reply = "".join(pieces)
         message: Json = {"role": "assistant", "content": reply, "refusal": None, "annotations": []}
@@ -300,7 +300,7 @@ def _token_logprobs(request: ChatRequest, response_format: ResponseFormat, decis
             token = token_logprob(response_format.pieces(name)[1], score)
             del token["top_logprobs"]
             others.append(token)
-    before, value, after = response_format.pieces(decision.label)
+    before, value, after = response_format.pieces(decision.label, decision.confidence)
     return [
         *([token_logprob(before, 1.0)] if before else []),
         token_logprob(value, probability, others),

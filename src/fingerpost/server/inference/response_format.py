@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fingerpost.server.inference.registry import ServedModel
-from fingerpost.server.schemas import ApiError, ChatRequest, Json
-from fingerpost.task.replies import resolve_label
+from fingerpost.server.inference.schema_reply import LabelSchema, UnfillableError, find_label
+from fingerpost.server.schemas import ApiError, ChatRequest
 from fingerpost.task.reply_format import render
-
-MAX_REFERENCES = 4  # nested `$ref` and `anyOf` that are followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,25 +18,39 @@ class ResponseFormat:
 
     Attributes:
         model: the model that answers.
-        values: what the reply says for each allowed label; None allows all labels in the model's own words.
-        field: the JSON field that holds the label; None uses the model's reply template.
+        schema: the JSON schema of the reply, with the place of the label; None uses the model's reply template.
+        field: without a schema, the JSON field that holds the label; None uses the model's reply template.
         function: name of the tool that the reply calls; None for a plain reply.
     """
 
     model: ServedModel
-    values: dict[str, str | int] | None = None
+    schema: LabelSchema | None = None
     field: str | None = None
     function: str | None = None
+
+    @property
+    def values(self) -> dict[str, str | int] | None:
+        """What the reply says for each allowed label; None allows all labels in the model's own words."""
+        return self.schema.values if self.schema is not None else None
 
     @property
     def allowed(self) -> list[str] | None:
         """Names of the allowed labels; None allows all."""
         return None if self.values is None else list(self.values)
 
-    def pieces(self, label: str) -> tuple[str, str, str]:
-        """The reply for an answer in three parts: the text before it, its label or list of labels, the text after it."""
+    def pieces(self, label: str, confidence: float = 1.0) -> tuple[str, str, str]:
+        """The reply for an answer in three parts: the text before it, its label or list of labels, the text after it.
+
+        Raises:
+            ApiError: the reply cannot keep the schema.
+        """
         template = self.model.reply_template
         value = self._value(label)
+        if self.schema is not None:
+            try:
+                return self.schema.reply(value, confidence)
+            except UnfillableError as error:
+                raise ApiError(400, f"the schema cannot be kept: {error}", param="response_format") from None
         if self.field is not None:
             before, after = json.dumps({self.field: "\x00"}, ensure_ascii=False).split(json.dumps("\x00"))
             return before, json.dumps(value, ensure_ascii=False), after
@@ -70,33 +82,19 @@ def requested_format(request: ChatRequest, model: ServedModel) -> ResponseFormat
         function, schema = _forced_tool(request)
         param = "tools"
     if isinstance(schema, dict):
-        field, enum = _field_and_enum(schema)
-        if enum is None and function is not None and field is None:
+        try:
+            found = find_label(schema, model.task)
+        except UnfillableError as error:
+            examples = ", ".join(str(model.value_of(name)) for name in model.task.names[:5])
             raise ApiError(
-                400, "a classifier can call only a tool with exactly one parameter, the label", param="tools"
-            )
-        if enum is not None:
-            return ResponseFormat(model, _values_by_label(enum, model, param), field, function)
-        if field is not None:
-            return ResponseFormat(model, None, field, function)
+                400, f"the schema cannot be kept by '{model.name}': {error} (its labels: {examples}, ...)", param=param
+            ) from None
+        asked = ResponseFormat(model, found, None, function)
+        asked.pieces(next(iter(found.values or model.task.names)))  # refused before anything is decided
+        return asked
     if kind == "json_object" and not model.reply_template.before.lstrip().startswith("{"):
         return ResponseFormat(model, None, model.task.answer_field)
     return ResponseFormat(model)
-
-
-def _values_by_label(enum: list[Any], model: ServedModel, param: str) -> dict[str, str | int]:
-    """The first enum value that stands for each label of the model."""
-    values: dict[str, str | int] = {}
-    for value in enum:
-        label = resolve_label(model.task, value)
-        if label is not None:
-            values.setdefault(label, value)
-    if not values:
-        examples = ", ".join(str(model.value_of(name)) for name in model.task.names[:5])
-        raise ApiError(
-            400, f"the enum contains no label of '{model.name}'; use its labels ({examples}, ...)", param=param
-        )
-    return values
 
 
 def _forced_tool(request: ChatRequest) -> tuple[str | None, Any]:
@@ -114,26 +112,3 @@ def _forced_tool(request: ChatRequest) -> tuple[str | None, Any]:
         if isinstance(tool.get("name"), str) and (name is None or tool["name"] == name):
             return tool["name"], tool.get("parameters")
     return None, None
-
-
-def _field_and_enum(schema: Json) -> tuple[str | None, list[Any] | None]:
-    """The only field of an object schema, and its allowed values; None where there is none, or any value is allowed."""
-    properties = schema.get("properties")
-    if not isinstance(properties, dict) or len(properties) != 1:
-        return None, None
-    ((field, inner),) = properties.items()
-    for _ in range(MAX_REFERENCES):
-        if isinstance(inner, dict) and isinstance(inner.get("items"), dict):
-            inner = inner["items"]
-        elif isinstance(inner, dict) and isinstance(inner.get("$ref"), str):
-            definitions = schema.get("$defs") or schema.get("definitions") or {}
-            inner = definitions.get(inner["$ref"].rsplit("/", 1)[-1]) if isinstance(definitions, dict) else None
-        elif isinstance(inner, dict) and isinstance(inner.get("anyOf"), list):
-            choices = (choice for choice in inner["anyOf"] if isinstance(choice, dict))
-            inner = next((choice for choice in choices if choice.get("type") != "null"), None)
-    if not isinstance(inner, dict):
-        return field, None
-    values = inner.get("enum")
-    if values is None and "const" in inner:
-        values = [inner["const"]]
-    return field, values if isinstance(values, list) else None
