@@ -115,14 +115,15 @@ class ChatService:
         tokens = _token_logprobs(request, response_format, decision) if request.logprobs else None
         reply = "".join(pieces)
         message: Json = {"role": "assistant", "content": reply, "refusal": None, "annotations": []}
-        function = response_format.function
-        if function is not None:
-            call = {"id": new_id("call_"), "type": "function", "function": {"name": function, "arguments": reply}}
+        tool = response_format.tool
+        if tool is not None:
+            function = {"name": tool.name_for(decision.label), "arguments": reply}
+            call = {"id": new_id("call_"), "type": "function", "function": function}
             message |= {"content": None, "tool_calls": [call]}
             tokens = None
         body = completion(
             completion_id, now(), request.model, message, _usage(decision, reply), tokens, request.n or 1,
-            "tool_calls" if function else "stop",
+            "tool_calls" if tool else "stop",
         )  # fmt: skip
         return ChatAnswer(body, pieces, decision)
 

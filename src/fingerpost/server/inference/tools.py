@@ -1,0 +1,114 @@
+"""Which tool a reply calls: the one whose parameters hold the label, or, where each label has a tool, the label's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fingerpost.server.inference.schema_reply import LabelSchema, UnfillableError, find_label
+from fingerpost.server.schemas import ApiError, ChatRequest, Json
+from fingerpost.task.replies import resolve_label
+from fingerpost.task.settings import Task
+
+HANDOFF_PREFIXES = ("transfer_to_", "handoff_to_", "route_to_")
+"""How agent frameworks name the tool that hands a conversation to somebody."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The call that a reply makes.
+
+    Attributes:
+        schema: the parameters with the place of the label; None if the tool's name is the label.
+        name: the tool's name; None if the label decides it.
+        by_label: the tool's name for each label, if each has its own.
+    """
+
+    schema: LabelSchema | None = None
+    name: str | None = None
+    by_label: dict[str, str] = field(default_factory=dict)
+
+    def name_for(self, label: str) -> str:
+        """The name of the tool that is called for a label."""
+        return self.name if self.name is not None else self.by_label[label]
+
+
+def requested_tool(request: ChatRequest, task: Task) -> ToolCall | None:
+    """The call that a request asks for; None for a reply in text.
+
+    A named tool is always called. With `required` and `auto`, the call is made once: after the tool's result comes a text.
+
+    Raises:
+        ApiError: a tool is required, and none can be called with a label.
+    """
+    tools = _tools(request)
+    choice = request.tool_choice
+    if isinstance(choice, dict):
+        named = choice.get("function")
+        name = named.get("name") if isinstance(named, dict) else None
+        return _call(next((tool for tool in tools if name is None or tool["name"] == name), None), task)
+    if not tools or choice == "none" or _has_result(request):
+        return None
+    for tool in tools:
+        try:
+            found = find_label(_parameters(tool), task)
+        except UnfillableError:
+            continue
+        if found.values is not None:
+            return ToolCall(found, tool["name"])
+    by_label = _tools_by_label(tools, task)
+    if by_label:
+        return ToolCall(by_label=by_label)
+    if choice != "required":
+        return None
+    if len(tools) > 1:
+        raise ApiError(400, "no tool has a parameter with labels, and no tool's name is a label", param="tools")
+    return _call(tools[0], task)
+
+
+def _call(tool: Json | None, task: Task) -> ToolCall | None:
+    """The call of a tool that has to be called.
+
+    Raises:
+        ApiError: its parameters have no place for a label.
+    """
+    if tool is None:
+        return None
+    try:
+        return ToolCall(find_label(_parameters(tool), task), tool["name"])
+    except UnfillableError as error:
+        raise ApiError(
+            400, f"the tool '{tool['name']}' cannot be called by a classifier: {error}", param="tools"
+        ) from None
+
+
+def _tools(request: ChatRequest) -> list[Json]:
+    """The functions that the request offers, also under the older name `functions`."""
+    extra = request.model_extra or {}
+    given = extra.get("tools")
+    offered = [tool.get("function") for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
+    older = extra.get("functions")
+    offered += older if isinstance(older, list) else []
+    return [tool for tool in offered if isinstance(tool, dict) and isinstance(tool.get("name"), str)]
+
+
+def _tools_by_label(tools: list[Json], task: Task) -> dict[str, str]:
+    """The tools whose name is a label, with or without one of HANDOFF_PREFIXES, and that need no arguments."""
+    found: dict[str, str] = {}
+    for tool in tools:
+        name = tool["name"]
+        plain = next((name.removeprefix(prefix) for prefix in HANDOFF_PREFIXES if name.startswith(prefix)), name)
+        label = resolve_label(task, plain)
+        if label is not None and not _parameters(tool).get("required"):
+            found.setdefault(label, name)
+    return found
+
+
+def _parameters(tool: Json) -> Json:
+    found: Any = tool.get("parameters")
+    return found if isinstance(found, dict) else {}
+
+
+def _has_result(request: ChatRequest) -> bool:
+    """Whether the last message is a tool's result."""
+    return bool(request.messages) and request.messages[-1].role in ("tool", "function")

@@ -1,0 +1,88 @@
+"""Tools: the one with the labels is called, once; where each label has a tool, the label's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from serving import Serving
+
+LABELS = {"type": "string", "enum": ["billing", "delivery", "other"]}
+ROUTE = {"name": "route", "parameters": {"type": "object", "properties": {"queue": LABELS}, "required": ["queue"]}}
+SEARCH = {
+    "name": "search",
+    "parameters": {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]},
+}
+QUESTION = {"role": "user", "content": "my invoice is wrong"}
+
+
+@pytest.fixture(scope="module")
+def client(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    with Serving(tmp_path_factory.mktemp("tools") / "served", f"student={student}") as server:
+        yield server.client()
+
+
+def tools(*functions: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": function} for function in functions]
+
+
+def ask(client: openai.OpenAI, messages: list[dict[str, Any]], **options: Any) -> Any:
+    return client.chat.completions.create(model="student", messages=messages, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("choice", ["required", "auto", None])
+def test_the_tool_with_the_labels_is_called_once_and_then_a_text_comes(
+    client: openai.OpenAI, choice: str | None
+) -> None:
+    options: dict[str, Any] = {"tools": tools(SEARCH, ROUTE)} | ({"tool_choice": choice} if choice else {})
+    first = ask(client, [QUESTION], **options).choices[0]
+    (call,) = first.message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("route", {"queue": "billing"})
+    assert first.finish_reason == "tool_calls"
+    history = [QUESTION, first.message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "done"}]
+    second = ask(client, history, **options).choices[0]
+    assert second.message.tool_calls is None and json.loads(second.message.content) == {"action": "billing"}
+
+
+def test_none_calls_no_tool(client: openai.OpenAI) -> None:
+    assert ask(client, [QUESTION], tools=tools(ROUTE), tool_choice="none").choices[0].message.content
+
+
+def test_where_each_label_has_a_tool_its_own_is_called(client: openai.OpenAI) -> None:
+    handoffs = [
+        {"name": f"transfer_to_{label}", "parameters": {"type": "object", "properties": {}}}
+        for label in ("other", "billing")
+    ]
+    (call,) = ask(client, [QUESTION], tools=tools(SEARCH, *handoffs), tool_choice="auto").choices[0].message.tool_calls
+    assert (call.function.name, call.function.arguments) == ("transfer_to_billing", "{}")
+    stream = client.chat.completions.create(
+        model="student",
+        messages=[QUESTION],
+        tools=tools(*handoffs),
+        stream=True,  # type: ignore[arg-type, call-overload]
+    )
+    parts = [choice.delta.tool_calls[0] for chunk in stream for choice in chunk.choices if choice.delta.tool_calls]
+    assert parts[0].function.name == "transfer_to_billing"
+    assert "".join(part.function.arguments or "" for part in parts) == "{}"
+
+
+def test_tools_without_labels_are_left_alone_or_refused(client: openai.OpenAI) -> None:
+    assert ask(client, [QUESTION], tools=tools(SEARCH)).choices[0].message.tool_calls is None
+    with pytest.raises(openai.BadRequestError, match="no tool has a parameter with labels"):
+        ask(client, [QUESTION], tools=tools(SEARCH, {**SEARCH, "name": "other_search"}), tool_choice="required")
+
+
+def test_a_schema_that_asks_for_more_than_the_label(client: openai.OpenAI) -> None:
+    properties = {"reason": {"type": "string"}, "queue": LABELS, "confidence": {"type": "number"}}
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    answer = json.loads(ask(client, [QUESTION], response_format=form).choices[0].message.content)
+    assert answer["queue"] == "billing" and 0 < answer["confidence"] <= 1 and "classifier" in answer["reason"]
+    schema["properties"]["days"] = {"type": "integer"}  # type: ignore[index]
+    schema["required"] = [*properties, "days"]
+    with pytest.raises(openai.BadRequestError, match="'days'"):
+        ask(client, [QUESTION], response_format=form)
