@@ -94,6 +94,12 @@ def serve(
     require_keys: Annotated[
         bool, typer.Option("--require-keys", help="Require API keys also for local requests.")
     ] = False,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A web page that may use the server from a browser, such as https://app.example.com. Can be repeated."
+        ),
+    ] = None,
     log_requests: Annotated[bool, typer.Option(help="Log requests, for 'fingerpost import --from-log'.")] = True,
     keep_days: Annotated[float, typer.Option(min=0, help="Days that logged requests are kept.")] = 30.0,
     redact: Annotated[
@@ -136,6 +142,7 @@ def serve(
             encoder=encoder,
             keys_required=require_keys or not loopback,
             allowed_hosts=(*LOOPBACK, host),
+            cors_origins=tuple(cors_origin or ()),
             log_requests=log_requests,
             keep_days=keep_days,
             redact=_import_function(redact) if redact else None,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from fingerpost.core.version import __version__
 from fingerpost.server.api import batches, chat, fine_tuning, health
@@ -85,6 +86,11 @@ class Server:
         settings, store = self.settings, self.store
         app = FastAPI(title="Fingerpost", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan)
         app.add_middleware(AccessMiddleware, settings=settings, store=store, metrics=self.metrics)
+        if settings.cors_origins:  # added last, so that it answers preflight requests before a key is asked for
+            app.add_middleware(
+                CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"],
+                expose_headers=["*"],
+            )  # fmt: skip
         add_error_handlers(app)
         app.include_router(files_api.router(self.files, store, settings.max_upload))
         app.include_router(fine_tuning.router(settings, store, self.files, self.jobs))

@@ -26,6 +26,7 @@ class Settings:
             against human labels. At most one of `cutoff`, `agreement` and `accuracy` is set.
         encoder: base encoder of fine-tuning jobs, a folder or a hub name; `auto` chooses by the language of a job's texts.
         allowed_hosts: host names that requests without API keys may come from.
+        cors_origins: web pages that may use the server from a browser, such as https://app.example.com.
         log_requests: whether requests are stored, for `keep_days` days.
         redact: applied to all texts before they are stored.
         threads, training_threads: number of threads for prediction and for a training job.
@@ -50,6 +51,7 @@ class Settings:
     encoder: str = "auto"
     keys_required: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     log_requests: bool = True
     keep_days: float = 30.0
     redact: Callable[[str], str] | None = None

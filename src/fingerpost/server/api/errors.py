@@ -48,10 +48,16 @@ async def _http_exception(request: Request, error: Any) -> JSONResponse:
     if isinstance(cause, OSError):
         return await _internal_error(request, cause)
     message = {
-        404: f"there is no endpoint {request.url.path}; see /openapi.json",
+        404: f"there is no endpoint {request.url.path}; {_advice(request.url.path)}",
         405: f"{request.url.path} does not accept {request.method}; see /openapi.json",
     }.get(error.status_code, str(error.detail))
     return JSONResponse(error_body(error.status_code, message), error.status_code, error.headers)
+
+
+def _advice(path: str) -> str:
+    """What to do about a path that does not exist."""
+    without = ("/chat", "/models", "/files", "/fine_tuning", "/batches", "/route", "/completions", "/embeddings")
+    return "the client's base URL has to end with /v1" if path.startswith(without) else "see /openapi.json"
 
 
 async def _internal_error(request: Request, error: Any) -> JSONResponse:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
+import re
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
 from cachetools import TTLCache
-from pyrate_limiter import Duration, InMemoryBucket, Limiter, Rate
+from pyrate_limiter import Duration, InMemoryBucket, Limiter, Rate, RateItem
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fingerpost.server.ops.logs import log
@@ -27,6 +29,8 @@ BODY_S, SLOWEST_BYTES_PER_S = 30.0, 100_000
 CUT_OFF = (408, 413)
 """After these statuses the connection is closed, because the rest of the body may be endless."""
 FORM_OVERHEAD = 100_000  # bytes that an upload's form may add to the file
+AZURE = re.compile(r"/openai/(?:v1/|deployments/[^/]+/)?(.+)")
+"""Paths of Azure's clients; the model is in the request's body, too."""
 
 
 class AccessMiddleware:
@@ -35,13 +39,14 @@ class AccessMiddleware:
     def __init__(self, app: ASGIApp, settings: Settings, store: ServerStore, metrics: Metrics) -> None:
         self._app, self._settings, self._store, self._metrics = app, settings, store, metrics
         self._key_cache: TTLCache[str, dict[str, str]] = TTLCache(maxsize=1, ttl=KEY_CACHE_S)
-        self._limiters: dict[str, Limiter] = {}
+        self._limiters: dict[str, tuple[InMemoryBucket, Limiter]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began, request_id = time.perf_counter(), new_id("req_")
+        scope["path"] = known_path(scope["path"])
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "key": None}
         status, started = 500, False
@@ -56,6 +61,7 @@ class AccessMiddleware:
                     (b"x-request-id", request_id.encode()),
                     (b"openai-processing-ms", str(round(took_ms)).encode()),
                     *([(b"connection", b"close")] if status in CUT_OFF else []),
+                    *scope["state"].get("rate_limit_headers", []),
                 ]
             await send(message)
 
@@ -88,10 +94,10 @@ class AccessMiddleware:
             return None
         name = None
         if self._settings.keys_required:
-            name = self._key_name(headers.get("authorization", ""))
+            name = self._key_name(headers.get("authorization") or f"Bearer {headers.get('api-key', '')}")
         else:
             self._require_allowed_host(headers)
-        self._apply_rate_limit(name or "")
+        self._apply_rate_limit(name or "", scope["state"])
         return name
 
     def _key_name(self, authorization: str) -> str:
@@ -119,23 +125,40 @@ class AccessMiddleware:
     def _require_allowed_host(self, headers: dict[str, str]) -> None:
         """Without keys, accept only this machine's own programs: no web page of another host, no DNS rebinding."""
         for address in (f"//{headers.get('host', '')}", headers.get("origin")):
+            if address in self._settings.cors_origins:
+                continue
             if address is not None and _host(address) not in self._settings.allowed_hosts:
                 raise ApiError(
                     403, "without API keys only programs on this machine are served; create a key with "
                     "'fingerpost keys add' and start the server with --require-keys", code="forbidden",
                 )  # fmt: skip
 
-    def _apply_rate_limit(self, name: str) -> None:
+    def _apply_rate_limit(self, name: str, state: dict[str, Any]) -> None:
+        """Count a request. The response gets OpenAI's headers with what is left, and the true time to wait.
+
+        Raises:
+            ApiError: the limit is exceeded.
+        """
         limit = self._settings.requests_per_minute
         if limit is None:
             return
-        limiter = self._limiters.get(name)
-        if limiter is None:
-            limiter = self._limiters[name] = Limiter(InMemoryBucket([Rate(limit, Duration.MINUTE)]))
-        if not limiter.try_acquire("requests", blocking=False):
+        if name not in self._limiters:
+            made = InMemoryBucket([Rate(limit, Duration.MINUTE)])
+            self._limiters[name] = made, Limiter(made)
+        bucket, limiter = self._limiters[name]
+        accepted = limiter.try_acquire("requests", blocking=False)
+        bucket.leak(bucket.now())
+        wait_ms = 0 if accepted else bucket.waiting(RateItem("requests", bucket.now()))
+        wait_s = wait_ms / 1000 if isinstance(wait_ms, int) else 0.0
+        state["rate_limit_headers"] = [
+            (b"x-ratelimit-limit-requests", str(limit).encode()),
+            (b"x-ratelimit-remaining-requests", str(max(0, limit - bucket.count())).encode()),
+            (b"x-ratelimit-reset-requests", f"{wait_s:.3f}s".encode()),
+        ]
+        if not accepted:
             raise ApiError(
-                429, f"the limit of {limit} requests per minute is exceeded; wait and try again",
-                code="rate_limit_exceeded", retry_after_s=max(1, 60 // limit),
+                429, f"the limit of {limit} requests per minute is exceeded; wait {wait_s:.1f} s and try again",
+                code="rate_limit_exceeded", retry_after_s=max(1, math.ceil(wait_s)),
             )  # fmt: skip
 
     def _size_limited(self, scope: Scope, headers: dict[str, str], receive: Receive) -> Receive:
@@ -167,6 +190,13 @@ class AccessMiddleware:
             return message
 
         return counted
+
+
+def known_path(path: str) -> str:
+    """The path under which the server knows what a client asks for: without a slash at the end, and Azure's paths as OpenAI's."""
+    path = path.rstrip("/") or "/"
+    azure = AZURE.fullmatch(path)
+    return f"/v1/{azure[1]}" if azure else path
 
 
 def _host(address: str) -> str | None:
