@@ -88,6 +88,7 @@ def test_the_folder_is_taken_both_ways(command: str, cli: Cli, tmp_path: Path) -
     assert shown[0] == shown[1] and "task.toml" in shown[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["import", "predict"])
 def test_ctrl_c_ends_with_130_and_half_a_file_is_never_left(command: str, folder: Path, student: Path) -> None:
     with (folder / "q.txt").open("w") as stream:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Cli
-from conftest import write_labelled
+from command_line import run_in_process
+from conftest import task_text, write_labelled
 from sqlalchemy.exc import IntegrityError
+from teacher import Teacher
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Message
@@ -23,16 +25,18 @@ from fingerpost.students.folder import read_manifest, trained_on
 SECRET = 'I am Jane Doe, my invoice XQ4711ZW is "wrong", é'
 
 
-@pytest.fixture
-def used(folder: Path, cli: Cli, student: Path) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with the message in its data file, database, model lists, report, and its server's log and files."""
+    folder = tmp_path_factory.mktemp("prepared")
     write_labelled(folder / "data.csv")
     quoted = SECRET.replace('"', '""')
     with (folder / "data.csv").open("a") as stream:
         stream.write(f'"{quoted}",billing,train\n')
-    with (folder / "task.toml").open("a") as stream:
-        stream.write('\n[[data]]\nfile = "data.csv"\n')
-    assert cli("run", "--yes", "--epochs", "0").returncode == 0
+    teacher = Teacher().start()
+    (folder / "task.toml").write_text(task_text(teacher.base_url) + '\n[[data]]\nfile = "data.csv"\n')
+    assert run_in_process(("run", "--yes", "--epochs", "0"), folder, "", {}).returncode == 0
+    teacher.stop()
     (folder / "reports" / "report.json").write_text(json.dumps({"mistakes": [SECRET]}))
     (folder / "served" / "files").mkdir(parents=True)
     log = ServerStore(folder / "served" / "fingerpost.db")
@@ -43,7 +47,13 @@ def used(folder: Path, cli: Cli, student: Path) -> Path:
     log.close()
     lines = [json.dumps({"messages": [{"role": "user", "content": text}]}) + "\n" for text in (SECRET, "another one")]
     (folder / "served" / "files" / "file-1").write_text("".join(lines))
-    return folder
+    yield folder
+
+
+@pytest.fixture
+def used(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the project."""
+    return shutil.copytree(prepared, tmp_path / "used")
 
 
 def bytes_of(folder: Path) -> bytes:

@@ -49,6 +49,7 @@ def test_a_project_of_several_languages_has_vectors_of_one_width(tmp_path: Path)
     assert vectors.shape[1] == project.embed(questions).shape[1] == 4 * 384
 
 
+@pytest.mark.slow
 def test_a_student_of_german_texts(tmp_path: Path) -> None:
     texts = [text for part in GERMAN.values() for text in part]
     labels = [label for label, part in GERMAN.items() for _ in part]
