@@ -141,6 +141,7 @@ def test_every_row_gets_a_label_where_none_may_be_empty() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_files_with_several_labels(tmp_path: Path, cli: Cli, tiny_encoder: Path) -> None:
     rows = messages(120)
     (tmp_path / "cells.csv").write_text(

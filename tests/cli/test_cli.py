@@ -276,6 +276,7 @@ main()
     assert (run.returncode, run.stderr) == (130, "fingerpost: interrupted\n")
 
 
+@pytest.mark.slow
 def test_no_command_prints_what_others_could_command_the_terminal_with(
     cli: Cli, folder: Path, teacher: Teacher, tiny_encoder: Path
 ) -> None:

@@ -44,6 +44,7 @@ def test_no_query_shows_all_and_nonsense_shows_none() -> None:
     assert ranked(LABELS, "") == LABELS and ranked(LABELS, "qqq") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "chosen"),
     [(["z", "e", "\r"], "zebra"), (["7", "4", "\r"], "label_74"), (["z", "\x1b"], "None"), (["z", "\x03"], "None"),

@@ -1,6 +1,6 @@
 """Common mistakes: what the commands say is one line that names the cause and the remedy. It is the table docs/mistakes.md.
 
-After a change of a message, write the page again: WRITE_MISTAKES=1 pytest tests/journeys/test_mistakes.py
+After a change of a message, write the page again: WRITE_MISTAKES=1 pytest tests/journeys/test_mistakes.py -m slow
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from command_line import run_in_process
 from conftest import ROOT, task_text, write_labelled, write_questions
 from teacher import Teacher
 
+pytestmark = pytest.mark.slow
 FREE_PORT = 48613
 PAGE = ROOT / "docs" / "mistakes.md"
 HEAD = """\

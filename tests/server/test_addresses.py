@@ -13,6 +13,7 @@ from serving import Serving
 
 from fingerpost.server.ops.access import known_path
 
+pytestmark = pytest.mark.slow
 PAGE = "https://app.example.com"
 QUESTION = [{"role": "user", "content": "my invoice is wrong"}]
 

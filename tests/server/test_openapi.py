@@ -82,6 +82,7 @@ def test_streams(server: Serving, more: dict[str, Any]) -> None:
         validate(json.loads(event), "CreateChatCompletionStreamResponse")
 
 
+@pytest.mark.slow
 def test_fine_tuning(server: Serving, tuned: str) -> None:
     jobs = answered("/fine_tuning/jobs", "get", server.get("/v1/fine_tuning/jobs?limit=100"))
     path = "/fine_tuning/jobs/{fine_tuning_job_id}"

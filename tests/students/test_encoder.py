@@ -198,6 +198,7 @@ def test_calibration_finds_the_temperature() -> None:
     assert fitting.calibrate(3 * logits, targets, np.ones(4000, dtype=np.float32)) == pytest.approx(3, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_untuned_base_takes_the_nearest_description(tmp_path: Path) -> None:
     meanings = ["invoices and payments", "weather", "sports"]
     labels = tuple(Label(name=f"x{number}", description=meaning) for number, meaning in enumerate(meanings, 1))

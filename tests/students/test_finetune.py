@@ -93,6 +93,7 @@ def test_training_stops_when_asked(deep: Path) -> None:
     assert seen == [1, 2]
 
 
+@pytest.mark.slow
 def test_progress_says_how_long_it_takes(deep: Path) -> None:
     said: list[str] = []
     fingerpost.train(

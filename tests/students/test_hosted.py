@@ -162,6 +162,7 @@ def test_a_key_is_needed_beyond_this_machine(monkeypatch: pytest.MonkeyPatch) ->
     hosted.client_of("http://localhost:1/v1", "OPENAI_API_KEY").close()
 
 
+@pytest.mark.slow
 def test_the_webhook_is_called_once_at_the_end_of_a_job_and_signed(tmp_path: Path) -> None:
     secret = "whsec_" + "c2VjcmV0" * 4
     told: list[tuple[bytes, dict[str, str]]] = []

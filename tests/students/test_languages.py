@@ -34,6 +34,7 @@ def test_auto_chooses_by_the_language_of_the_texts() -> None:
     assert choose_encoder("some/name", german) == ("some/name", None)
 
 
+@pytest.mark.slow
 def test_a_project_of_several_languages_has_vectors_of_one_width(tmp_path: Path) -> None:
     (tmp_path / "task.toml").write_text(TASK.format(base_url="http://127.0.0.1:9/v1"))
     lines = [f"{text},{label}" for label, texts in GERMAN.items() for text in texts]
@@ -63,6 +64,7 @@ def test_a_student_of_german_texts(tmp_path: Path) -> None:
     assert (folder / "model.onnx").stat().st_size < VOCABULARY_BYTES / 2
 
 
+@pytest.mark.slow
 def test_pruning_keeps_the_vectors_of_the_texts() -> None:
     texts = [text for part in GERMAN.values() for text in part]
     encoder = Encoder(MULTILINGUAL, 128)
