@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Example, Prediction, Progress, ProgressCallback, no_progress
-from fingerpost.core.utils import require_training
-from fingerpost.data.rows import Columns
 from fingerpost.evaluation.results import Report
 from fingerpost.students import load
 from fingerpost.students.folder import Manifest
-from fingerpost.training.dataset import TrainingSet, data_fingerprint, from_file, held_out
+from fingerpost.training.dataset import TrainingSet, data_fingerprint, held_out
 from fingerpost.training.train import train
 
 if TYPE_CHECKING:
@@ -35,17 +33,6 @@ class FileTraining:
     manifest: Manifest
     data: TrainingSet
     report: Report | None
-
-
-def read_file(path: Path, columns: Columns = Columns(), test_share: float = TEST_SHARE, folds: int = 0) -> TrainingSet:
-    """The rows of a labelled file: its own splits, or a test share that is held out here; with `folds`, none is.
-
-    Raises:
-        MissingExtra: the extra `train` is not installed.
-        InputError: the file cannot be used.
-    """
-    require_training("training")
-    return from_file(path, columns, 0.0 if folds else test_share)
 
 
 def train_on_file(

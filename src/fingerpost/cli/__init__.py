@@ -193,8 +193,8 @@ def _options(
 def main() -> None:
     """Run the command line and exit.
 
-    The exit code is 0 if everything is done; 1 if some rows or requests are missing; 2 if nothing could be done; 3 if the
-    budget is reached; 130 after Ctrl-C. Any error becomes one line on standard error that says what to do.
+    The exit codes are in `exit_codes`. Any error becomes one line on standard error that says what to do; wrong usage of a
+    command also shows that command's usage.
     """
     try:
         sys.exit(app(standalone_mode=False))

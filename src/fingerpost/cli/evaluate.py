@@ -12,7 +12,6 @@ from fingerpost.cli.console import next_step, require_folders, show_format
 from fingerpost.cli.options import Delimiter, Encoding, Folder, LabelColumn, Quote, TextColumn, Yes, project_and_files
 from fingerpost.cli.progress import showing_progress
 from fingerpost.core.errors import InputError
-from fingerpost.core.utils import require_training
 from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import Columns
 from fingerpost.evaluation.results import Report
@@ -54,7 +53,6 @@ def evaluate(
 ) -> None:
     """Measure base, teacher and students on the same test rows."""
     require_folders(json_file, html)
-    require_training("measuring")
     folder, paths = project_and_files(paths or [], folder)
     files = [path for path in paths if path.is_file()]
     models = [path for path in paths if path not in files]
@@ -96,7 +94,6 @@ def show_report(
     yes: bool = True,
 ) -> None:
     """Measure the project's models, and show the report."""
-    require_training("measuring")
     from fingerpost.cli.hosted import confirm_requests
     from fingerpost.evaluation.thresholds import CascadeTarget
 

@@ -2,9 +2,9 @@
 
 DONE = 0
 PARTLY = 1
-"""Done, but some rows or requests are missing; they are listed."""
+"""Done, but some rows or requests are missing; they are listed or counted."""
 FAILED = 2
-"""Nothing was done; one line says why."""
+"""Failed; the last line on standard error says why, and what to do."""
 BUDGET = 3
 """The budget is reached; what was answered is kept."""
 INTERRUPTED = 130

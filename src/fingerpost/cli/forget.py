@@ -12,7 +12,7 @@ import typer
 from fingerpost.cli.console import next_step, require_folders, say
 from fingerpost.cli.options import Folder, is_project
 from fingerpost.core.errors import InputError
-from fingerpost.erasure import forget as erase
+from fingerpost.project.erasure import forget as erase
 from fingerpost.store.server import DATABASE
 from fingerpost.task.loader import TASK_FILE, load_task
 

@@ -96,7 +96,6 @@ def review(
     from fingerpost.consensus.history import take_back as withdraw
     from fingerpost.consensus.session import ReviewSession, UniformSample
     from fingerpost.core.errors import InputError
-    from fingerpost.core.utils import require_training
 
     project, code = Project(folder), DONE
     try:
@@ -120,7 +119,6 @@ def review(
                 return
             _label_sample(sample, split)
         else:
-            require_training("reviewing")
             with showing_progress("embed") as show:
                 project.on_progress = show
                 queue = project.review(store, name)

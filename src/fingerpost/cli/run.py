@@ -16,7 +16,6 @@ from fingerpost.cli.options import Budget as BudgetOption
 from fingerpost.cli.options import Yes
 from fingerpost.cli.train import show_trained
 from fingerpost.core.errors import InputError
-from fingerpost.core.utils import require_training
 from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import Columns
 from fingerpost.labelling.requests import LabelSelection
@@ -39,7 +38,6 @@ def run(
     ] = False,
 ) -> None:
     """Import, label, train and evaluate: every step that is not done yet."""
-    require_training("training")
     project = Project(folder)
     code = DONE
     student = project.models / STUDENT

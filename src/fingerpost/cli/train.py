@@ -26,12 +26,11 @@ from fingerpost.cli.progress import showing_progress
 from fingerpost.core.errors import InputError
 from fingerpost.core.printable import printable
 from fingerpost.core.types import Tuning
-from fingerpost.core.utils import require_training
 from fingerpost.core.verdicts import LabelsFrom
 from fingerpost.data.formats import format_of_options
 from fingerpost.data.label_counts import describe_counts, label_warnings
 from fingerpost.data.rows import Columns
-from fingerpost.labelled_file import TEST_SHARE, read_file, train_on_file
+from fingerpost.labelled_file import TEST_SHARE, train_on_file
 from fingerpost.project import Project
 from fingerpost.students.folder import Manifest
 from fingerpost.training.dataset import TrainingSet, from_file, from_store
@@ -207,9 +206,8 @@ def _train_on_file(
         InputError: many rows cannot be used.
         Exit: some rows could not be used.
     """
-    require_training("training")
     show_format(file, columns.format)
-    data = read_file(file, columns, test_share, folds)
+    data = from_file(file, columns, 0.0 if folds else test_share)
     examples = [*data.train, *data.dev, *data.test]
     total = len(data.rejected) + len(examples)
     show_rejected(file, data.rejected, total)

@@ -298,7 +298,7 @@ def _token_logprobs(request: ChatRequest, response_format: ResponseFormat, decis
         ranked = [] if multi else sorted(decision.scores.items(), key=lambda item: -item[1])
         ranked = ranked[: request.top_logprobs or 0]
         for name, score in ranked:
-            token = token_logprob(response_format.pieces(name)[1], score)
+            token = token_logprob(response_format.label_text(name), score)
             del token["top_logprobs"]
             others.append(token)
     before, value, after = response_format.pieces(decision.label, decision.confidence)

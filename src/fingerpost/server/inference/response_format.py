@@ -62,6 +62,12 @@ class ResponseFormat:
         end = len(reply) - len(template.after)
         return template.before, reply[len(template.before) : end], template.after
 
+    def label_text(self, label: str) -> str:
+        """How a reply states this label, without the rest of the reply."""
+        if self.schema is not None or self.field is not None:
+            return json.dumps(self._value(label), ensure_ascii=False)
+        return self.pieces(label)[1]
+
     def _value(self, answer: str) -> str | int | list[str | int]:
         if self.values is None:
             return self.model.reply_value(answer)

@@ -12,16 +12,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cachetools import LRUCache
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from fingerpost.core.text import canonical_name
+from fingerpost.core.types import Label
 from fingerpost.server.schemas import Json
 from fingerpost.task.replies import resolve_label
 from fingerpost.task.settings import Task
 
 MAX_DEPTH = 12
 """Nested schemas that are followed; a schema that refers to itself ends there."""
+MAX_REMEMBERED = 20_000
+"""Characters of a schema that is remembered."""
 MARK = "\x00label\x00"
 """Stands for the label until the rest of the reply is known."""
 CONFIDENCE_NAMES = ("confidence", "confidencescore", "probability", "score", "certainty")
@@ -37,6 +41,9 @@ REASON_NAMES = (
     "thinking",
 )
 LABEL_NAMES = ("action", "label", "category", "class", "intent", "destination", "route", "choice", "result", "value")
+
+
+_remembered: LRUCache[tuple[str, tuple[Label, ...], str], LabelSchema] = LRUCache(maxsize=256)
 
 
 class UnfillableError(Exception):
@@ -77,11 +84,21 @@ class LabelSchema:
 
 
 def find_label(schema: Json, task: Task) -> LabelSchema:
-    """The place of the label in a schema.
+    """The place of the label in a schema. Short schemas are remembered: checking one takes milliseconds.
 
     Raises:
         UnfillableError: the schema is no JSON schema, or has no place for a label, or several.
     """
+    text = json.dumps(schema)
+    if len(text) > MAX_REMEMBERED:
+        return _find(schema, task)
+    key = text, task.labels, task.answer_field
+    if key not in _remembered:
+        _remembered[key] = _find(schema, task)
+    return _remembered[key]
+
+
+def _find(schema: Json, task: Task) -> LabelSchema:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:

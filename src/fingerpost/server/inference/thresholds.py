@@ -23,13 +23,10 @@ def cutoffs(settings: Settings) -> Callable[[Path], CutoffChoice]:
     project, task, teacher = settings.project, settings.task, settings.teacher.model
 
     def choose(folder: Path) -> CutoffChoice:
-        outside = project is None or task is None or folder.resolve().parent == settings.tuned.resolve()
-        if outside and (settings.cutoff is not None or target is None):
-            return CutoffChoice(settings.cutoff)
-        if project is None or task is None or outside:
-            return choose_for_folder(folder, target or 0.0)
-        with Store(project / DATABASE) as store:
-            wanted = CascadeTarget(settings.accuracy, settings.agreement, settings.cutoff)
-            return choose_for_project(task, store, folder, wanted, teacher)
+        if project is not None and task is not None and folder.resolve().parent != settings.tuned.resolve():
+            with Store(project / DATABASE) as store:
+                wanted = CascadeTarget(settings.accuracy, settings.agreement, settings.cutoff)
+                return choose_for_project(task, store, folder, wanted, teacher)
+        return CutoffChoice(settings.cutoff) if target is None else choose_for_folder(folder, target)
 
     return choose

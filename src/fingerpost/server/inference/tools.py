@@ -83,12 +83,9 @@ def _call(tool: Json | None, task: Task) -> ToolCall | None:
 
 
 def _tools(request: ChatRequest) -> list[Json]:
-    """The functions that the request offers, also under the older name `functions`."""
-    extra = request.model_extra or {}
-    given = extra.get("tools")
+    """The functions that the request offers."""
+    given = (request.model_extra or {}).get("tools")
     offered = [tool.get("function") for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
-    older = extra.get("functions")
-    offered += older if isinstance(older, list) else []
     return [tool for tool in offered if isinstance(tool, dict) and isinstance(tool.get("name"), str)]
 
 
@@ -111,4 +108,4 @@ def _parameters(tool: Json) -> Json:
 
 def _has_result(request: ChatRequest) -> bool:
     """Whether the last message is a tool's result."""
-    return bool(request.messages) and request.messages[-1].role in ("tool", "function")
+    return bool(request.messages) and request.messages[-1].role == "tool"

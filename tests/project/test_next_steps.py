@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from fingerpost.cli import COMMANDS
-from fingerpost.next_steps import ProjectState, next_steps
+from fingerpost.project.next_steps import ProjectState, next_steps
 
 FULL = ProjectState(teacher=True, train=300, dev=30, test=70)
 LABELLED = replace(FULL, teacher_labels=400, unlabelled=0)

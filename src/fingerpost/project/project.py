@@ -20,7 +20,7 @@ from fingerpost.labelling.label import LabelPlan, label, plan_labels, plan_of
 from fingerpost.labelling.position_bias import PositionBias, position_bias
 from fingerpost.labelling.requests import EVERYTHING, STEP, LabelSelection, jobs_with_shots, open_jobs, order_count
 from fingerpost.llm.requests import RunProgress, teacher_endpoint, teacher_of
-from fingerpost.next_steps import ProjectState, next_steps
+from fingerpost.project.next_steps import ProjectState, next_steps
 from fingerpost.store.project import STREAMED, Store
 from fingerpost.store.server import DATABASE, ServerStore
 from fingerpost.students import load

@@ -15,8 +15,8 @@ from teacher import Teacher
 
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Message
-from fingerpost.erasure import forget
 from fingerpost.project import Project
+from fingerpost.project.erasure import forget
 from fingerpost.store.project import Store
 from fingerpost.store.server import ServerStore
 from fingerpost.store.server_rows import RequestLogEntry
