@@ -97,6 +97,38 @@ def test_what_cannot_be_filled_in_is_named(schema: dict[str, Any], part: str) ->
         reply(schema)
 
 
+def doubling(levels: int) -> dict[str, Any]:
+    """A short schema that stands for 2 ** levels parts."""
+    defs: dict[str, Any] = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(levels)}
+    defs[f"d{levels}"] = {"type": "string", "minLength": 10_000}
+    return {"$defs": defs, **obj(action=ENUM, reason={"$ref": "#/$defs/d0"})}
+
+
+WIDE = {"$defs": {"w": {"type": "object", "properties": {f"p{n}": {"$ref": "#/$defs/w"} for n in range(10)}}},
+        **obj(action=ENUM, more={"$ref": "#/$defs/w"})}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        obj(action=ENUM, reason={"type": "string", "pattern": r"^(\w+\s?)*$"}),
+        {**obj(action=ENUM), "patternProperties": {"^(a+)+$": {}}},
+        doubling(40),
+        WIDE,
+        obj(action={"$ref": "http://127.0.0.1:9/never-fetched"}),
+        obj(action={**ENUM, "allOf": [{"$ref": "http://127.0.0.1:9/never-fetched"}]}),
+        {**obj(action=ENUM), "allOf": [{"$ref": "#"}]},
+        obj(action={"type": "string", "enum": ["billing", "x" * 60_000, "y" * 60_000]}),
+    ],
+    ids=["pattern", "pattern-properties", "doubling", "wide", "remote", "remote-beside", "itself", "large"],
+)
+def test_a_hostile_schema_is_refused_at_once(schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No catastrophic regular expression is run, nothing is fetched, and a short schema makes no endless work."""
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_: pytest.fail("the server fetched a schema"))
+    with pytest.raises(UnfillableError):
+        reply(schema)
+
+
 LEAVES = st.sampled_from(
     [ENUM, ZOD_UNION, {"type": "string"}, {"type": "number"}, {"type": "boolean"}, {"type": "null"}, {"const": 3},
      {"type": ["string", "null"]}, {"type": "integer", "default": 4}, {"enum": ["delivery", "spam"]}, {"anyOf": [ENUM, {"type": "null"}]},

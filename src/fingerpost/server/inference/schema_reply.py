@@ -14,7 +14,10 @@ from typing import Any
 
 from cachetools import LRUCache
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
+from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.validators import extend
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from fingerpost.core.text import canonical_name
 from fingerpost.core.types import Label
@@ -22,10 +25,25 @@ from fingerpost.server.schemas import Json
 from fingerpost.task.replies import resolve_label
 from fingerpost.task.settings import Task
 
-MAX_DEPTH = 12
-"""Nested schemas that are followed; a schema that refers to itself ends there."""
-MAX_REMEMBERED = 20_000
-"""Characters of a schema that is remembered."""
+MAX_DEPTH = 40
+SINGLE = (
+    "items",
+    "additionalProperties",
+    "not",
+    "if",
+    "then",
+    "else",
+    "contains",
+    "propertyNames",
+    "unevaluatedProperties",
+)
+LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+NAMED = ("properties", "dependentSchemas")
+"""The keywords that hold a schema, a list of schemas, and schemas by name."""
+MAX_CHARACTERS = 100_000
+"""Of a schema as JSON."""
+MAX_PARTS = 10_000
+"""Of a schema, with all references followed."""
 MARK = "\x00label\x00"
 """Stands for the label until the rest of the reply is known."""
 CONFIDENCE_NAMES = ("confidence", "confidencescore", "probability", "score", "certainty")
@@ -43,7 +61,8 @@ REASON_NAMES = (
 LABEL_NAMES = ("action", "label", "category", "class", "intent", "destination", "route", "choice", "result", "value")
 
 
-_remembered: LRUCache[tuple[str, tuple[Label, ...], str], LabelSchema] = LRUCache(maxsize=256)
+_remembered: LRUCache[tuple[str, tuple[Label, ...], str], LabelSchema | str] = LRUCache(maxsize=64)
+"""By schema and task: the place of the label, or why there is none."""
 
 
 class UnfillableError(Exception):
@@ -77,25 +96,35 @@ class LabelSchema:
         filled = _Filling(self, value, confidence).fill(self.schema, ())
         before, after = json.dumps(filled, ensure_ascii=False).split(json.dumps(MARK))
         written = json.dumps(value, ensure_ascii=False)
-        errors = Draft202012Validator(self.schema).iter_errors(json.loads(before + written + after))
-        if (error := next(errors, None)) is not None:
+        try:
+            validator = Validator(self.schema, registry=NOTHING_ELSE)
+            error = next(validator.iter_errors(json.loads(before + written + after)), None)
+        except Unresolvable as missing:
+            raise UnfillableError(f"'{missing.ref}' is not in the schema") from None
+        if error is not None:
             raise UnfillableError(f"'{'.'.join(map(str, error.absolute_path)) or 'the reply'}': {error.message[:120]}")
         return before, written, after
 
 
 def find_label(schema: Json, task: Task) -> LabelSchema:
-    """The place of the label in a schema. Short schemas are remembered: checking one takes milliseconds.
+    """The place of the label in a schema. What was found is remembered, because checking a schema takes milliseconds.
 
     Raises:
         UnfillableError: the schema is no JSON schema, or has no place for a label, or several.
     """
     text = json.dumps(schema)
-    if len(text) > MAX_REMEMBERED:
-        return _find(schema, task)
+    if len(text) > MAX_CHARACTERS:
+        raise UnfillableError(f"it has {len(text):,} characters, at most {MAX_CHARACTERS:,} are read")
     key = text, task.labels, task.answer_field
     if key not in _remembered:
-        _remembered[key] = _find(schema, task)
-    return _remembered[key]
+        try:
+            _remembered[key] = _find(schema, task)
+        except UnfillableError as error:
+            _remembered[key] = str(error)
+    found = _remembered[key]
+    if isinstance(found, str):
+        raise UnfillableError(found)
+    return found
 
 
 def _find(schema: Json, task: Task) -> LabelSchema:
@@ -103,10 +132,13 @@ def _find(schema: Json, task: Task) -> LabelSchema:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise UnfillableError(f"it is no JSON schema: {error.message[:120]}") from None
+    except RecursionError:
+        raise UnfillableError("it is nested too deeply") from None
+    _require_bounded(schema, schema)
     found: dict[tuple[str, ...], dict[str, str | int]] = {}
     free: list[tuple[str, ...]] = []
-    for path, part in _leaves(schema, schema, (), 0):
-        literals = list(_literals(part, schema, 0))
+    for path, part in _leaves(schema, schema, ()):
+        literals = list(_literals(part, schema))
         named: dict[str, str | int] = {}
         for value in literals:
             if (
@@ -137,16 +169,14 @@ class _Filling:
     def __init__(self, target: LabelSchema, value: Any, confidence: float) -> None:
         self._target, self._value, self._confidence = target, value, confidence
 
-    def fill(self, schema: Any, path: tuple[str, ...], depth: int = 0) -> Any:
+    def fill(self, schema: Any, path: tuple[str, ...]) -> Any:
         """A value of the schema; at the label's path, the mark."""
-        if depth > MAX_DEPTH:
-            raise UnfillableError(f"'{_named(path)}' is nested too deeply")
         schema = _resolved(schema, self._target.schema)
         if path == self._target.path:
             return MARK
         for branches in (schema.get("anyOf"), schema.get("oneOf")):
             if isinstance(branches, list):
-                return self._branch(schema, branches, path, depth)
+                return self._branch(schema, branches, path)
         if "const" in schema:
             return schema["const"]
         if "default" in schema:
@@ -155,12 +185,12 @@ class _Filling:
             return schema["enum"][0]
         kinds = _types(schema)
         if "object" in kinds or "properties" in schema:
-            return self._object(schema, path, depth)
+            return self._object(schema, path)
         if "array" in kinds:
-            return self._array(schema, path, depth)
+            return self._array(schema, path)
         return self._scalar(schema, kinds, path)
 
-    def _branch(self, schema: Json, branches: list[Any], path: tuple[str, ...], depth: int) -> Any:
+    def _branch(self, schema: Json, branches: list[Any], path: tuple[str, ...]) -> Any:
         """The first branch that can be filled in, and that allows the label if the label is in it."""
         rest = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
         nulls = []
@@ -174,7 +204,7 @@ class _Filling:
             if inside and not self._allows(branch, path):
                 continue
             try:
-                return self.fill({**rest, **branch}, path, depth + 1)
+                return self.fill({**rest, **branch}, path)
             except UnfillableError as error:
                 errors.append(error)
         if nulls:
@@ -183,31 +213,30 @@ class _Filling:
 
     def _allows(self, branch: Json, path: tuple[str, ...]) -> bool:
         """Whether a branch has the place of the label, and allows this one there."""
-        at = [part for place, part in _leaves(branch, self._target.schema, path, 0) if place == self._target.path]
+        at = [part for place, part in _leaves(branch, self._target.schema, path) if place == self._target.path]
         values = self._value if isinstance(self._value, list) else [self._value]
         return any(
-            not (literals := list(_literals(part, self._target.schema, 0)))
-            or all(value in literals for value in values)
+            not (literals := list(_literals(part, self._target.schema))) or all(value in literals for value in values)
             for part in at
         )
 
-    def _object(self, schema: Json, path: tuple[str, ...], depth: int) -> Json:
+    def _object(self, schema: Json, path: tuple[str, ...]) -> Json:
         required = _listed(schema.get("required"))
         filled = {}
         for name, part in (schema.get("properties") or {}).items():
             inside = self._target.path[: len(path) + 1] == (*path, name)
             try:
-                filled[name] = self.fill(part, (*path, name), depth + 1)
+                filled[name] = self.fill(part, (*path, name))
             except UnfillableError:
                 if inside or name in required:
                     raise
         return filled
 
-    def _array(self, schema: Json, path: tuple[str, ...], depth: int) -> Any:
+    def _array(self, schema: Json, path: tuple[str, ...]) -> Any:
         if self._target.path[: len(path) + 1] == (*path, "[]"):
             if self._target.path == (*path, "[]") and isinstance(self._value, list):
                 return MARK  # the value is the whole list
-            return [self.fill(schema.get("items") or {}, (*path, "[]"), depth + 1)]
+            return [self.fill(schema.get("items") or {}, (*path, "[]"))]
         if schema.get("minItems"):
             raise UnfillableError(f"'{_named(path)}' has to have items, which a classifier cannot give")
         return []
@@ -225,36 +254,63 @@ class _Filling:
         raise UnfillableError(f"a classifier cannot fill in '{_named(path)}'")
 
 
-def _leaves(schema: Any, root: Json, path: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], Json]]:
+def _refuse(_validator: Any, _value: Any, _instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    yield ValidationError("regular expressions and dynamic references are not supported")
+
+
+Validator = extend(Draft202012Validator, {"pattern": _refuse, "patternProperties": _refuse, "$dynamicRef": _refuse})
+"""Runs no regular expression of a client, which could take for ever."""
+NOTHING_ELSE = Registry()
+"""No schema but the client's own: nothing is fetched."""
+
+
+def _require_bounded(schema: Any, root: Json, depth: int = 0, count: int = 0) -> int:
+    """Count the parts of a schema with all references followed: a short one may stand for one of any size.
+
+    Raises:
+        UnfillableError: it has too many parts, or refers to itself.
+    """
+    count += 1
+    schema = _resolved(schema, root)
+    if depth > MAX_DEPTH or count > MAX_PARTS:
+        raise UnfillableError("it has too many parts, or refers to itself")
+    if "patternProperties" in schema:  # they would be run for other keywords, too
+        raise UnfillableError("'patternProperties' is not supported")
+    parts = [schema[key] for key in SINGLE if key in schema]
+    parts += [part for key in LISTS for part in _listed(schema.get(key))]
+    parts += [part for key in NAMED if isinstance(schema.get(key), dict) for part in schema[key].values()]
+    for part in parts:
+        if isinstance(part, dict):
+            count = _require_bounded(part, root, depth + 1, count)
+    return count
+
+
+def _leaves(schema: Any, root: Json, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Json]]:
     """(path, schema) of everything in a schema that is no object and no list."""
-    if depth > MAX_DEPTH:
-        return
     schema = _resolved(schema, root)
     branches = [branch for key in ("anyOf", "oneOf") for branch in _listed(schema.get(key))]
     resolved = [_resolved(branch, root) for branch in branches]
     if any("properties" in branch or "items" in branch for branch in resolved):
         for branch in resolved:
-            yield from _leaves(branch, root, path, depth + 1)
+            yield from _leaves(branch, root, path)
     elif isinstance(schema.get("properties"), dict):
         for name, part in schema["properties"].items():
-            yield from _leaves(part, root, (*path, name), depth + 1)
+            yield from _leaves(part, root, (*path, name))
     elif isinstance(schema.get("items"), dict):
-        yield from _leaves(schema["items"], root, (*path, "[]"), depth + 1)
+        yield from _leaves(schema["items"], root, (*path, "[]"))
     elif path:
         yield path, schema
 
 
-def _literals(schema: Any, root: Json, depth: int) -> Iterator[Any]:
+def _literals(schema: Any, root: Json) -> Iterator[Any]:
     """All values that an enum, a constant or alternatives of them allow."""
-    if depth > MAX_DEPTH:
-        return
     schema = _resolved(schema, root)
     if "const" in schema:
         yield schema["const"]
     yield from _listed(schema.get("enum"))
     for key in ("anyOf", "oneOf"):
         for branch in _listed(schema.get(key)):
-            yield from _literals(branch, root, depth + 1)
+            yield from _literals(branch, root)
 
 
 def _resolved(schema: Any, root: Json) -> Json:
