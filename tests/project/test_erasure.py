@@ -153,3 +153,10 @@ def test_nothing_found_changes_nothing(used: Path) -> None:
     for file in before.rglob("*"):
         if file.is_file():
             assert file.read_bytes() == (used / "models" / file.relative_to(before)).read_bytes()
+
+
+def test_what_a_repair_kept_is_named(used: Path) -> None:
+    damaged = used / "fingerpost.db.damaged"
+    damaged.write_bytes(b"old bytes " + SECRET.encode())
+    (used / "fingerpost.db.damaged-wal").write_bytes(b"nothing")
+    assert forget(used, None, SECRET).files_still_containing == [str(damaged)]
