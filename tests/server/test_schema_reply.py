@@ -148,7 +148,7 @@ def _containers(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return objects | lists | unions
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.recursive(LEAVES, _containers, max_leaves=8), st.sampled_from(TASK.names), st.floats(0, 1))
 def test_no_reply_violates_its_schema(schema: dict[str, Any], label: str, confidence: float) -> None:
     try:
