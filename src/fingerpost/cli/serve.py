@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from fingerpost.server.app import Server
     from fingerpost.server.inference.registry import ServedModel
 
+EVERY_ADDRESS = ("0.0.0.0", "::")
+"""What a server may listen on, and no client can connect to."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SECRET_VARIABLE = "FINGERPOST_WEBHOOK_SECRET"
 
@@ -205,7 +207,8 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
 def _print_summary(server: Server, host: str, port: int) -> None:
     """Print the server's address, models, folder and whether API keys are required."""
     settings = server.settings
-    base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    reached_at = socket.gethostname() if host in EVERY_ADDRESS else host
+    base_url = f"http://{f'[{reached_at}]' if ':' in reached_at else reached_at}:{port}/v1"
     print(f"OPENAI_BASE_URL={base_url}")
     for model in server.models.folder_models:
         print(f"  {model.name}: {model.folder}, {len(model.task.labels)} labels{_describe_forwarding(model, settings)}")

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fingerpost.core.errors import TeacherError
@@ -48,6 +48,7 @@ class Reply:
         logprob: log-probability of the whole reply, in nats.
         refusal: the model's refusal or the endpoint's error message.
         rejected: the endpoint rejected the request, so nothing was charged.
+        message: the message object as it came.
     """
 
     text: str | None
@@ -55,6 +56,7 @@ class Reply:
     logprob: float | None = None
     refusal: str | None = None
     rejected: bool = False
+    message: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def request_parameters(settings: TeacherSettings, temperature: float) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def parse_completion(completion: object, seconds: float | None, where: str) -> R
         raise RequestLost(f"{where} does not answer in OpenAI's chat format; does base_url end with /v1?") from None
     usage = _usage(_object(completion).get("usage"), seconds)
     reason = storable(str(refusal)[:MAX_REPLY_CHARACTERS]) if refusal else None
-    return Reply(text, usage, _logprob(choice), reason or (None if text else "an empty reply"))
+    return Reply(text, usage, _logprob(choice), reason or (None if text else "an empty reply"), message=message)
 
 
 def _usage(given: object, seconds: float | None) -> Usage:

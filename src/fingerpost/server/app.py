@@ -14,16 +14,20 @@ from fingerpost.core.version import __version__
 from fingerpost.server.api import batches, chat, fine_tuning, health
 from fingerpost.server.api import files as files_api
 from fingerpost.server.api import models as models_api
+from fingerpost.server.api import responses as responses_api
+from fingerpost.server.api import uploads as uploads_api
 from fingerpost.server.api.errors import add_error_handlers
 from fingerpost.server.inference.chat import ChatService
 from fingerpost.server.inference.engine import Engine
 from fingerpost.server.inference.registry import ModelRegistry
 from fingerpost.server.inference.request_log import RequestLog
+from fingerpost.server.inference.responses import ResponsesService
 from fingerpost.server.inference.teacher import Teacher
 from fingerpost.server.inference.thresholds import cutoffs
 from fingerpost.server.jobs.batches import BatchRunner
 from fingerpost.server.jobs.files import FileStorage
 from fingerpost.server.jobs.runner import JobRunner
+from fingerpost.server.jobs.uploads import UploadStorage
 from fingerpost.server.jobs.webhook import WebhookSender
 from fingerpost.server.ops.access import AccessMiddleware
 from fingerpost.server.ops.clock import WallClock
@@ -58,11 +62,13 @@ class Server:
         self.metrics = Metrics()
         self.clock = WallClock()
         self.files = FileStorage(settings, self.store)
+        self.uploads = UploadStorage(settings.folder / "uploads", self.files)
         self.models = ModelRegistry(settings.models, self.store, settings.tuned, settings.task, cutoffs(settings))
         self.teacher = self._create_teacher()
         self.engine = Engine(settings.threads, settings.max_waiting)
         self.request_log = RequestLog(self.store, settings.redact, self.metrics) if settings.log_requests else None
         self.chat = ChatService(self.models, self.engine, self.teacher, self.request_log, self.metrics)
+        self.responses = ResponsesService(self.chat, self.store, settings.redact, settings.log_requests)
         self.jobs = JobRunner(settings, self.store)
         self.batches = BatchRunner(
             self.store, self.files, settings.folder / "batches", self._answer_batch_line, self.clock
@@ -93,8 +99,10 @@ class Server:
             )  # fmt: skip
         add_error_handlers(app)
         app.include_router(files_api.router(self.files, store, settings.max_upload))
+        app.include_router(uploads_api.router(self.uploads, settings.max_upload))
         app.include_router(fine_tuning.router(settings, store, self.files, self.jobs))
         app.include_router(chat.router(self.chat))
+        app.include_router(responses_api.router(self.responses))
         app.include_router(models_api.router(settings, store, self.models))
         app.include_router(health.router(store, self.models, self.engine, self.teacher, self.jobs, self.metrics))
         app.include_router(batches.router(store, self.files, self.batches))
@@ -142,6 +150,7 @@ class Server:
     def _clean_up_files(self) -> None:
         if self.clock.is_steady:
             self.files.clean_up()
+            self.uploads.clean_up()
 
     def _delete_old_log_entries(self) -> None:
         if self.clock.is_steady:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from fingerpost.core.text import check_characters
+from fingerpost.core.text import check_characters, content_text
 
 Json: TypeAlias = dict[str, Any]
 
@@ -108,8 +108,21 @@ class Turn(Request):
     content: str | list[Part] | None = None
 
 
+def turn_text(turn: Turn) -> str:
+    """The text of a message; its other parts are left out."""
+    content = turn.content
+    return content_text([part.model_dump() for part in content] if isinstance(content, list) else content)
+
+
 class StreamOptions(Request):
     include_usage: bool | None = None
+
+
+def refuse_storing(store: bool | None) -> bool | None:
+    """Raises ValueError if a client wants to find its completion again later."""
+    if store:
+        raise ValueError("completions are not stored for later; leave 'store' out, or send false")
+    return store
 
 
 class ChatRequest(Body):
@@ -124,6 +137,7 @@ class ChatRequest(Body):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: Json | None = None
     tool_choice: Any = None
+    store: Annotated[bool | None, AfterValidator(refuse_storing)] = None
 
 
 class RouteRequest(Body):
@@ -169,6 +183,51 @@ class BatchRequest(Body):
     input_file_id: Name
     endpoint: str
     completion_window: str
+    metadata: Metadata | None = None
+
+
+class UploadRequest(Body):
+    """POST /v1/uploads."""
+
+    filename: Name
+    purpose: Name
+    bytes: Annotated[int, Field(ge=1)]
+    mime_type: str | None = None
+
+
+class UploadCompletion(Body):
+    """POST /v1/uploads/{id}/complete."""
+
+    part_ids: Annotated[list[Name], Field(min_length=1, max_length=10_000)]
+    md5: Annotated[str, Field(max_length=64)] | None = None
+
+
+class CompletionRequest(Body):
+    """POST /v1/completions: the older wire, a prompt without turns."""
+
+    model: Name
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=256)]
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+class ResponsesRequest(Body):
+    """POST /v1/responses."""
+
+    model: Name
+    input: str | list[Json] | None = None
+    instructions: str | None = None
+    text: Json | None = None
+    tools: list[Json] | None = None
+    tool_choice: Any = None
+    include: list[str] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    previous_response_id: Name | None = None
     metadata: Metadata | None = None
 
 
@@ -237,15 +296,60 @@ def stream_events(whole: Json, pieces: list[str], with_usage: bool) -> list[str]
     events = []
     for choice in whole["choices"]:
         i, message, logprobs = choice["index"], choice["message"], choice["logprobs"]
-        calls = message.get("tool_calls")
-        role = {"role": "assistant", "content": None if calls else "", "refusal": None}
+        calls, function = message.get("tool_calls"), message.get("function_call")
+        role = {"role": "assistant", "content": None if calls or function else "", "refusal": None}
         events.append(chunk([delta_choice(i, role)]))
         if calls:
-            events.append(chunk([delta_choice(i, {"tool_calls": [{"index": 0, **call} for call in calls]})]))
-        for number, piece in enumerate([] if calls else pieces):
+            events.append(
+                chunk([delta_choice(i, {"tool_calls": [{"index": k, **call} for k, call in enumerate(calls)]})])
+            )
+        if function:
+            events.append(chunk([delta_choice(i, {"function_call": function})]))
+        for number, piece in enumerate([] if calls or function else pieces):
             piece_logprobs = logprobs and {"content": [logprobs["content"][number]], "refusal": None}
             events.append(chunk([delta_choice(i, {"content": piece}, piece_logprobs)]))
         events.append(chunk([delta_choice(i, {}, None, choice["finish_reason"])]))
     if with_usage:
         events.append(chunk([], whole["usage"]))
     return [*events, "data: [DONE]\n\n"]
+
+
+def text_completion(first: Json, choices: list[Json], usage: Json) -> Json:
+    """A `text_completion` object; `first` is the chat completion of the first prompt."""
+    head = {"id": first["id"].replace("chatcmpl-", "cmpl-"), "object": "text_completion", "created": first["created"]}
+    return {**head, "model": first["model"], "choices": choices, "usage": usage}
+
+
+def text_choice(index: int, text: str, offset: int, logprobs: Json | None, top: int | None) -> Json:
+    """A choice of a text completion, with the older form of log-probabilities.
+
+    Args:
+        offset: characters of the prompt that come before the text.
+        logprobs: the `logprobs` of the chat completion.
+        top: how many alternatives were asked for.
+    """
+    found = None
+    if logprobs is not None:
+        tokens = [token["token"] for token in logprobs["content"]]
+        starts = [offset + sum(map(len, tokens[:i])) for i in range(len(tokens))]
+        others = [
+            {other["token"]: other["logprob"] for other in (*token["top_logprobs"], token)}
+            for token in logprobs["content"]
+        ]
+        values = [token["logprob"] for token in logprobs["content"]]
+        found = {
+            "tokens": tokens,
+            "token_logprobs": values,
+            "top_logprobs": others if top else None,
+            "text_offset": starts,
+        }
+    return {"text": text, "index": index, "logprobs": found, "finish_reason": "stop"}
+
+
+def text_events(whole: Json, with_usage: bool) -> list[str]:
+    """A text completion as server-sent events, one for each choice."""
+    head = {key: value for key, value in whole.items() if key not in ("choices", "usage")}
+    bodies = [{**head, "choices": [choice]} for choice in whole["choices"]]
+    if with_usage:
+        bodies = [*({**body, "usage": None} for body in bodies), {**head, "choices": [], "usage": whole["usage"]}]
+    return [*(f"data: {json.dumps(body, ensure_ascii=False)}\n\n" for body in bodies), "data: [DONE]\n\n"]

@@ -16,7 +16,7 @@ from fingerpost.core.text import normalise, question_id
 from fingerpost.core.types import Conversation, Message
 from fingerpost.core.utils import chunks
 from fingerpost.store.engine import connect, disconnect, explain, writing
-from fingerpost.store.tables import drafts, questions, requests, sketches, verdicts
+from fingerpost.store.tables import drafts, questions, requests, responses, sketches, verdicts
 
 BATCH = 500
 WAIT_MS = 5_000
@@ -89,6 +89,11 @@ def _erase_rows(engine: Engine, found: Mapping[str, Conversation], wanted: Calla
         logged = [row.id for row in rows if question_id(conversation(row.messages)) in found]
         written = list(connection.execute(select(drafts.c.id, drafts.c.brief, drafts.c.raw)))
     texts = {normalise(turns[-1].content) for turns in found.values()}
+    with engine.connect() as connection:
+        kept = connection.execute(select(responses.c.id, responses.c.input, responses.c.response))
+        answered = [
+            row.id for row in kept if any(_without(part, texts, wanted) != part for part in (row.input, row.response))
+        ]
     counts: Counter[str] = Counter()
     with writing(engine) as connection:
         connection.exec_driver_sql("PRAGMA secure_delete=ON")
@@ -105,6 +110,9 @@ def _erase_rows(engine: Engine, found: Mapping[str, Conversation], wanted: Calla
         for numbers in chunks(logged, BATCH):
             removed = connection.execute(delete(requests).where(requests.c.id.in_(numbers)))
             counts["logged requests"] += removed.rowcount
+        for ids in chunks(answered, BATCH):
+            removed = connection.execute(delete(responses).where(responses.c.id.in_(ids)))
+            counts["stored responses"] += removed.rowcount
         for draft in written:
             brief, raw = _without(draft.brief, texts, wanted), _reply_without(draft.raw, texts, wanted)
             if (brief, raw) != (draft.brief, draft.raw):

@@ -29,6 +29,7 @@ from fingerpost.store.server_rows import (
     Json,
     KeyRow,
     RequestLogEntry,
+    ResponseRow,
     log_entry_values,
     to_batch,
     to_event,
@@ -36,6 +37,7 @@ from fingerpost.store.server_rows import (
     to_job,
     to_key,
     to_log_entry,
+    to_response,
 )
 
 DATABASE = "fingerpost.db"
@@ -80,12 +82,19 @@ class _TypedTable(Generic[RowT]):
             return [self._read(row) for row in connection.execute(query).mappings()]
 
     def page(
-        self, limit: int, after: str | int | None, newest_first: bool = True, **equal: object
+        self,
+        limit: int,
+        after: str | int | None,
+        newest_first: bool = True,
+        conditions: Sequence[ColumnElement[bool]] = (),
+        **equal: object,
     ) -> tuple[list[RowT], bool]:
         """Up to `limit` rows that follow the row `after`, and whether more follow. Ignores `equal` values of None."""
         order = self._order
         query = select(self._table).order_by(order.desc() if newest_first else order).limit(limit + 1)
-        query = query.where(*(self._columns[name] == value for name, value in equal.items() if value is not None))
+        query = query.where(
+            *conditions, *(self._columns[name] == value for name, value in equal.items() if value is not None)
+        )
         if after is not None:
             start = select(order).where(self._cursor == after).scalar_subquery()
             query = query.where(order < start if newest_first else order > start)
@@ -122,6 +131,7 @@ class ServerStore:
         self._jobs = _TypedTable(self._engine, tables.jobs, to_job)
         self._events = _TypedTable(self._engine, tables.job_events, to_event)
         self._batches = _TypedTable(self._engine, tables.batches, to_batch)
+        self._responses = _TypedTable(self._engine, tables.responses, to_response)
         self._keys = _TypedTable(self._engine, tables.keys, to_key)
 
     def close(self) -> None:
@@ -177,9 +187,19 @@ class ServerStore:
         error = JobError(code, message, param)
         self.change_job(job_id, JOB_ACTIVE, status="failed", finished_at=now(), error=error, estimated_finish=None)
 
-    def jobs_page(self, limit: int, after: str | None = None) -> tuple[list[JobRow], bool]:
-        """Up to `limit` jobs that follow the job with the id `after`, newest first, and whether more follow."""
-        return self._jobs.page(limit, after)
+    def jobs_page(
+        self, limit: int, after: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> tuple[list[JobRow], bool]:
+        """Up to `limit` jobs that follow the job with the id `after`, newest first, and whether more follow.
+
+        Args:
+            metadata: only jobs with all of these entries; with `{}`, only jobs without metadata.
+        """
+        if metadata is None:
+            return self._jobs.page(limit, after)
+        stored = tables.jobs.c.request["metadata"]
+        conditions = [stored[key].as_string() == value for key, value in metadata.items()]
+        return self._jobs.page(limit, after, conditions=conditions or [stored.as_string().is_(None)])
 
     def startable_jobs(self) -> list[JobRow]:
         """The jobs that wait and are not paused, oldest first."""
@@ -196,6 +216,11 @@ class ServerStore:
     def add_event(self, job_id: str, message: str, level: EventLevel = "info", data: Json | None = None) -> None:
         """Append an event to a job. An event with `data` is one of training metrics."""
         self._events.insert(_event_values(job_id, message, level, data))
+
+    def has_event(self, job_id: str, number: int) -> bool:
+        """Whether a job has the event with this number."""
+        events = tables.job_events.c
+        return bool(self._events.select(events.seq == number, events.job_id == job_id))
 
     def events_page(
         self, job_id: str, limit: int, after: int | None = None, kind: str | None = None
@@ -274,6 +299,17 @@ class ServerStore:
             if not connection.execute(query).rowcount:
                 raise InputError(f"there is no active key named '{name}'; list the keys with 'fingerpost keys list'")
 
+    # --- responses
+
+    def add_response(self, row: ResponseRow) -> None:
+        self._responses.insert(_values(row))
+
+    def get_response(self, response_id: str) -> ResponseRow | None:
+        return self._responses.get(response_id)
+
+    def delete_response(self, response_id: str) -> None:
+        self._responses.delete(response_id)
+
     # --- request log
 
     def add_log_entries(self, entries: Sequence[RequestLogEntry]) -> None:
@@ -289,13 +325,18 @@ class ServerStore:
                 yield to_log_entry(row)
 
     def delete_log_entries(self, before: int) -> int:
-        """Delete the log entries from before this time; returns how many. Other writers can write in between."""
+        """Delete log entries and stored responses from before this time; returns how many. Other writers can write in between."""
+        requests, responses = tables.requests, tables.responses
+        return self._delete_old(requests, requests.c.at, before) + self._delete_old(
+            responses, responses.c.created_at, before
+        )
+
+    def _delete_old(self, table: Table, at: ColumnElement[int], before: int) -> int:
         deleted = 0
-        requests = tables.requests
-        old = select(requests.c.id).where(requests.c.at < before).limit(DELETE_CHUNK)
+        old = select(table.c.id).where(at < before).limit(DELETE_CHUNK)
         while True:
             with writing(self._engine) as connection:
-                count = int(connection.execute(delete(requests).where(requests.c.id.in_(old))).rowcount)
+                count = int(connection.execute(delete(table).where(table.c.id.in_(old))).rowcount)
             deleted += count
             if count < DELETE_CHUNK:
                 return deleted

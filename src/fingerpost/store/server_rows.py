@@ -182,7 +182,28 @@ class RequestLogEntry:
     teacher: LoggedTeacherReply | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ResponseRow:
+    """A stored response of the Responses wire.
+
+    Attributes:
+        input: the items of the request.
+        response: the response object.
+        previous: id of the response that it builds on.
+    """
+
+    id: str
+    created_at: int
+    input: list[Json]
+    response: Json
+    previous: str | None = None
+
+
 # --- dataclasses from and to database rows
+
+
+def to_response(row: RowMapping) -> ResponseRow:
+    return ResponseRow(row["id"], row["created_at"], row["input"], row["response"], row["previous"])
 
 
 def to_file(row: RowMapping) -> FileRow:

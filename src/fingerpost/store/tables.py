@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0006"
+HEAD = "0007"
 
 metadata = MetaData()
 
@@ -214,4 +214,14 @@ requests = Table(
     Column("by", String(200), nullable=False),
     Column("latency_s", Float, nullable=False),
     Column("teacher", JSON),
+)
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("created_at", Integer, nullable=False, index=True),
+    Column("input", JSON, nullable=False),
+    Column("response", JSON, nullable=False),
+    Column("previous", String(300)),
 )

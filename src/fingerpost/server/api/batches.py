@@ -66,6 +66,8 @@ def router(store: ServerStore, files: FileStorage, batches: BatchRunner) -> APIR
 
     @routes.get("")
     def list_batches(limit: Annotated[int, Query(ge=1, le=100)] = 20, after: Name | None = None) -> Json:
+        if after is not None:
+            require(after)
         rows, more = store.batches_page(limit, after)
         return page_of([batch_object(row) for row in rows], more)
 

@@ -1,4 +1,4 @@
-"""Endpoints /v1/chat/completions and /v1/route."""
+"""Endpoints /v1/chat/completions, /v1/completions and /v1/route."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from fingerpost.server.inference.chat import ChatService, Decision
-from fingerpost.server.schemas import ChatRequest, Json, RouteRequest, stream_events
+from fingerpost.server.schemas import ChatRequest, CompletionRequest, Json, RouteRequest, stream_events, text_events
 
 
 def router(service: ChatService) -> APIRouter:
@@ -18,12 +18,20 @@ def router(service: ChatService) -> APIRouter:
     @routes.post("/v1/chat/completions")
     async def chat(request: ChatRequest, http: Request) -> Response:
         answer = await service.chat(request, await http.json(), http.state.key)
-        headers = answer.decision.headers
+        headers = answer.headers
         if not request.stream:
             return _json(answer.completion, headers)
         with_usage = bool(request.stream_options and request.stream_options.include_usage)
         events = stream_events(answer.completion, answer.pieces, with_usage)
         return Response("".join(events), media_type="text/event-stream", headers=headers)
+
+    @routes.post("/v1/completions")
+    async def complete(request: CompletionRequest, http: Request) -> Response:
+        body, headers = await service.complete(request, http.state.key)
+        if not request.stream:
+            return _json(body, headers)
+        with_usage = bool(request.stream_options and request.stream_options.include_usage)
+        return Response("".join(text_events(body, with_usage)), media_type="text/event-stream", headers=headers)
 
     @routes.post("/v1/route")
     async def route(request: RouteRequest, http: Request) -> Response:

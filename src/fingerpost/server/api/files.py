@@ -30,6 +30,17 @@ def file_object(file: FileRow) -> Json:
     return found | ({"expires_at": file.expires_at} if file.expires_at else {})
 
 
+def require_purpose(purpose: str) -> None:
+    """Raises ApiError if files cannot have this purpose."""
+    if purpose not in PURPOSES:
+        raise ApiError(400, f"unknown purpose '{purpose[:40]}'; send one of {', '.join(PURPOSES)}", param="purpose")
+
+
+def clean_name(given: str | None) -> str:
+    """A file name that can be stored."""
+    return (given or "file").replace("\x00", "").encode("utf-8", "replace").decode()[:255]
+
+
 def router(files: FileStorage, store: ServerStore, max_bytes: int) -> APIRouter:
     """The endpoints under /v1/files; `max_bytes` limits the size of an upload."""
     routes = APIRouter(tags=["files"])
@@ -40,14 +51,12 @@ def router(files: FileStorage, store: ServerStore, max_bytes: int) -> APIRouter:
         purpose: Annotated[str, Form()],
         seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
     ) -> Json:
-        if purpose not in PURPOSES:
-            raise ApiError(400, f"unknown purpose '{purpose[:40]}'; send one of {', '.join(PURPOSES)}", param="purpose")
+        require_purpose(purpose)
         if (file.size or 0) > max_bytes:
             raise ApiError(
                 413, f"the file is larger than {max_bytes:,} bytes; split it", code="file_too_large", param="file"
             )
-        name = (file.filename or "file").replace("\x00", "").encode("utf-8", "replace").decode()[:255]
-        expires_at = seconds and now() + seconds
+        name, expires_at = clean_name(file.filename), seconds and now() + seconds
         return file_object(files.add(name, purpose, lambda stream: shutil.copyfileobj(file.file, stream), expires_at))
 
     @routes.get("/v1/files")
@@ -57,6 +66,8 @@ def router(files: FileStorage, store: ServerStore, max_bytes: int) -> APIRouter:
         after: Name | None = None,
         purpose: Name | None = None,
     ) -> Json:
+        if after is not None:
+            files.get(after)
         rows, more = store.files_page(limit, after, order == "desc", purpose)
         return page_of([file_object(row) for row in rows], more)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from dataclasses import asdict
 from typing import Annotated, Unpack
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
+from starlette.datastructures import QueryParams
 
 from fingerpost.server.inference.registry import CHECKPOINT
 from fingerpost.server.jobs.files import FileStorage
@@ -20,6 +22,7 @@ from fingerpost.store.server_rows import EventRow, JobChanges, JobRow
 EVENT_PREFIX = "ftevent-"
 MAX_EVENT_DIGITS = 15  # larger numbers do not fit into the database
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
+METADATA = re.compile(r"metadata\[(.+)\]")
 METRICS = ("step", "train_loss", "valid_loss", "valid_mean_token_accuracy")
 
 
@@ -90,6 +93,14 @@ def checkpoints_of(job: JobRow, store: ServerStore) -> list[Json]:
     ]
 
 
+def metadata_filter(parameters: QueryParams) -> dict[str, str] | None:
+    """The metadata that listed jobs must have, from `metadata[key]=value`; `{}` from `metadata=null`: jobs without any."""
+    if parameters.get("metadata") == "null":
+        return {}
+    named = ((METADATA.fullmatch(key), value) for key, value in parameters.items())
+    return {found[1]: value for found, value in named if found} or None
+
+
 def router(settings: Settings, store: ServerStore, files: FileStorage, runner: JobRunner) -> APIRouter:
     """The endpoints under /v1/fine_tuning/jobs."""
     routes = APIRouter(tags=["fine-tuning"], prefix="/v1/fine_tuning/jobs")
@@ -132,8 +143,10 @@ def router(settings: Settings, store: ServerStore, files: FileStorage, runner: J
         return job_object(job)
 
     @routes.get("")
-    def list_jobs(limit: Annotated[int, Query(ge=1, le=1_000)] = 20, after: Name | None = None) -> Json:
-        rows, more = store.jobs_page(limit, after)
+    def list_jobs(http: Request, limit: Annotated[int, Query(ge=1, le=1_000)] = 20, after: Name | None = None) -> Json:
+        if after is not None:
+            require(after)
+        rows, more = store.jobs_page(limit, after, metadata_filter(http.query_params))
         return page_of([job_object(row) for row in rows], more)
 
     @routes.get("/{job_id}")
@@ -146,12 +159,17 @@ def router(settings: Settings, store: ServerStore, files: FileStorage, runner: J
         number = None if after is None else after.removeprefix(EVENT_PREFIX)
         if number is not None and not (number.isdecimal() and len(number) <= MAX_EVENT_DIGITS):
             raise ApiError(400, f"'{after}' is not the id of an event", param="after")
+        if number is not None and not store.has_event(job_id, int(number)):
+            raise ApiError(404, f"the job has no event '{after}'", param="after")
         rows, more = store.events_page(job_id, limit, None if number is None else int(number))
         return page_of([event_object(row) for row in rows], more)
 
     @routes.get("/{job_id}/checkpoints")
     def checkpoints(job_id: Name, limit: Annotated[int, Query(ge=1, le=1_000)] = 10, after: Name | None = None) -> Json:
-        return page_of([] if after else checkpoints_of(require(job_id), store)[:limit], False)
+        found = checkpoints_of(require(job_id), store)
+        if after is not None and after not in {checkpoint["id"] for checkpoint in found}:
+            raise ApiError(404, f"the job has no checkpoint '{after}'", param="after")
+        return page_of([] if after else found[:limit], False)
 
     @routes.post("/{job_id}/cancel")
     async def cancel(job_id: Name) -> Json:

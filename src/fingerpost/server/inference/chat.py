@@ -5,21 +5,35 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fingerpost.core.label_sets import join_labels
-from fingerpost.core.text import MAX_CHARACTERS, content_text
-from fingerpost.core.types import FAST, WHOLE, Conversation, Message, Prediction
+from fingerpost.core.text import MAX_CHARACTERS, strip_code_fence
+from fingerpost.core.types import FAST, WHOLE, Conversation, Message, Prediction, Usage
 from fingerpost.llm.completion import Reply
 from fingerpost.server.inference.engine import Engine
 from fingerpost.server.inference.registry import ModelRegistry, ServedModel
 from fingerpost.server.inference.request_log import RequestLog
-from fingerpost.server.inference.response_format import ResponseFormat, requested_format
+from fingerpost.server.inference.response_format import ResponseFormat, requested_format, requested_schema
+from fingerpost.server.inference.schema_reply import UNFILLABLE, UnfillableError, require_kept, require_usable
 from fingerpost.server.inference.teacher import Teacher, Unanswered
 from fingerpost.server.ops.metrics import Metrics
-from fingerpost.server.schemas import ApiError, ChatRequest, Json, RouteRequest, Turn, completion, token_logprob
+from fingerpost.server.schemas import (
+    ApiError,
+    ChatRequest,
+    CompletionRequest,
+    Json,
+    RouteRequest,
+    Turn,
+    completion,
+    text_choice,
+    text_completion,
+    token_logprob,
+    turn_text,
+)
 from fingerpost.store.server import new_id, now
 from fingerpost.store.server_rows import LoggedTeacherReply, RequestLogEntry
 from fingerpost.students.cascade import asks_teacher
@@ -66,11 +80,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """A `chat.completion` object, its reply split into tokens with log-probabilities, and the decision behind it."""
+    """A `chat.completion` object, its reply split into tokens with log-probabilities, and headers that say how it was found."""
 
     completion: Json
     pieces: list[str]
-    decision: Decision
+    headers: dict[str, str]
 
 
 class ChatService:
@@ -103,29 +117,121 @@ class ChatService:
             ApiError: there is no such model, no text of a user, or no label that is allowed.
         """
         model = await self._models.find(request.model)
-        response_format = requested_format(request, model)
-        completion_id = new_id("chatcmpl-")
         messages = without_template(conversation_of(request.messages), model.user_template)
         has_system = any(turn.role in ("system", "developer") for turn in request.messages)
-        decision = await self._decide(
-            model, messages, response_format.allowed, raw if has_system else _with_system_prompt(raw, model)
-        )
+        for_teacher = raw if has_system else _with_system_prompt(raw, model)
+        try:
+            response_format = requested_format(request, model)
+        except ApiError as error:
+            if self._teacher is None or error.code != UNFILLABLE:
+                raise
+            return await self._teachers_answer(self._teacher, request, model, messages, for_teacher, key, error)
+        completion_id = new_id("chatcmpl-")
+        decision = await self._decide(model, messages, response_format.allowed, for_teacher)
         await self._write_log(completion_id, decision, messages, key)
         pieces = [piece for piece in response_format.pieces(decision.label, decision.confidence) if piece]
         tokens = _token_logprobs(request, response_format, decision) if request.logprobs else None
         reply = "".join(pieces)
         message: Json = {"role": "assistant", "content": reply, "refusal": None, "annotations": []}
+        finish = "stop"
         tool = response_format.tool
         if tool is not None:
             function = {"name": tool.name_for(decision.label), "arguments": reply}
-            call = {"id": new_id("call_"), "type": "function", "function": function}
-            message |= {"content": None, "tool_calls": [call]}
             tokens = None
+            if tool.legacy:
+                finish = "function_call"
+                message |= {"content": None, "function_call": function}
+            else:
+                finish = "tool_calls"
+                message |= {
+                    "content": None,
+                    "tool_calls": [{"id": new_id("call_"), "type": "function", "function": function}],
+                }
+        usage = _usage(decision, reply)
+        body = completion(completion_id, now(), request.model, message, usage, tokens, request.n or 1, finish)
+        return ChatAnswer(body, pieces, decision.headers)
+
+    async def _teachers_answer(
+        self,
+        teacher: Teacher,
+        request: ChatRequest,
+        model: ServedModel,
+        messages: Conversation,
+        for_teacher: Json,
+        key: str | None,
+        unfillable: ApiError,
+    ) -> ChatAnswer:
+        """The teacher's own reply to a request whose schema no classifier can keep.
+
+        Raises:
+            ApiError: the schema cannot be checked, or the teacher does not answer or breaks the schema.
+        """
+        schema = requested_schema(request)
+        try:
+            if schema is not None:
+                require_usable(schema)
+            reply = await teacher.ask(for_teacher)
+            if schema is not None:
+                require_kept(schema, strip_code_fence(reply.text or ""))
+        except UnfillableError as error:
+            raise ApiError(400, f"{unfillable.message}; and for the teacher: {error}", param=unfillable.param) from None
+        except (Unanswered, ValueError) as error:
+            reason = error.reason if isinstance(error, Unanswered) else "nonsense"
+            raise ApiError(
+                503, f"{unfillable.message}; the teacher was asked instead, and gave no answer ({reason})",
+                code="teacher_unavailable", retry_after_s=1,
+            ) from None  # fmt: skip
+        completion_id = new_id("chatcmpl-")
+        content = reply.message.get("content")
+        message: Json = {
+            "role": "assistant",
+            "content": content,
+            "refusal": reply.message.get("refusal"),
+            "annotations": [],
+        }
+        calls = reply.message.get("tool_calls")
+        if calls:
+            message["tool_calls"] = calls
+        if self._request_log is not None:
+            logged = LoggedTeacherReply(teacher.model, None, reply.text or "", reply.logprob, reply.usage)
+            latency = reply.usage.latency_s or 0.0
+            await self._request_log.write(
+                RequestLogEntry(completion_id, now(), key, model.name, messages, None, 0.0, "teacher", latency, logged)
+            )
         body = completion(
-            completion_id, now(), request.model, message, _usage(decision, reply), tokens, request.n or 1,
-            "tool_calls" if tool else "stop",
+            completion_id, now(), request.model, message, usage_object(reply.usage), None, request.n or 1,
+            "tool_calls" if calls else "stop",
         )  # fmt: skip
-        return ChatAnswer(body, pieces, decision)
+        return ChatAnswer(body, [str(content)] if content else [], {"x-fingerpost-by": "teacher"})
+
+    async def complete(self, request: CompletionRequest, key: str | None) -> tuple[Json, dict[str, str]]:
+        """The `text_completion` object for the older wire, and headers that say how the first answer was found.
+
+        Raises:
+            ApiError: as for `chat`.
+        """
+        prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
+        self._engine.require_room(len(prompts))
+        bodies: list[Json] = [
+            {"model": request.model, "messages": [{"role": "user", "content": prompt}]} for prompt in prompts
+        ]
+        chats = [
+            ChatRequest(**body, logprobs=request.logprobs is not None, top_logprobs=request.logprobs) for body in bodies
+        ]
+        answers = await asyncio.gather(*(self.chat(chat, body, key) for chat, body in zip(chats, bodies, strict=True)))
+        choices: list[Json] = []
+        totals: Counter[str] = Counter()
+        for prompt, answer in zip(prompts, answers, strict=True):
+            (found,) = answer.completion["choices"]
+            before = prompt if request.echo else ""
+            text = f"{before}{found['message']['content']}"
+            choices += [
+                text_choice(len(choices) + i, text, len(before), found["logprobs"], request.logprobs)
+                for i in range(request.n or 1)
+            ]
+            usage = answer.completion["usage"]
+            totals.update({name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")})
+        return text_completion(answers[0].completion, choices, dict(totals)), answers[0].headers
 
     async def route(self, request: RouteRequest, key: str | None) -> tuple[ServedModel, list[Decision]]:
         """The model, and its decision on each conversation of a route request, in order.
@@ -218,15 +324,18 @@ class ChatService:
 
 
 def conversation_of(turns: Sequence[Turn]) -> Conversation:
-    """The turns of user and assistant, up to the last one of the user.
+    """The turns of user and assistant, up to the last one of the user. Where no user speaks, the last prompt is the text.
 
     Raises:
-        ApiError: there is no text of a user, or the conversation is too long.
+        ApiError: there is no text, or the conversation is too long.
     """
-    messages = [Message(turn.role, _text(turn).strip()) for turn in turns if turn.role in ("user", "assistant")]
+    messages = [Message(turn.role, turn_text(turn).strip()) for turn in turns if turn.role in ("user", "assistant")]
     while messages and messages[-1].role != "user":
         messages.pop()
     messages = [message for i, message in enumerate(messages) if message.content or i == len(messages) - 1]
+    if not messages:
+        prompts = (turn_text(turn).strip() for turn in reversed(turns) if turn.role in ("system", "developer"))
+        messages = [Message("user", prompt) for prompt in prompts if prompt][:1]
     if not messages or not messages[-1].content:
         raise ApiError(400, "there is no user message with text; send a message with role 'user'", param="messages")
     if sum(len(message.content) for message in messages) > MAX_CHARACTERS:
@@ -234,11 +343,6 @@ def conversation_of(turns: Sequence[Turn]) -> Conversation:
             400, f"the conversation has more than {MAX_CHARACTERS:,} characters; shorten it", param="messages"
         )
     return tuple(messages)
-
-
-def _text(turn: Turn) -> str:
-    content = turn.content
-    return content_text([part.model_dump() for part in content] if isinstance(content, list) else content)
 
 
 def restrict(prediction: Prediction, allowed: Sequence[str] | None) -> Prediction:
@@ -313,13 +417,19 @@ def _usage(decision: Decision, reply: str) -> Json:
     """The API's token counts: the teacher's where it answered, else the student's."""
     usage = decision.teacher_reply.usage if decision.by == "teacher" and decision.teacher_reply else None
     student: Any = decision.model.student
-    prompt = decision.prompt_tokens if usage is None else usage.prompt or 0
-    completion_tokens = student.count_tokens(reply) if usage is None else usage.completion or 0
+    if usage is not None:
+        return usage_object(usage)
+    return usage_object(Usage(prompt=decision.prompt_tokens, completion=student.count_tokens(reply)))
+
+
+def usage_object(usage: Usage) -> Json:
+    """The API's token counts of a chat completion."""
+    prompt, completed = usage.prompt or 0, usage.completion or 0
     return {
         "prompt_tokens": prompt,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": (usage.cached or 0) if usage else 0, "audio_tokens": 0},
+        "completion_tokens": completed,
+        "total_tokens": prompt + completed,
+        "prompt_tokens_details": {"cached_tokens": usage.cached or 0, "audio_tokens": 0},
         "completion_tokens_details": {
             "reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
         },

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 
 from fingerpost.server.inference.registry import ServedModel
-from fingerpost.server.inference.schema_reply import LabelSchema, UnfillableError, find_label
+from fingerpost.server.inference.schema_reply import UNFILLABLE, LabelSchema, UnfillableError, find_label, schema_in
 from fingerpost.server.inference.tools import ToolCall, requested_tool
-from fingerpost.server.schemas import ApiError, ChatRequest, Json
+from fingerpost.server.schemas import ApiError, ChatRequest, Json, turn_text
 from fingerpost.task.reply_format import render
 
 
@@ -54,7 +54,9 @@ class ResponseFormat:
             try:
                 return self.schema.reply(value, confidence)
             except UnfillableError as error:
-                raise ApiError(400, f"the schema cannot be kept: {error}", param="response_format") from None
+                raise ApiError(
+                    400, f"the schema cannot be kept: {error}", code=UNFILLABLE, param="response_format"
+                ) from None
         if self.field is not None:
             before, after = json.dumps({self.field: "\x00"}, ensure_ascii=False).split(json.dumps("\x00"))
             return before, json.dumps(value, ensure_ascii=False), after
@@ -81,17 +83,27 @@ def requested_format(request: ChatRequest, model: ServedModel) -> ResponseFormat
     Raises:
         ApiError: the schema cannot be kept, or the tool cannot be called with a label.
     """
-    requested = request.response_format or {}
-    kind = requested.get("type")
-    if kind == "json_schema" and isinstance(requested.get("json_schema"), dict):
-        schema = requested["json_schema"].get("schema")
-        if isinstance(schema, dict):
-            return _checked(ResponseFormat(model, _label_schema(schema, model)), "response_format")
-    elif (tool := requested_tool(request, model.task)) is not None:
+    kind = (request.response_format or {}).get("type")
+    schema = requested_schema(request)
+    if schema is not None:
+        return _checked(ResponseFormat(model, _label_schema(schema, model)), "response_format")
+    if kind != "json_schema" and (tool := requested_tool(request, model.task)) is not None:
         return _checked(ResponseFormat(model, tool.schema, tool=tool), "tools")
     if kind == "json_object" and not model.reply_template.before.lstrip().startswith("{"):
         return ResponseFormat(model, None, model.task.answer_field)
     return ResponseFormat(model)
+
+
+def requested_schema(request: ChatRequest) -> Json | None:
+    """The JSON schema that a reply has to keep: of `response_format`, or written in the prompt of a `json_object`."""
+    requested = request.response_format or {}
+    schema = None
+    if requested.get("type") == "json_schema" and isinstance(requested.get("json_schema"), dict):
+        schema = requested["json_schema"].get("schema")
+    elif requested.get("type") == "json_object":
+        prompts = (turn_text(turn) for turn in request.messages if turn.role in ("system", "developer", "user"))
+        schema = next((found for prompt in prompts if (found := schema_in(prompt)) is not None), None)
+    return schema if isinstance(schema, dict) else None
 
 
 def _label_schema(schema: Json, model: ServedModel) -> LabelSchema:
@@ -102,6 +114,7 @@ def _label_schema(schema: Json, model: ServedModel) -> LabelSchema:
         raise ApiError(
             400,
             f"the schema cannot be kept by '{model.name}': {error} (its labels: {examples}, ...)",
+            code=UNFILLABLE,
             param="response_format",
         ) from None
 
@@ -111,5 +124,5 @@ def _checked(asked: ResponseFormat, param: str) -> ResponseFormat:
     try:
         asked.pieces(next(iter(asked.allowed or asked.model.task.names)))
     except ApiError as error:
-        raise ApiError(400, error.message, param=param) from None
+        raise ApiError(400, error.message, code=UNFILLABLE, param=param) from None
     return asked

@@ -25,6 +25,8 @@ from fingerpost.server.schemas import Json
 from fingerpost.task.replies import resolve_label
 from fingerpost.task.settings import Task
 
+UNFILLABLE = "unfillable_schema"
+"""The code of the error for a schema that a classifier cannot keep."""
 MAX_DEPTH = 40
 SINGLE = (
     "items",
@@ -61,6 +63,9 @@ REASON_NAMES = (
 LABEL_NAMES = ("action", "label", "category", "class", "intent", "destination", "route", "choice", "result", "value")
 
 
+SCHEMA_STARTS = 200
+"""Braces in a prompt that are tried as the beginning of a schema."""
+
 _remembered: LRUCache[tuple[str, tuple[Label, ...], str], LabelSchema | str] = LRUCache(maxsize=64)
 """By schema and task: the place of the label, or why there is none."""
 
@@ -96,14 +101,38 @@ class LabelSchema:
         filled = _Filling(self, value, confidence).fill(self.schema, ())
         before, after = json.dumps(filled, ensure_ascii=False).split(json.dumps(MARK))
         written = json.dumps(value, ensure_ascii=False)
-        try:
-            validator = Validator(self.schema, registry=NOTHING_ELSE)
-            error = next(validator.iter_errors(json.loads(before + written + after)), None)
-        except Unresolvable as missing:
-            raise UnfillableError(f"'{missing.ref}' is not in the schema") from None
-        if error is not None:
-            raise UnfillableError(f"'{'.'.join(map(str, error.absolute_path)) or 'the reply'}': {error.message[:120]}")
+        require_kept(self.schema, before + written + after)
         return before, written, after
+
+
+def require_kept(schema: Json, reply: str) -> None:
+    """Check that a reply keeps a schema that `require_usable` allows.
+
+    Raises:
+        UnfillableError: it does not, or the schema refers to what it does not contain.
+        ValueError: the reply is not JSON.
+    """
+    try:
+        error = next(Validator(schema, registry=NOTHING_ELSE).iter_errors(json.loads(reply)), None)
+    except Unresolvable as missing:
+        raise UnfillableError(f"'{missing.ref}' is not in the schema") from None
+    if error is not None:
+        raise UnfillableError(f"'{'.'.join(map(str, error.absolute_path)) or 'the reply'}': {error.message[:120]}")
+
+
+def require_usable(schema: Json) -> None:
+    """Check that a schema is a JSON schema, and takes bounded work.
+
+    Raises:
+        UnfillableError: it is not, or would not.
+    """
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise UnfillableError(f"it is no JSON schema: {error.message[:120]}") from None
+    except RecursionError:
+        raise UnfillableError("it is nested too deeply") from None
+    _require_bounded(schema, schema)
 
 
 def find_label(schema: Json, task: Task) -> LabelSchema:
@@ -128,13 +157,7 @@ def find_label(schema: Json, task: Task) -> LabelSchema:
 
 
 def _find(schema: Json, task: Task) -> LabelSchema:
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise UnfillableError(f"it is no JSON schema: {error.message[:120]}") from None
-    except RecursionError:
-        raise UnfillableError("it is nested too deeply") from None
-    _require_bounded(schema, schema)
+    require_usable(schema)
     found: dict[tuple[str, ...], dict[str, str | int]] = {}
     free: list[tuple[str, ...]] = []
     for path, part in _leaves(schema, schema, ()):
@@ -161,6 +184,24 @@ def _find(schema: Json, task: Task) -> LabelSchema:
     if len(likely) != 1:
         raise UnfillableError("no field has labels of the model as its values")
     return LabelSchema(schema, likely[0], None)
+
+
+def schema_in(text: str) -> Json | None:
+    """The JSON schema of an object that is written in a prompt; None if there is none."""
+    text = text[:MAX_CHARACTERS]
+    decoder = json.JSONDecoder()
+    start = -1
+    for _ in range(SCHEMA_STARTS):
+        start = text.find("{", start + 1)
+        if start < 0:
+            break
+        try:
+            found, _ = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found.get("properties"), dict):
+            return dict(found)
+    return None
 
 
 class _Filling:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fingerpost.server.inference.schema_reply import LabelSchema, UnfillableError, find_label
+from fingerpost.server.inference.schema_reply import UNFILLABLE, LabelSchema, UnfillableError, find_label
 from fingerpost.server.schemas import ApiError, ChatRequest, Json
 from fingerpost.task.replies import resolve_label
 from fingerpost.task.settings import Task
@@ -22,11 +22,13 @@ class ToolCall:
         schema: the parameters with the place of the label; None if the tool's name is the label.
         name: the tool's name; None if the label decides it.
         by_label: the tool's name for each label, if each has its own.
+        legacy: the request offers `functions`, the older form of `tools`; the reply has a `function_call`.
     """
 
     schema: LabelSchema | None = None
     name: str | None = None
     by_label: dict[str, str] = field(default_factory=dict)
+    legacy: bool = False
 
     def name_for(self, label: str) -> str:
         """The name of the tool that is called for a label."""
@@ -41,8 +43,12 @@ def requested_tool(request: ChatRequest, task: Task) -> ToolCall | None:
     Raises:
         ApiError: a tool is required, and none can be called with a label.
     """
-    tools = _tools(request)
-    choice = request.tool_choice
+    tools, choice, legacy = _offered(request)
+    call = _chosen_call(request, tools, choice, task)
+    return replace(call, legacy=legacy) if call is not None else None
+
+
+def _chosen_call(request: ChatRequest, tools: list[Json], choice: Any, task: Task) -> ToolCall | None:
     if isinstance(choice, dict):
         named = choice.get("function")
         name = named.get("name") if isinstance(named, dict) else None
@@ -62,7 +68,9 @@ def requested_tool(request: ChatRequest, task: Task) -> ToolCall | None:
     if choice != "required":
         return None
     if len(tools) > 1:
-        raise ApiError(400, "no tool has a parameter with labels, and no tool's name is a label", param="tools")
+        raise ApiError(
+            400, "no tool has a parameter with labels, and no tool's name is a label", code=UNFILLABLE, param="tools"
+        )
     return _call(tools[0], task)
 
 
@@ -78,15 +86,23 @@ def _call(tool: Json | None, task: Task) -> ToolCall | None:
         return ToolCall(find_label(_parameters(tool), task), tool["name"])
     except UnfillableError as error:
         raise ApiError(
-            400, f"the tool '{tool['name']}' cannot be called by a classifier: {error}", param="tools"
+            400, f"the tool '{tool['name']}' cannot be called by a classifier: {error}", code=UNFILLABLE, param="tools"
         ) from None
 
 
-def _tools(request: ChatRequest) -> list[Json]:
-    """The functions that the request offers."""
-    given = (request.model_extra or {}).get("tools")
-    offered = [tool.get("function") for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
-    return [tool for tool in offered if isinstance(tool, dict) and isinstance(tool.get("name"), str)]
+def _offered(request: ChatRequest) -> tuple[list[Json], Any, bool]:
+    """The functions that the request offers, its choice among them, and whether both are in the older form."""
+    extra = request.model_extra or {}
+    legacy = isinstance(extra.get("functions"), list) and not extra.get("tools")
+    given = extra.get("functions" if legacy else "tools")
+    offered = given if isinstance(given, list) else []
+    if not legacy:
+        offered = [tool.get("function") for tool in offered if isinstance(tool, dict)]
+    choice = extra.get("function_call") if legacy else request.tool_choice
+    if legacy and isinstance(choice, dict):
+        choice = {"function": choice}
+    functions = [tool for tool in offered if isinstance(tool, dict) and isinstance(tool.get("name"), str)]
+    return functions, choice, legacy
 
 
 def _tools_by_label(tools: list[Json], task: Task) -> dict[str, str]:
@@ -107,5 +123,5 @@ def _parameters(tool: Json) -> Json:
 
 
 def _has_result(request: ChatRequest) -> bool:
-    """Whether the last message is a tool's result."""
-    return bool(request.messages) and request.messages[-1].role == "tool"
+    """Whether the last message is the result of a tool or function."""
+    return bool(request.messages) and request.messages[-1].role in ("tool", "function")

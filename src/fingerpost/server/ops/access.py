@@ -23,7 +23,7 @@ from fingerpost.store.server import ServerStore, hash_key, new_id
 
 KEY_CACHE_S = 2.0
 OPEN_PATHS = ("/healthz", "/readyz")
-UPLOAD_PATH = "/v1/files"
+UPLOAD_PATH = re.compile(r"/v1/(files|uploads/[^/]+/parts)")
 BODY_S, SLOWEST_BYTES_PER_S = 30.0, 100_000
 """A request body has to arrive in so many seconds, and one more for so many bytes of the largest body that is allowed."""
 CUT_OFF = (408, 413)
@@ -163,7 +163,7 @@ class AccessMiddleware:
 
     def _size_limited(self, scope: Scope, headers: dict[str, str], receive: Receive) -> Receive:
         """`receive`, raising ApiError 413 where the body is too large."""
-        is_upload = scope["path"].rstrip("/") == UPLOAD_PATH
+        is_upload = UPLOAD_PATH.fullmatch(scope["path"]) is not None
         limit = self._settings.max_upload + FORM_OVERHEAD if is_upload else self._settings.max_body
         error = ApiError(
             413, f"the request body is larger than {limit:,} bytes; split the request", code="body_too_large"
