@@ -29,7 +29,8 @@ ROUTE = {
 @pytest.fixture(scope="module")
 def client(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     with Serving(tmp_path_factory.mktemp("older") / "served", f"student={student}") as server:
-        yield server.client()
+        with server.client() as connected:
+            yield connected
 
 
 def chat(client: openai.OpenAI, messages: list[dict[str, Any]], **options: Any) -> Any:
@@ -121,7 +122,11 @@ def test_unknown_cursors_are_not_found(client: openai.OpenAI) -> None:
 
 
 def test_jobs_are_found_by_their_metadata(server: Serving) -> None:
-    client = server.client()
+    with server.client() as client:
+        jobs_by_metadata(client)
+
+
+def jobs_by_metadata(client: openai.OpenAI) -> None:
     file = client.files.create(file=("train.jsonl", chat_lines().encode()), purpose="fine-tune").id
     jobs = [
         client.fine_tuning.jobs.create(model="x", training_file=file, metadata=given or openai.omit).id
@@ -147,8 +152,7 @@ def test_what_no_classifier_can_fill_in_goes_to_the_teacher(student: Path, tmp_p
     schema = {"type": "object", "properties": properties, "required": ["queue", "days"], "additionalProperties": False}
     form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
     arguments = (f"student={student}", "--teacher", "t", "--teacher-url", teacher.base_url, "--cutoff", "0")
-    with Serving(tmp_path / "served", *arguments, OPENAI_API_KEY="none") as server:
-        client = server.client()
+    with Serving(tmp_path / "served", *arguments, OPENAI_API_KEY="none") as server, server.client() as client:
         teacher.reply = '{"queue": "billing", "days": 3}'
         answer = client.chat.completions.with_raw_response.create(
             model="student", messages=[QUESTION], response_format=form  # type: ignore[arg-type, list-item]

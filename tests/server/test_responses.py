@@ -39,8 +39,9 @@ def serving(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def client(serving: Serving) -> openai.OpenAI:
-    return serving.client()
+def client(serving: Serving) -> Iterator[openai.OpenAI]:
+    with serving.client() as connected:
+        yield connected
 
 
 def ask(client: openai.OpenAI, **options: Any) -> Any:
@@ -128,8 +129,7 @@ def test_stored_responses(client: openai.OpenAI) -> None:
 
 
 def test_without_a_log_nothing_is_stored(student: Path, tmp_path: Path) -> None:
-    with Serving(tmp_path / "served", f"student={student}", "--no-log-requests") as server:
-        client = server.client()
+    with Serving(tmp_path / "served", f"student={student}", "--no-log-requests") as server, server.client() as client:
         answer = ask(client)
         assert answer.store is False
         with pytest.raises(openai.NotFoundError):
@@ -138,7 +138,7 @@ def test_without_a_log_nothing_is_stored(student: Path, tmp_path: Path) -> None:
 
 def test_the_teacher_answers_what_the_student_is_unsure_of(student: Path, tmp_path: Path, teacher: Teacher) -> None:
     arguments = (f"student={student}", "--teacher", "t", "--teacher-url", teacher.base_url, "--cutoff", "1")
-    with Serving(tmp_path / "served", *arguments, OPENAI_API_KEY="none") as server:
-        answer = server.client().responses.with_raw_response.create(model="student", input=TEXT, instructions="Route.")
+    with Serving(tmp_path / "served", *arguments, OPENAI_API_KEY="none") as server, server.client() as client:
+        answer = client.responses.with_raw_response.create(model="student", input=TEXT, instructions="Route.")
     assert answer.headers["x-fingerpost-by"] == "teacher"
     assert [turn["role"] for turn in teacher.bodies[-1]["messages"]] == ["system", "user"]
