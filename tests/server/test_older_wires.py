@@ -28,9 +28,9 @@ ROUTE = {
 
 @pytest.fixture(scope="module")
 def client(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    with Serving(tmp_path_factory.mktemp("older") / "served", f"student={student}") as server:
-        with server.client() as connected:
-            yield connected
+    folder = tmp_path_factory.mktemp("older") / "served"
+    with Serving(folder, f"student={student}") as server, server.client() as connected:
+        yield connected
 
 
 def chat(client: openai.OpenAI, messages: list[dict[str, Any]], **options: Any) -> Any:
