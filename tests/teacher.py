@@ -54,6 +54,7 @@ class Teacher:
         asked, answered: number of requests by the text of their last message.
         bodies: the requests, oldest first.
         idempotency_keys: number of requests by their header Idempotency-Key.
+        keys: the requests' headers Authorization.
         most_at_once: the highest number of simultaneous requests so far.
     """
 
@@ -74,6 +75,7 @@ class Teacher:
     answered: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     idempotency_keys: Counter[str] = field(default_factory=Counter)
+    keys: Counter[str] = field(default_factory=Counter)
     most_at_once: int = 0
     port: int = 0
     batches: Batches = field(default_factory=Batches)
@@ -140,6 +142,7 @@ class Teacher:
                     continue
                 body = json.loads(data or b"{}")
                 self._now += 1
+                self.keys[headers.get("authorization", "")] += 1
                 self.idempotency_keys[headers.get("idempotency-key", "")] += 1
                 self.most_at_once = max(self.most_at_once, self._now)
                 try:

@@ -23,7 +23,7 @@ from fingerpost.server.settings import Settings
 from fingerpost.store.server import SERVED
 from fingerpost.students.folder import MANIFEST
 from fingerpost.task.loader import TASK_FILE, load_task
-from fingerpost.task.settings import Task, TeacherSettings
+from fingerpost.task.settings import Task, TeacherSettings, endpoint
 
 if TYPE_CHECKING:
     from fingerpost.server.app import Server
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 EVERY_ADDRESS = ("0.0.0.0", "::")
 """What a server may listen on, and no client can connect to."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+UPSTREAM_KEY_VARIABLE = "FINGERPOST_UPSTREAM_KEY"
 SECRET_VARIABLE = "FINGERPOST_WEBHOOK_SECRET"
 
 Data = typer.Option(
@@ -87,6 +88,21 @@ def serve(
     budget: Annotated[
         float | None, typer.Option(min=0, help="Limit in US dollars on what this server may spend on the teacher.")
     ] = None,
+    upstream: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Base URL of the endpoint that gets all requests that this server does not decide itself, with the caller's "
+            "own key; the decisions among them are learnt (see 'fingerpost decisions').",
+        ),
+    ] = None,
+    disagreement: Annotated[
+        float,
+        typer.Option(min=0.001, max=0.5, help="Share of a decision's answers that may differ from the upstream's."),
+    ] = 0.05,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Let students take over decisions by themselves when that is proven.")
+    ] = False,
     encoder: Annotated[
         str,
         typer.Option(
@@ -141,6 +157,10 @@ def serve(
             cutoff=cutoff,
             agreement=agreement,
             accuracy=accuracy,
+            upstream=None if upstream is None else check_endpoint(upstream),
+            upstream_key=os.environ.get(UPSTREAM_KEY_VARIABLE),
+            disagreement=disagreement,
+            auto=auto,
             encoder=encoder,
             keys_required=require_keys or not loopback,
             allowed_hosts=(*LOOPBACK, host),
@@ -212,7 +232,9 @@ def _print_summary(server: Server, host: str, port: int) -> None:
     print(f"OPENAI_BASE_URL={base_url}")
     for model in server.models.folder_models:
         print(f"  {model.name}: {model.folder}, {len(model.task.labels)} labels{_describe_forwarding(model, settings)}")
-    if not server.models.folder_models:
+    if settings.upstream is not None:
+        print(f"  everything else: {settings.upstream}, and its decisions are learnt (fingerpost decisions)")
+    elif not server.models.folder_models:
         print("  no model yet: upload a file and create a fine-tuning job with any OpenAI client")
     print(f"  files, jobs and {'log' if settings.log_requests else 'no log'}: {settings.folder}")
     print(f"  keys: {'required' if settings.keys_required else 'not needed on this machine'}", flush=True)
@@ -287,6 +309,18 @@ def _teacher_settings(
         address = stack.enter_context(gguf.serving(folder / Path(task.teacher.gguf).expanduser()))
         return task.teacher.model_copy(update={"base_url": address, "concurrency": 1})
     return task.teacher
+
+
+def check_endpoint(url: str) -> str:
+    """The address of an endpoint.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return endpoint(url)
+    except ValueError as error:
+        raise InputError(f"--upstream: {error}") from None
 
 
 def _import_function(path: str) -> Callable[[str], str]:

@@ -17,6 +17,7 @@ from fingerpost.server.api import models as models_api
 from fingerpost.server.api import responses as responses_api
 from fingerpost.server.api import uploads as uploads_api
 from fingerpost.server.api.errors import add_error_handlers
+from fingerpost.server.api.proxy import Proxy
 from fingerpost.server.inference.chat import ChatService
 from fingerpost.server.inference.engine import Engine
 from fingerpost.server.inference.registry import ModelRegistry
@@ -29,6 +30,9 @@ from fingerpost.server.jobs.files import FileStorage
 from fingerpost.server.jobs.runner import JobRunner
 from fingerpost.server.jobs.uploads import UploadStorage
 from fingerpost.server.jobs.webhook import WebhookSender
+from fingerpost.server.loop.decisions import DecisionLoop
+from fingerpost.server.loop.learner import Learner
+from fingerpost.server.loop.upstream import Upstream
 from fingerpost.server.ops.access import AccessMiddleware
 from fingerpost.server.ops.clock import WallClock
 from fingerpost.server.ops.logs import log
@@ -69,6 +73,14 @@ class Server:
         self.request_log = RequestLog(self.store, settings.redact, self.metrics) if settings.log_requests else None
         self.chat = ChatService(self.models, self.engine, self.teacher, self.request_log, self.metrics)
         self.responses = ResponsesService(self.chat, self.store, settings.redact, settings.log_requests)
+        self.upstream: Upstream | None = None
+        self.loop: DecisionLoop | None = None
+        if settings.upstream is not None:
+            self.upstream = Upstream(settings.upstream, settings.upstream_key)
+            self.loop = DecisionLoop(
+                self.store, settings.folder, self.chat, self.request_log, self.metrics, limit=settings.disagreement,
+                auto=settings.auto,
+            )  # fmt: skip
         self.jobs = JobRunner(settings, self.store)
         self.batches = BatchRunner(
             self.store, self.files, settings.folder / "batches", self._answer_batch_line, self.clock
@@ -91,6 +103,10 @@ class Server:
     def _create_app(self) -> FastAPI:
         settings, store = self.settings, self.store
         app = FastAPI(title="Fingerpost", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan)
+        if self.upstream is not None and self.loop is not None:
+            app.add_middleware(
+                Proxy, upstream=self.upstream, loop=self.loop, models=self.models, responses=self.responses, store=store
+            )
         app.add_middleware(AccessMiddleware, settings=settings, store=store, metrics=self.metrics)
         if settings.cors_origins:  # added last, so that it answers preflight requests before a key is asked for
             app.add_middleware(
@@ -119,6 +135,7 @@ class Server:
             for work in (
                 self.batches.run(),
                 self.webhook.run(),
+                *([] if self.loop is None else [Learner(self.settings, self.store, self.loop).run()]),
                 run_periodically("model reload", RELOAD_S, self._reload_models),
                 run_periodically("file clean-up", CLEAN_UP_S, self._clean_up_files),
                 run_periodically("request log clean-up", CLEAN_UP_S, self._delete_old_log_entries),
@@ -136,6 +153,10 @@ class Server:
             await asyncio.to_thread(self.request_log.close)
         if self.teacher is not None:
             await self.teacher.close()
+        if self.upstream is not None:
+            await self.upstream.close()
+        if self.loop is not None:
+            await asyncio.to_thread(self.loop.sync)
         self.store.close()
         log("stopped")
 
@@ -155,6 +176,8 @@ class Server:
     def _delete_old_log_entries(self) -> None:
         if self.clock.is_steady:
             self.store.delete_log_entries(now() - round(self.settings.keep_days * DAY_S))
+            if self.loop is not None:
+                self.loop.clean_up()
 
     async def _answer_batch_line(self, request: ChatRequest, raw: Json) -> Json:
         answer = await self.chat.chat(request, raw, key="batch")

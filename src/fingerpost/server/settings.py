@@ -24,6 +24,10 @@ class Settings:
         cutoff: requests with a lower student confidence go to the teacher.
         agreement, accuracy: choose the cut-off on dev rows for this target agreement with the teacher, or accuracy
             against human labels. At most one of `cutoff`, `agreement` and `accuracy` is set.
+        upstream: base URL of the endpoint that gets what this server does not decide itself.
+        upstream_key: its key for callers with a key of this server; others send their own.
+        disagreement: the share of a decision's answers that may differ from the upstream's.
+        auto: take the next step of a decision without being asked, when it is proven.
         encoder: base encoder of fine-tuning jobs, a folder or a hub name; `auto` chooses by the language of a job's texts.
         allowed_hosts: host names that requests without API keys may come from.
         cors_origins: web pages that may use the server from a browser, such as https://app.example.com.
@@ -48,6 +52,10 @@ class Settings:
     cutoff: float | None = None
     agreement: float | None = None
     accuracy: float | None = None
+    upstream: str | None = None
+    upstream_key: str | None = None
+    disagreement: float = 0.05
+    auto: bool = False
     encoder: str = "auto"
     keys_required: bool = False
     allowed_hosts: tuple[str, ...] = ()

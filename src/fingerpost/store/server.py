@@ -10,7 +10,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Table, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Table, and_, delete, func, select, update
 
 from fingerpost.core.errors import InputError
 from fingerpost.store import tables
@@ -20,6 +20,9 @@ from fingerpost.store.ledger import Ledger
 from fingerpost.store.server_rows import (
     BatchChanges,
     BatchRow,
+    DecisionChanges,
+    DecisionCounts,
+    DecisionRow,
     EventLevel,
     EventRow,
     FileRow,
@@ -28,10 +31,13 @@ from fingerpost.store.server_rows import (
     JobRow,
     Json,
     KeyRow,
+    LoggedTeacherReply,
+    Mode,
     RequestLogEntry,
     ResponseRow,
     log_entry_values,
     to_batch,
+    to_decision,
     to_event,
     to_file,
     to_job,
@@ -102,7 +108,7 @@ class _TypedTable(Generic[RowT]):
             rows = [self._read(row) for row in connection.execute(query).mappings()]
         return rows[:limit], len(rows) > limit
 
-    def update(self, row_id: str, statuses: Collection[str] | None, values: Mapping[str, Any]) -> RowT | None:
+    def update(self, row_id: str | int, statuses: Collection[str] | None, values: Mapping[str, Any]) -> RowT | None:
         """Update a row if its status is one of `statuses`; returns the new row, or None where nothing was updated."""
         query = update(self._table).where(self._columns.id == row_id)
         if statuses is not None:
@@ -132,6 +138,7 @@ class ServerStore:
         self._events = _TypedTable(self._engine, tables.job_events, to_event)
         self._batches = _TypedTable(self._engine, tables.batches, to_batch)
         self._responses = _TypedTable(self._engine, tables.responses, to_response)
+        self._decisions = _TypedTable(self._engine, tables.decisions, to_decision)
         self._keys = _TypedTable(self._engine, tables.keys, to_key)
 
     def close(self) -> None:
@@ -309,6 +316,76 @@ class ServerStore:
 
     def delete_response(self, response_id: str) -> None:
         self._responses.delete(response_id)
+
+    # --- decisions
+
+    def add_decision(
+        self, name: str, version: int, mode: Mode, place: Json, labels: list[str | int], prompt: str, model: str
+    ) -> DecisionRow:
+        """Add a decision, or a version of one."""
+        return self._decisions.insert(
+            {
+                "name": name, "version": version, "created_at": now(), "mode": mode, "share": 1.0, "place": place,
+                "labels": labels, "prompt": prompt, "model": model, "imported": 0, "training": {}, "monitor": {},
+            }
+        )  # fmt: skip
+
+    def decisions(self) -> list[DecisionRow]:
+        """All versions of all decisions, oldest first."""
+        return self._decisions.select()
+
+    def change_decision(self, decision_id: int, **changes: Unpack[DecisionChanges]) -> DecisionRow | None:
+        """Change a decision; returns the new row, or None where there is none."""
+        return self._decisions.update(decision_id, None, changes)
+
+    def decision_log(self, decision_id: int, after: int = 0) -> Iterator[tuple[int, RequestLogEntry]]:
+        """The logged requests of a decision with a higher id than `after`, oldest first, with their ids; read while used."""
+        requests = tables.requests
+        query = (
+            select(requests).where(requests.c.decision == decision_id, requests.c.id > after).order_by(requests.c.id)
+        )
+        with self._engine.connect() as connection:
+            for row in connection.execute(query.execution_options(yield_per=LOG_CHUNK)).mappings():
+                yield row["id"], to_log_entry(row)
+
+    def decision_counts(self, decision_id: int) -> DecisionCounts:
+        """How many requests of a decision are logged, and by whom they were answered."""
+        requests = tables.requests.c
+        by_student = requests.by == "student"
+        labelled = and_(~by_student, requests.label.is_not(None))
+        compared = and_(labelled, requests.student.is_not(None))
+        cost = requests.teacher["usage"]["cost_usd"].as_float()
+        query = select(
+            func.count(),
+            func.count().filter(by_student),
+            func.count().filter(labelled),
+            func.count().filter(compared),
+            func.count().filter(and_(compared, requests.student == requests.label)),
+            func.avg(requests.latency_s).filter(~by_student),
+            func.avg(requests.latency_s).filter(by_student),
+            func.avg(cost).filter(~by_student),
+        ).where(requests.decision == decision_id)
+        with self._engine.connect() as connection:
+            return DecisionCounts(*connection.execute(query).one())
+
+    def set_teacher_reply(self, request_id: str, reply: LoggedTeacherReply) -> None:
+        """Add the teacher's reply to a logged request that the student answered."""
+        requests = tables.requests
+        query = update(requests).where(requests.c.request_id == request_id).values(teacher=asdict(reply))
+        with writing(self._engine) as connection:
+            connection.execute(query)
+
+    def delete_decision_log(self, decision_id: int, most: int) -> int:
+        """Delete the oldest logged requests of a decision beyond `most`; returns how many."""
+        requests = tables.requests
+        kept = select(requests.c.id).where(requests.c.decision == decision_id).order_by(requests.c.id.desc())
+        first = kept.offset(most).limit(1).scalar_subquery()
+        with writing(self._engine) as connection:
+            return int(
+                connection.execute(
+                    delete(requests).where(requests.c.decision == decision_id, requests.c.id <= first)
+                ).rowcount
+            )
 
     # --- request log
 

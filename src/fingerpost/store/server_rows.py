@@ -168,6 +168,8 @@ class RequestLogEntry:
         confidence: the student's calibrated probability of its own best label.
         by: `student` or `teacher`.
         teacher: the teacher's reply, where there was one.
+        decision: id of the decision that a request to an upstream endpoint belongs to.
+        student: of such a request, the student's label, if it has one.
     """
 
     request_id: str
@@ -180,6 +182,8 @@ class RequestLogEntry:
     by: str
     latency_s: float
     teacher: LoggedTeacherReply | None = None
+    decision: int | None = None
+    student: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +203,95 @@ class ResponseRow:
     previous: str | None = None
 
 
+Mode: TypeAlias = Literal["found", "observe", "shadow", "canary", "on"]
+"""What is done about a decision: nothing; its answers are kept; the student answers beside; it answers a share; it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """A version of a decision: requests with the same labels, the same prompt and the same form of reply.
+
+    Attributes:
+        share: in the mode `canary`, the share of requests that the student may answer.
+        place: where a reply has the label: `path`, the names of the JSON fields down to it; `tool`, the tool whose arguments
+            these are; `by_tool`, whether the tool's name is the label.
+        labels: the values of the labels.
+        prompt: the system prompt.
+        model: the model that was asked for.
+        reply_template, user_template: of replies in plain text, and of the user's messages.
+        imported: id of the last logged request that is in the decision's project.
+        training: the last training: `at`, `rows`, `seconds`; `cutoff` with `n`, `of`, `right` and `at_least`, if one was proven.
+        monitor: the state of the alarm for drift.
+        alarm: why the student was taken out of service.
+    """
+
+    id: int
+    name: str
+    version: int
+    created_at: int
+    mode: Mode
+    share: float
+    place: Json
+    labels: list[str | int]
+    prompt: str
+    model: str
+    reply_template: Json | None = None
+    user_template: Json | None = None
+    imported: int = 0
+    training: Json = field(default_factory=dict)
+    monitor: Json = field(default_factory=dict)
+    alarm: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """The name of its project's folder."""
+        return self.name if self.version == 1 else f"{self.name}.{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionCounts:
+    """The logged requests of a decision.
+
+    Attributes:
+        requests: all of them.
+        by_student: answered by the student.
+        answers: with an upstream answer.
+        compared: answers to requests that the student labelled, too, and that it does not answer itself.
+        agreed: of those, with the same label.
+        upstream_s: mean seconds of an upstream answer.
+        student_s: mean seconds of the student.
+        cost_usd: mean cost of an upstream answer, where it is known.
+    """
+
+    requests: int
+    by_student: int
+    answers: int
+    compared: int
+    agreed: int
+    upstream_s: float | None
+    student_s: float | None
+    cost_usd: float | None
+
+
+class DecisionChanges(TypedDict, total=False):
+    """The fields of a decision that can change."""
+
+    mode: Mode
+    share: float
+    labels: list[str | int]
+    reply_template: Json | None
+    user_template: Json | None
+    imported: int
+    training: Json
+    monitor: Json
+    alarm: str | None
+
+
 # --- dataclasses from and to database rows
+
+
+def to_decision(row: RowMapping) -> DecisionRow:
+    return DecisionRow(**row)
 
 
 def to_response(row: RowMapping) -> ResponseRow:
@@ -266,6 +358,8 @@ def to_log_entry(row: RowMapping) -> RequestLogEntry:
         by=row["by"],
         latency_s=row["latency_s"],
         teacher=None if row["teacher"] is None else _teacher_reply(row["teacher"]),
+        decision=row["decision"],
+        student=row["student"],
     )
 
 
@@ -289,4 +383,6 @@ def log_entry_values(entry: RequestLogEntry) -> Json:
         "by": entry.by,
         "latency_s": entry.latency_s,
         "teacher": None if entry.teacher is None else asdict(entry.teacher),
+        "decision": entry.decision,
+        "student": entry.student,
     }

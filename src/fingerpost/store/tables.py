@@ -214,6 +214,31 @@ requests = Table(
     Column("by", String(200), nullable=False),
     Column("latency_s", Float, nullable=False),
     Column("teacher", JSON),
+    Column("decision", Integer),
+    Column("student", Text),
+    Index("requests_by_decision", "decision", "id"),
+)
+
+# Decisions that pass by on the way to an upstream endpoint: see DecisionRow.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("share", Float, nullable=False),
+    Column("place", JSON, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("model", String(300), nullable=False),
+    Column("reply_template", JSON),
+    Column("user_template", JSON),
+    Column("imported", Integer, nullable=False),
+    Column("training", JSON, nullable=False),
+    Column("monitor", JSON, nullable=False),
+    Column("alarm", Text),
 )
 
 responses = Table(

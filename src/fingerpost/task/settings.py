@@ -26,8 +26,12 @@ class Prices(Strict):
     output: Price
 
 
-def _endpoint(url: str) -> str:
-    """The URL itself, if it is one."""
+def endpoint(url: str) -> str:
+    """The URL itself.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -57,7 +61,7 @@ class TeacherSettings(Strict):
     """
 
     model: Annotated[str, Field(min_length=1)]
-    base_url: Annotated[str, AfterValidator(_endpoint)] | None = None
+    base_url: Annotated[str, AfterValidator(endpoint)] | None = None
     key_env: str = "OPENAI_API_KEY"
     gguf: str | None = None
     recorded: str | None = None

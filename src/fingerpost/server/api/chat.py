@@ -7,7 +7,7 @@ import json
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from fingerpost.server.inference.chat import ChatService, Decision
+from fingerpost.server.inference.chat import ChatAnswer, ChatService, Decision
 from fingerpost.server.schemas import ChatRequest, CompletionRequest, Json, RouteRequest, stream_events, text_events
 
 
@@ -17,13 +17,7 @@ def router(service: ChatService) -> APIRouter:
 
     @routes.post("/v1/chat/completions")
     async def chat(request: ChatRequest, http: Request) -> Response:
-        answer = await service.chat(request, await http.json(), http.state.key)
-        headers = answer.headers
-        if not request.stream:
-            return _json(answer.completion, headers)
-        with_usage = bool(request.stream_options and request.stream_options.include_usage)
-        events = stream_events(answer.completion, answer.pieces, with_usage)
-        return Response("".join(events), media_type="text/event-stream", headers=headers)
+        return chat_response(request, await service.chat(request, await http.json(), http.state.key))
 
     @routes.post("/v1/completions")
     async def complete(request: CompletionRequest, http: Request) -> Response:
@@ -40,6 +34,15 @@ def router(service: ChatService) -> APIRouter:
         return _json({"object": "list", "model": model.name, "data": data})
 
     return routes
+
+
+def chat_response(request: ChatRequest, answer: ChatAnswer) -> Response:
+    """The response to a chat request, streamed if that is asked for."""
+    if not request.stream:
+        return _json(answer.completion, answer.headers)
+    with_usage = bool(request.stream_options and request.stream_options.include_usage)
+    events = stream_events(answer.completion, answer.pieces, with_usage)
+    return Response("".join(events), media_type="text/event-stream", headers=answer.headers)
 
 
 def _json(body: Json, headers: dict[str, str] | None = None) -> Response:

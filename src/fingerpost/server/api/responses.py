@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from fingerpost.server.inference.responses import ResponsesService, response_events
+from fingerpost.server.inference.responses import ResponsesAnswer, ResponsesService, response_events
 from fingerpost.server.schemas import ApiError, Json, Name, ResponsesRequest, page_of
 
 
@@ -18,12 +18,7 @@ def router(service: ResponsesService) -> APIRouter:
 
     @routes.post("")
     async def create(request: ResponsesRequest, http: Request) -> Response:
-        answer = await service.create(request, http.state.key)
-        if request.stream:
-            events = "".join(response_events(answer.response, answer.pieces))
-            return Response(events, media_type="text/event-stream", headers=answer.headers)
-        body = json.dumps(answer.response, ensure_ascii=False)
-        return Response(body, media_type="application/json", headers=answer.headers)
+        return responses_response(request, await service.create(request, http.state.key))
 
     @routes.get("/{response_id}")
     def get_response(response_id: Name, stream: bool = False) -> Response:
@@ -60,6 +55,15 @@ def router(service: ResponsesService) -> APIRouter:
         return page_of([_listed(item) for item in found[:limit]], len(found) > limit)
 
     return routes
+
+
+def responses_response(request: ResponsesRequest, answer: ResponsesAnswer) -> Response:
+    """The response to a request of the Responses wire, streamed if that is asked for."""
+    if request.stream:
+        events = "".join(response_events(answer.response, answer.pieces))
+        return Response(events, media_type="text/event-stream", headers=answer.headers)
+    body = json.dumps(answer.response, ensure_ascii=False)
+    return Response(body, media_type="application/json", headers=answer.headers)
 
 
 def _listed(item: Json) -> Json:

@@ -52,6 +52,7 @@ class Decision:
         by: who gave the label, `student` or `teacher`.
         prompt_tokens: tokens that the student read; words, if its fast tier answered.
         tier: the tier of the student that answered, FAST or WHOLE.
+        whole_confidence: the student's probability of the label among all labels, also those that are not allowed.
         teacher_reply: the teacher's reply, if there is one.
         teacher_failure: why the teacher gave no usable label although it was needed, as a word for headers and metrics.
     """
@@ -64,6 +65,7 @@ class Decision:
     latency_s: float
     prompt_tokens: int
     tier: str = WHOLE
+    whole_confidence: float = 0.0
     teacher_reply: Reply | None = None
     teacher_failure: str | None = None
 
@@ -129,27 +131,7 @@ class ChatService:
         completion_id = new_id("chatcmpl-")
         decision = await self._decide(model, messages, response_format.allowed, for_teacher)
         await self._write_log(completion_id, decision, messages, key)
-        pieces = [piece for piece in response_format.pieces(decision.label, decision.confidence) if piece]
-        tokens = _token_logprobs(request, response_format, decision) if request.logprobs else None
-        reply = "".join(pieces)
-        message: Json = {"role": "assistant", "content": reply, "refusal": None, "annotations": []}
-        finish = "stop"
-        tool = response_format.tool
-        if tool is not None:
-            function = {"name": tool.name_for(decision.label), "arguments": reply}
-            tokens = None
-            if tool.legacy:
-                finish = "function_call"
-                message |= {"content": None, "function_call": function}
-            else:
-                finish = "tool_calls"
-                message |= {
-                    "content": None,
-                    "tool_calls": [{"id": new_id("call_"), "type": "function", "function": function}],
-                }
-        usage = _usage(decision, reply)
-        body = completion(completion_id, now(), request.model, message, usage, tokens, request.n or 1, finish)
-        return ChatAnswer(body, pieces, decision.headers)
+        return answer_of(request, response_format, decision, completion_id)
 
     async def _teachers_answer(
         self,
@@ -262,6 +244,25 @@ class ChatService:
     async def _decide(
         self, model: ServedModel, messages: Conversation, allowed: Sequence[str] | None, teacher_request: Json
     ) -> Decision:
+        decision = await self.student_decision(model, messages, allowed)
+        if self._teacher is not None and asks_teacher(decision.whole_confidence, model.cutoff):
+            began = time.perf_counter()
+            decision = await self._ask_teacher(self._teacher, decision, allowed, teacher_request)
+            decision = replace(decision, latency_s=decision.latency_s + time.perf_counter() - began)
+        self._count(decision)
+        return decision
+
+    async def student_decision(
+        self, model: ServedModel, messages: Conversation, allowed: Sequence[str] | None
+    ) -> Decision:
+        """The student's own decision, which is neither logged nor counted.
+
+        Args:
+            allowed: names of the labels to choose from; None allows all.
+
+        Raises:
+            ApiError: 503, too many conversations are waiting.
+        """
         began = time.perf_counter()
         # The fast tier is sure of its label among all labels, not of an order among some of them.
         restricted = allowed is not None and len(allowed) < len(model.task.labels)
@@ -271,12 +272,10 @@ class ChatService:
         assert best.label is not None
         confidence = prediction.confidence if model.task.multi else prediction.scores[best.label]
         tokens = best.usage.prompt or 0
-        decision = Decision(model, best.label, best.confidence, best.scores, "student", 0.0, tokens, prediction.tier)
-        if self._teacher is not None and asks_teacher(confidence, model.cutoff):
-            decision = await self._ask_teacher(self._teacher, decision, allowed, teacher_request)
-        decision = replace(decision, latency_s=time.perf_counter() - began)
-        self._count(decision)
-        return decision
+        took_s = time.perf_counter() - began
+        return Decision(
+            model, best.label, best.confidence, best.scores, "student", took_s, tokens, prediction.tier, confidence
+        )
 
     async def _ask_teacher(
         self, teacher: Teacher, decision: Decision, allowed: Sequence[str] | None, request: Json
@@ -321,6 +320,35 @@ class ChatService:
                 teacher=teacher,
             )
         )
+
+
+def answer_of(
+    request: ChatRequest, response_format: ResponseFormat, decision: Decision, completion_id: str
+) -> ChatAnswer:
+    """The answer that states a decision in the form that a request asks for.
+
+    Raises:
+        ApiError: the reply cannot keep the schema.
+    """
+    pieces = [piece for piece in response_format.pieces(decision.label, decision.confidence) if piece]
+    tokens = _token_logprobs(request, response_format, decision) if request.logprobs else None
+    reply = "".join(pieces)
+    message: Json = {"role": "assistant", "content": reply, "refusal": None, "annotations": []}
+    finish = "stop"
+    tool = response_format.tool
+    if tool is not None:
+        function = {"name": tool.name_for(decision.label), "arguments": reply}
+        tokens = None
+        if tool.legacy:
+            finish = "function_call"
+            message |= {"content": None, "function_call": function}
+        else:
+            finish = "tool_calls"
+            calls = [{"id": new_id("call_"), "type": "function", "function": function}]
+            message |= {"content": None, "tool_calls": calls}
+    usage = _usage(decision, reply)
+    body = completion(completion_id, now(), request.model, message, usage, tokens, request.n or 1, finish)
+    return ChatAnswer(body, pieces, decision.headers)
 
 
 def conversation_of(turns: Sequence[Turn]) -> Conversation:

@@ -26,6 +26,8 @@ from fingerpost.task.settings import Task
 
 MAX_JOB_MODELS = 16  # loaded models of fine-tuning jobs
 CHECKPOINT = ":ckpt-step-"
+JOB_MODEL = "ft:"
+"""The beginning of the names of jobs' models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,14 @@ class ModelRegistry:
         """
         model = self._loaded(name)
         return model if model is not None else await asyncio.to_thread(self._load, name)
+
+    def has(self, name: object) -> bool:
+        """Whether a model of this name is served; may read the database."""
+        if not isinstance(name, str):
+            return False
+        if name in self._folder_models:
+            return True
+        return name.startswith(JOB_MODEL) and self._store.job_of_model(name.split(CHECKPOINT)[0]) is not None
 
     def _loaded(self, name: str | None) -> ServedModel | None:
         if name is None:

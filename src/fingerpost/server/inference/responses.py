@@ -59,7 +59,14 @@ class ResponsesService:
             chat = ChatRequest(**body)
         except ValidationError as error:
             raise ApiError(400, f"input: {error.errors()[0]['msg'].removeprefix('Value error, ')}", param="input") from None  # fmt: skip
-        answer = await self._chat.chat(chat, body, key)
+        return await self.finish(request, given, await self._chat.chat(chat, body, key))
+
+    async def finish(self, request: ResponsesRequest, given: list[Json], answer: ChatAnswer) -> ResponsesAnswer:
+        """The response that states an answer; stored, if that is asked for.
+
+        Args:
+            given: the items of the request.
+        """
         stored = self._keeps and request.store is not False
         response = response_object(request, answer, stored)
         if stored:
@@ -93,12 +100,25 @@ class ResponsesService:
 
     def _history(self, response_id: str | None) -> list[Json]:
         """The items of all responses that a request builds on, oldest first."""
+        if response_id is None:
+            return []
+        items, before = self.history(response_id)
+        if before is not None:
+            self.get(before, "previous_response_id")
+        return items
+
+    def history(self, response_id: str) -> tuple[list[Json], str | None]:
+        """The items of a response and of those that it builds on, oldest first; and the id of the first that is not stored."""
         turns: list[list[Json]] = []
-        while response_id is not None and len(turns) < MAX_HISTORY:
-            row = self.get(response_id, "previous_response_id")
+        before: str | None = response_id
+        while before is not None and len(turns) < MAX_HISTORY and (row := self._store.get_response(before)) is not None:
             turns.append([*row.input, *row.response["output"]])
-            response_id = row.previous
-        return [item for turn in reversed(turns) for item in turn]
+            before = row.previous
+        return [item for turn in reversed(turns) for item in turn], before
+
+    def known_history(self, response_id: str) -> list[Json]:
+        """The items of a response and of those that it builds on, as far as they are stored."""
+        return self.history(response_id)[0]
 
     def _resolved(self, items: list[Json]) -> list[Json]:
         """The items, with those that are named by their id alone."""

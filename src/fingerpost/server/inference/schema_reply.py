@@ -68,6 +68,8 @@ SCHEMA_STARTS = 200
 
 _remembered: LRUCache[tuple[str, tuple[Label, ...], str], LabelSchema | str] = LRUCache(maxsize=64)
 """By schema and task: the place of the label, or why there is none."""
+_choices: LRUCache[str, tuple[tuple[str, ...], tuple[str | int, ...]] | str] = LRUCache(maxsize=64)
+"""By schema: its one field with a list of values, or why there is none."""
 
 
 class UnfillableError(Exception):
@@ -184,6 +186,41 @@ def _find(schema: Json, task: Task) -> LabelSchema:
     if len(likely) != 1:
         raise UnfillableError("no field has labels of the model as its values")
     return LabelSchema(schema, likely[0], None)
+
+
+def find_choice(schema: Json) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
+    """The one field of a schema that has a list of values, and these values. What was found is remembered.
+
+    Raises:
+        UnfillableError: the schema is no JSON schema, or has no such field, or several, or it is in a list.
+    """
+    key = json.dumps(schema)
+    if len(key) > MAX_CHARACTERS:
+        raise UnfillableError(f"it has {len(key):,} characters, at most {MAX_CHARACTERS:,} are read")
+    if key not in _choices:
+        try:
+            _choices[key] = _find_choice(schema)
+        except UnfillableError as error:
+            _choices[key] = str(error)
+    found = _choices[key]
+    if isinstance(found, str):
+        raise UnfillableError(found)
+    return found
+
+
+def _find_choice(schema: Json) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
+    require_usable(schema)
+    found: dict[tuple[str, ...], list[str | int]] = {}
+    for path, part in _leaves(schema, schema, ()):
+        values = [
+            value for value in _literals(part, schema) if isinstance(value, str | int) and not isinstance(value, bool)
+        ]
+        found.setdefault(path, []).extend(values)
+    chosen = {path: tuple(dict.fromkeys(values)) for path, values in found.items() if len(set(values)) > 1}
+    if len(chosen) != 1 or any("[]" in path for path in chosen):
+        raise UnfillableError(f"{len(chosen)} fields have a list of values")
+    ((path, named),) = chosen.items()
+    return path, named
 
 
 def schema_in(text: str) -> Json | None:

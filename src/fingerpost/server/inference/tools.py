@@ -43,7 +43,7 @@ def requested_tool(request: ChatRequest, task: Task) -> ToolCall | None:
     Raises:
         ApiError: a tool is required, and none can be called with a label.
     """
-    tools, choice, legacy = _offered(request)
+    tools, choice, legacy = offered_functions(request)
     call = _chosen_call(request, tools, choice, task)
     return replace(call, legacy=legacy) if call is not None else None
 
@@ -57,7 +57,7 @@ def _chosen_call(request: ChatRequest, tools: list[Json], choice: Any, task: Tas
         return None
     for tool in tools:
         try:
-            found = find_label(_parameters(tool), task)
+            found = find_label(parameters_of(tool), task)
         except UnfillableError:
             continue
         if found.values is not None:
@@ -83,14 +83,14 @@ def _call(tool: Json | None, task: Task) -> ToolCall | None:
     if tool is None:
         return None
     try:
-        return ToolCall(find_label(_parameters(tool), task), tool["name"])
+        return ToolCall(find_label(parameters_of(tool), task), tool["name"])
     except UnfillableError as error:
         raise ApiError(
             400, f"the tool '{tool['name']}' cannot be called by a classifier: {error}", code=UNFILLABLE, param="tools"
         ) from None
 
 
-def _offered(request: ChatRequest) -> tuple[list[Json], Any, bool]:
+def offered_functions(request: ChatRequest) -> tuple[list[Json], Any, bool]:
     """The functions that the request offers, its choice among them, and whether both are in the older form."""
     extra = request.model_extra or {}
     legacy = isinstance(extra.get("functions"), list) and not extra.get("tools")
@@ -112,12 +112,13 @@ def _tools_by_label(tools: list[Json], task: Task) -> dict[str, str]:
         name = tool["name"]
         plain = next((name.removeprefix(prefix) for prefix in HANDOFF_PREFIXES if name.startswith(prefix)), name)
         label = resolve_label(task, plain)
-        if label is not None and not _parameters(tool).get("required"):
+        if label is not None and not parameters_of(tool).get("required"):
             found.setdefault(label, name)
     return found
 
 
-def _parameters(tool: Json) -> Json:
+def parameters_of(tool: Json) -> Json:
+    """The JSON schema of a tool's arguments; empty if it has none."""
     found: Any = tool.get("parameters")
     return found if isinstance(found, dict) else {}
 

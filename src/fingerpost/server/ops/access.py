@@ -56,10 +56,12 @@ class AccessMiddleware:
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
                 took_ms = 1000 * (time.perf_counter() - began)
+                given = message.get("headers", [])
+                own = [(b"x-request-id", request_id.encode()), (b"openai-processing-ms", str(round(took_ms)).encode())]
+                there = {name for name, _ in given}  # those of an upstream endpoint say more
                 message["headers"] = [
-                    *message.get("headers", []),
-                    (b"x-request-id", request_id.encode()),
-                    (b"openai-processing-ms", str(round(took_ms)).encode()),
+                    *given,
+                    *(pair for pair in own if pair[0] not in there),
                     *([(b"connection", b"close")] if status in CUT_OFF else []),
                     *scope["state"].get("rate_limit_headers", []),
                 ]
@@ -94,7 +96,12 @@ class AccessMiddleware:
             return None
         name = None
         if self._settings.keys_required:
-            name = self._key_name(headers.get("authorization") or f"Bearer {headers.get('api-key', '')}")
+            try:
+                name = self._key_name(headers.get("authorization") or f"Bearer {headers.get('api-key', '')}")
+            except ApiError:
+                if self._settings.upstream is None or not scope["path"].startswith("/v1/"):
+                    raise
+                scope["state"]["foreign"] = True  # the upstream endpoint says what its key may
         else:
             self._require_allowed_host(headers)
         self._apply_rate_limit(name or "", scope["state"])

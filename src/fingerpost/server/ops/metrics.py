@@ -27,6 +27,18 @@ class Metrics:
             ["model", "by", "teacher"],
             registry=registry,
         )
+        self.decision_checks = Counter(
+            "fingerpost_decision_checks_total",
+            "Comparisons of a student in service with the upstream endpoint.",
+            ["decision", "result"],
+            registry=registry,
+        )
+        self.decision_alarms = Counter(
+            "fingerpost_decision_alarms_total",
+            "Students that were taken out of service, because they disagreed too often.",
+            ["decision"],
+            registry=registry,
+        )
         self.confidence = Histogram(
             "fingerpost_confidence",
             "The student's calibrated confidence.",

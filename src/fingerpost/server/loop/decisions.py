@@ -1,0 +1,427 @@
+"""The decisions that pass by: which one a request belongs to, whether its student answers, and what is learnt from the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+import random
+import re
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from cachetools import LRUCache
+
+from fingerpost import students
+from fingerpost.core.errors import ModelError, TeacherError
+from fingerpost.core.types import Conversation, Usage
+from fingerpost.core.utils import count
+from fingerpost.evaluation.drift import DriftMonitor
+from fingerpost.evaluation.thresholds import CutoffChoice
+from fingerpost.llm import prices
+from fingerpost.project import STUDENT
+from fingerpost.server.inference.chat import ChatService, Decision, conversation_of
+from fingerpost.server.inference.registry import ServedModel, reply_template_of
+from fingerpost.server.inference.request_log import RequestLog
+from fingerpost.server.inference.response_format import ResponseFormat, requested_format
+from fingerpost.server.loop.projects import SAME_PROMPT, label_of_reply, overlap, task_of_decision, words
+from fingerpost.server.loop.recognition import ObservedReply, Recognised
+from fingerpost.server.loop.upstream import UpstreamAnswer
+from fingerpost.server.ops.logs import log
+from fingerpost.server.ops.metrics import Metrics
+from fingerpost.server.schemas import ApiError, Json
+from fingerpost.store.server import ServerStore, now
+from fingerpost.store.server_rows import DecisionRow, LoggedTeacherReply, Mode, RequestLogEntry
+from fingerpost.students.folder import MANIFEST, task_of
+from fingerpost.task.prompt import system_prompt
+from fingerpost.task.reply_format import ReplyTemplate, UserTemplate, without_template
+from fingerpost.task.settings import Task, TeacherSettings
+
+DECISIONS = "decisions"
+"""The folder of the decisions' projects, in the server's folder."""
+MOST_DECISIONS, MOST_VERSIONS = 100, 20
+SAME_LABELS = 0.5
+"""How much the labels of two requests have to overlap (Jaccard) for the same decision."""
+CANARY_SHARE = 0.05
+MOST_LOGGED = 50_000
+"""Logged requests that are kept of a decision."""
+
+
+@dataclass(slots=True)
+class ActiveDecision:
+    """A version of a decision, with its student if there is one.
+
+    Attributes:
+        model: the trained student.
+        monitor: the alarm for drift.
+        answers: upstream answers that are logged.
+        answered: requests that this student has answered.
+        changed: the monitor has to be stored.
+        stamp: identifies the model's files.
+    """
+
+    row: DecisionRow
+    monitor: DriftMonitor
+    model: ServedModel | None = None
+    answers: int = 0
+    answered: int = 0
+    changed: bool = False
+    stamp: int = 0
+
+    @property
+    def task(self) -> Task | None:
+        """Its labels; None while they are not known."""
+        return task_of_decision(self.row)
+
+    @property
+    def cutoff(self) -> float:
+        """The confidence from which on the student answers; infinite where none is proven."""
+        return float(self.row.training.get("cutoff") or math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a student says to a request.
+
+    Attributes:
+        answers: it is the answer to the client; else it is only compared with the upstream's.
+        check: the upstream endpoint is asked as well, after the reply.
+        sure: its confidence is at or above the cut-off.
+    """
+
+    decision: Decision
+    response_format: ResponseFormat
+    sure: bool
+    answers: bool
+    check: bool
+
+
+class DecisionLoop:
+    """Learns the decisions that pass by.
+
+    Args:
+        folder: the server's folder.
+        limit: the share of the student's answers that may differ from the upstream's.
+        auto: take the next step of a decision without being asked, when it is proven.
+        least_check: the least share of the student's answers that are checked.
+        request_log: None keeps nothing, so that nothing is learnt.
+    """
+
+    def __init__(
+        self,
+        store: ServerStore,
+        folder: Path,
+        chat: ChatService,
+        request_log: RequestLog | None,
+        metrics: Metrics,
+        *,
+        limit: float = 0.05,
+        auto: bool = False,
+        least_check: float = 0.01,
+    ) -> None:
+        self._store, self._chat, self._log, self._metrics = store, chat, request_log, metrics
+        self.folder = folder / DECISIONS
+        self.limit, self.auto, self._least_check = limit, auto, least_check
+        self._active: dict[int, ActiveDecision] = {}
+        self._bound: LRUCache[str, ActiveDecision | None] = LRUCache(maxsize=4096)
+        self._binding = asyncio.Lock()
+        self._random = random.Random()
+        self.sync()
+
+    @property
+    def active(self) -> list[ActiveDecision]:
+        """All versions of all decisions."""
+        return list(self._active.values())
+
+    # --- which decision
+
+    async def bind(self, recognised: Recognised) -> ActiveDecision | None:
+        """The decision that a request belongs to, new if it is none that is known; None where there are too many."""
+        key = hashlib.sha256(
+            repr((recognised.name, recognised.hint, recognised.labels, recognised.place, recognised.system)).encode()
+        ).hexdigest()
+        if key not in self._bound:
+            async with self._binding:
+                if key not in self._bound:
+                    self._bound[key] = await asyncio.to_thread(self._find_or_add, recognised)
+        found = self._bound[key]
+        return None if found is None else self._active.get(found.row.id, found)
+
+    def _find_or_add(self, recognised: Recognised) -> ActiveDecision | None:
+        place: Json = {**asdict(recognised.place), "path": list(recognised.place.path)}
+        base = slug(recognised.name or recognised.hint)
+        rows = [active.row for active in self._active.values()]
+        same = [row for row in rows if _is_same(row, recognised, base, place)]
+        for row in reversed(same):
+            labels_match = not recognised.labels or set(row.labels) == set(recognised.labels)
+            if labels_match and overlap(words(row.prompt), words(recognised.system)) >= SAME_PROMPT:
+                return self._active[row.id]
+        taken = {row.name for row in rows}
+        if len(same) >= MOST_VERSIONS or (not same and len(taken) >= MOST_DECISIONS):
+            log("too many decisions", logging.WARNING, name=base, limit=MOST_VERSIONS if same else MOST_DECISIONS)
+            return None
+        name = same[0].name if same else next(
+            one for one in (base, *(f"{base}-{number}" for number in range(2, MOST_DECISIONS + 2))) if one not in taken
+        )  # fmt: skip
+        row = self._store.add_decision(
+            name, len(same) + 1, "observe", place, list(recognised.labels), recognised.system, recognised.request.model
+        )
+        log("new decision" if not same else "new version of a decision", name=name, version=row.version,
+            labels=len(recognised.labels))  # fmt: skip
+        self._active[row.id] = ActiveDecision(row, DriftMonitor(self.limit))
+        return self._active[row.id]
+
+    # --- one request
+
+    async def propose(self, active: ActiveDecision, recognised: Recognised, may_answer: bool) -> Proposal | None:
+        """What the student says to a request; None where it says nothing.
+
+        Args:
+            may_answer: whether the caller may get an answer of this server's own.
+        """
+        mode, model = active.row.mode, active.model
+        if model is None or mode == "observe":
+            return None
+        try:
+            response_format = requested_format(recognised.request, model)
+            messages = without_template(conversation_of(recognised.request.messages), model.user_template)
+            decision = await self._chat.student_decision(model, messages, response_format.allowed)
+        except ApiError:
+            return None
+        sure = decision.whole_confidence >= active.cutoff
+        in_service = mode == "on" or (mode == "canary" and self._random.random() < active.row.share)
+        answers = sure and in_service and may_answer and not active.monitor.probation
+        check = answers and self._random.random() < active.monitor.share_to_check(active.answered, self._least_check)
+        return Proposal(decision, response_format, sure, answers, check)
+
+    async def answered_by_student(
+        self, active: ActiveDecision, recognised: Recognised, proposal: Proposal, request_id: str, key: str | None
+    ) -> None:
+        """Log a request that the student has answered."""
+        active.answered += 1
+        decision = proposal.decision
+        self._count(active, "student")
+        await self._write(
+            active, recognised, request_id, key, decision.label, "student", decision.latency_s, None, proposal
+        )
+
+    async def answered_upstream(
+        self,
+        active: ActiveDecision,
+        recognised: Recognised,
+        proposal: Proposal | None,
+        answer: UpstreamAnswer,
+        reply: ObservedReply | None,
+        request_id: str,
+        key: str | None,
+    ) -> None:
+        """Log an upstream answer, and compare the student's with it."""
+        self._count(active, "upstream")
+        if answer.status != 200 or reply is None:
+            return
+        label = label_of_reply(active.row, active.task, reply)
+        teacher = self._teacher_reply(recognised, reply, label, answer.seconds)
+        if label is not None or not active.row.labels:
+            active.answers += 1
+        await self._write(active, recognised, request_id, key, label, "upstream", answer.seconds, teacher, proposal)
+        probation = active.monitor.probation and active.row.mode in ("canary", "on")
+        if proposal is not None and proposal.sure and probation and label is not None:
+            self._compare(active, proposal.decision.label != label)
+
+    async def checked(
+        self,
+        active: ActiveDecision,
+        recognised: Recognised,
+        proposal: Proposal,
+        answer: UpstreamAnswer,
+        reply: ObservedReply | None,
+        request_id: str,
+    ) -> None:
+        """Compare an answer that the student has given with the upstream's, which came after it."""
+        if reply is None or answer.status != 200:
+            return
+        label = label_of_reply(active.row, active.task, reply)
+        if label is None:
+            return
+        teacher = self._teacher_reply(recognised, reply, label, answer.seconds)
+        await asyncio.to_thread(self._store.set_teacher_reply, request_id, teacher)
+        self._compare(active, proposal.decision.label != label)
+
+    def _compare(self, active: ActiveDecision, disagrees: bool) -> None:
+        monitor = active.monitor
+        monitor.add(disagrees)
+        active.changed = True
+        self._metrics.decision_checks.labels(active.row.name, "different" if disagrees else "same").inc()
+        if monitor.alarm and active.row.mode in ("canary", "on"):
+            wrong, n = sum(monitor.outcomes), len(monitor.outcomes)
+            reason = f"{wrong} of {n} checked answers differ from the upstream's: more than {monitor.limit:.0%}, with 95 % confidence"
+            log("decision alarm", logging.WARNING, decision=active.row.name, reason=reason)
+            self._metrics.decision_alarms.labels(active.row.name).inc()
+            self.set_mode(active, "shadow", alarm=reason)
+
+    def set_mode(self, active: ActiveDecision, mode: Mode, alarm: str | None = None, share: float = 1.0) -> None:
+        """Change the mode of a decision."""
+        log("decision mode", decision=active.row.name, version=active.row.version, mode=mode)
+        changed = self._store.change_decision(active.row.id, mode=mode, alarm=alarm, share=share)
+        active.row = changed or active.row
+
+    async def _write(
+        self,
+        active: ActiveDecision,
+        recognised: Recognised,
+        request_id: str,
+        key: str | None,
+        label: str | None,
+        by: str,
+        seconds: float,
+        teacher: LoggedTeacherReply | None,
+        proposal: Proposal | None,
+    ) -> None:
+        if self._log is None:
+            return
+        try:
+            messages: Conversation = conversation_of(recognised.request.messages)
+        except ApiError:
+            return
+        decision = proposal.decision if proposal is not None else None
+        await self._log.write(
+            RequestLogEntry(
+                request_id, now(), key, recognised.request.model, messages, label,
+                decision.whole_confidence if decision is not None else 0.0, by, seconds, teacher, active.row.id,
+                decision.label if decision is not None else None,
+            )
+        )  # fmt: skip
+
+    def _teacher_reply(
+        self, recognised: Recognised, reply: ObservedReply, label: str | None, seconds: float
+    ) -> LoggedTeacherReply:
+        model = recognised.request.model
+        prompt, completion = count(reply.usage.get("prompt_tokens")), count(reply.usage.get("completion_tokens"))
+        cached = count((reply.usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
+        usage = Usage(prompt, cached, completion, None, seconds)
+        if prompt is not None:
+            with suppress(TeacherError):  # its price may not be known
+                usage = replace(usage, cost_usd=prices.cost(TeacherSettings(model=model), usage))
+        return LoggedTeacherReply(model, label, (reply.tool or "") if recognised.place.by_tool else reply.text or "",
+                                  None, usage)  # fmt: skip
+
+    def _count(self, active: ActiveDecision, by: str) -> None:
+        self._metrics.decisions.labels(active.row.name, by, "").inc()
+
+    # --- in the background
+
+    def sync(self) -> None:
+        """Store the monitors, read changed rows and changed models, and take the steps that are due. Blocks: for a thread."""
+        for active in self.active:
+            if active.changed:
+                active.changed = False
+                self._store.change_decision(active.row.id, monitor=_stored(active))
+        for row in self._store.decisions():
+            if row.id not in self._active:
+                counts = self._store.decision_counts(row.id)
+                answered = int(row.monitor.get("answered", 0))
+                self._active[row.id] = ActiveDecision(row, _monitor(row, self.limit), None, counts.answers, answered)
+            active = self._active[row.id]
+            active.row = replace(row, monitor=active.row.monitor)
+            self._load(active)
+            if self.auto:
+                self._promote(active)
+
+    def clean_up(self) -> None:
+        """Delete the oldest logged requests beyond MOST_LOGGED. Blocks: for a thread."""
+        for active in self.active:
+            self._store.delete_decision_log(active.row.id, MOST_LOGGED)
+
+    def _load(self, active: ActiveDecision) -> None:
+        """Load the student if it is new. Its alarm begins anew."""
+        row = active.row
+        folder = self.folder / row.folder / "models" / STUDENT
+        try:
+            stamp = (folder / MANIFEST).stat().st_mtime_ns
+        except OSError:
+            return
+        if stamp == active.stamp or row.training.get("stamp") != stamp:
+            return
+        try:
+            active.model = load_model(row, folder)
+        except ModelError as error:
+            log("a decision's student cannot be loaded", logging.ERROR, decision=row.name, problem=str(error))
+            return
+        if row.monitor.get("stamp") != stamp:
+            active.monitor, active.answered, active.changed = DriftMonitor(self.limit), 0, True
+        active.stamp = stamp
+        log("decision's student loaded", decision=row.name, version=row.version, cutoff=row.training.get("cutoff"))
+
+    def _promote(self, active: ActiveDecision) -> None:
+        """The next mode, where it is proven. An alarm ends when a new student has been trained."""
+        row = active.row
+        if active.model is None:
+            return
+        proven = active.cutoff < math.inf
+        if row.mode == "observe":
+            self.set_mode(active, "shadow")
+        elif (
+            row.mode == "shadow"
+            and proven
+            and (row.alarm is None or row.training["at"] > row.training.get("alarm_at", 0))
+        ):
+            self.set_mode(active, "canary", share=CANARY_SHARE)
+        elif row.mode == "canary" and not active.monitor.probation and active.answered >= 20:
+            self.set_mode(active, "on")
+
+
+def load_model(row: DecisionRow, folder: Path) -> ServedModel:
+    """A decision's student.
+
+    Raises:
+        ModelError: the folder is damaged.
+    """
+    student = students.load(folder)
+    manifest = student.manifest
+    task = task_of(manifest)
+    template = ReplyTemplate(**row.reply_template) if row.reply_template else reply_template_of(manifest)
+    return ServedModel(
+        name=row.name,
+        folder=folder,
+        student=student,  # type: ignore[arg-type]
+        task=task,
+        reply_template=template,
+        user_template=UserTemplate(**row.user_template) if row.user_template else UserTemplate(),
+        system_prompt=row.prompt or system_prompt(task),
+        created=int((folder / MANIFEST).stat().st_mtime),
+        choice=CutoffChoice(row.training.get("cutoff")),
+    )
+
+
+def _stored(active: ActiveDecision) -> Json:
+    monitor = active.monitor
+    return {
+        "outcomes": "".join("10"[not one] for one in monitor.outcomes),
+        "probation": monitor.probation,
+        "score": monitor.score,
+        "alarm": monitor.alarm,
+        "answered": active.answered,
+        "stamp": active.stamp,
+    }
+
+
+def _monitor(row: DecisionRow, limit: float) -> DriftMonitor:
+    stored = row.monitor
+    if not stored:
+        return DriftMonitor(limit)
+    outcomes = [one == "1" for one in stored["outcomes"]]
+    return DriftMonitor(limit, outcomes, stored["probation"], stored["score"], stored["alarm"])
+
+
+def _is_same(row: DecisionRow, recognised: Recognised, base: str, place: Json) -> bool:
+    """Whether a row is a version of the decision in a request."""
+    if row.place != place or not (row.name == base or re.fullmatch(rf"{re.escape(base)}-\d+", row.name)):
+        return False
+    return recognised.name is not None or overlap(set(row.labels), set(recognised.labels)) >= SAME_LABELS
+
+
+def slug(name: str) -> str:
+    """A name that can be a folder's: lower-case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "decision"

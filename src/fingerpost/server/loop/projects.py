@@ -1,0 +1,205 @@
+"""A decision's project: an ordinary one, with the upstream's answers as labels, that reviews and reports work on as well."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from pydantic import ValidationError
+
+from fingerpost.core.errors import InputError
+from fingerpost.data.importer import import_log
+from fingerpost.evaluation.thresholds import choose_for_folder
+from fingerpost.project import Project
+from fingerpost.server.loop.recognition import ObservedReply, Place
+from fingerpost.server.schemas import Json
+from fingerpost.store.server import ServerStore, now
+from fingerpost.store.server_rows import DecisionRow, RequestLogEntry
+from fingerpost.students.folder import MANIFEST
+from fingerpost.task.loader import TASK_FILE
+from fingerpost.task.reply_format import (
+    NoClassification,
+    ReplyTemplate,
+    UserTemplate,
+    find_reply_template,
+    find_user_template,
+    label_in,
+    labels_of,
+    single_values,
+    without_template,
+)
+from fingerpost.task.settings import Task
+from fingerpost.task.template import render_task
+
+SAME_PROMPT = 0.7
+"""How much the words of two prompts have to overlap (Jaccard) for the same version of a decision."""
+SOURCE = "upstream"
+FEWEST_REPLIES = 50
+"""Replies in plain text from which the labels are told, and messages from which the text around them is told."""
+MORE_SETTINGS = "\n# What passes by later tests the student.\n[split]\ntest = 0.0\ndev = 0.15\n"
+
+
+def overlap(one: set[str | int] | set[str], other: set[str | int] | set[str]) -> float:
+    """The share of the elements of two sets that are in both (Jaccard); 1 for two empty sets."""
+    return len(one & other) / len(one | other) if one or other else 1.0
+
+
+def words(prompt: str) -> set[str]:
+    """The words of a prompt without numbers, so that a date or a count in it changes nothing."""
+    return set(re.findall(r"[^\W\d]+", prompt.lower()))
+
+
+def task_of_decision(row: DecisionRow) -> Task | None:
+    """The task of a decision; None while its labels are not known."""
+    try:
+        labels = tuple(labels_of(row.labels, row.prompt).values())
+        return Task(name=row.name, labels=labels, answer_field=(row.place["path"] or ["action"])[-1])
+    except ValidationError:
+        return None
+
+
+def label_names(row: DecisionRow) -> dict[str | int, str]:
+    """The names of a decision's labels, by their values in replies."""
+    return {value: label.name for value, label in labels_of(row.labels, row.prompt).items()}
+
+
+def label_of_reply(row: DecisionRow, task: Task | None, reply: ObservedReply) -> str | None:
+    """The name of the label in an upstream reply; None if it names none, or the labels are not known yet."""
+    place = Place(tuple(row.place["path"]), row.place["tool"], row.place["by_tool"])
+    if task is None:
+        return None
+    value = place.value_in(reply)
+    if place.path or place.by_tool:
+        return None if value is None else label_names(row).get(value)
+    return label_in(ReplyTemplate(**(row.reply_template or {})), task, reply.text or "")
+
+
+def learn(store: ServerStore, row: DecisionRow, folder: Path, limit: float, **options: Any) -> DecisionRow:
+    """Import a decision's new answers into its project, train its student, and prove a cut-off.
+
+    Args:
+        folder: of the projects of all decisions.
+        limit: the share of the student's answers that may differ from the upstream's.
+        options: as of `Project.train`.
+
+    Raises:
+        InputError, ModelError: there is too little to learn from, or the encoder cannot be loaded.
+    """
+    began = time.monotonic()
+    row = _with_templates(store, row)
+    task = task_of_decision(row)
+    if task is None:
+        raise InputError("the replies have no labels yet")
+    place = folder / row.folder
+    if not (place / TASK_FILE).is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        (place / TASK_FILE).write_text(_task_text(row, task), encoding="utf-8")
+    project = Project(place)
+    last = row.imported
+    with project.store() as questions:
+        if not row.imported:
+            for earlier in _earlier_versions(store, row):
+                import_log(questions, project.task, _usable(store, earlier, row, task), SOURCE)
+        seen: list[int] = []
+        import_log(questions, project.task, _usable(store, row, row, task, last, seen), SOURCE)
+        last = max([last, *seen])
+    trained = project.train(compare=False, **options)
+    manifest = trained.folder / MANIFEST
+    with project.store() as questions:
+        labels = {
+            question.id: label
+            for question, verdicts in questions.stream_labelled(project.task.answers, None, "train", "dev")
+            if (label := verdicts.label("teacher")) is not None
+        }
+    choice = choose_for_folder(trained.folder, 1 - limit, "the teacher's answers", labels, cross_validated=True)
+    training: Json = {
+        "at": now(),
+        "rows": store.decision_counts(row.id).answers,
+        "learnt": int(trained.manifest.training.get("train_rows", 0)),
+        "seconds": round(time.monotonic() - began, 1),
+        "stamp": manifest.stat().st_mtime_ns,
+        "needed": choice.needed,
+    }
+    if choice.found is not None and choice.cutoff is not None and choice.cutoff < math.inf:
+        found = choice.found
+        training |= {"cutoff": choice.cutoff, "n": found.n, "of": found.of, "right": found.right,
+                     "at_least": found.at_least}  # fmt: skip
+    changed = store.change_decision(row.id, imported=last, training=training)
+    return changed or row
+
+
+def _usable(
+    store: ServerStore, source: DecisionRow, row: DecisionRow, task: Task, after: int = 0, seen: list[int] | None = None
+) -> Iterator[RequestLogEntry]:
+    """The logged upstream answers of a decision, as answers of this version; those that name another label are left out.
+
+    Args:
+        source: the version that they were logged for.
+        after: leave out what has no higher id.
+        seen: gets the ids.
+    """
+    user = UserTemplate(**row.user_template) if row.user_template else UserTemplate()
+    for number, entry in store.decision_log(source.id, after):
+        if seen is not None:
+            seen.append(number)
+        if entry.teacher is None:
+            continue
+        label = entry.teacher.label
+        if label is None:
+            reply = ObservedReply(entry.teacher.raw, entry.teacher.raw if row.place["by_tool"] else row.place["tool"])
+            label = label_of_reply(row, task, reply)
+        if label in task.names:
+            messages = without_template(entry.messages, user)
+            yield replace(entry, messages=messages, label=label, teacher=replace(entry.teacher, label=label))
+
+
+def _with_templates(store: ServerStore, row: DecisionRow) -> DecisionRow:
+    """The row with the text around replies and messages, which is told from the first ones that were logged."""
+    logged = [entry for _, entry in store.decision_log(row.id)] if row.user_template is None else []
+    if len(logged) < FEWEST_REPLIES:
+        return row
+    user = find_user_template([entry.messages[-1].content for entry in logged])
+    row = store.change_decision(row.id, user_template=user.model_dump()) or row
+    if not row.labels:
+        raws = [entry.teacher.raw for entry in logged if entry.teacher is not None]
+        try:
+            template, _field, values = find_reply_template(raws)
+        except NoClassification as error:
+            raise InputError(str(error)) from None
+        labels = list(dict.fromkeys(single_values(values)))
+        known = labels_of(labels, row.prompt)
+        template = template.model_copy(update={"codes": any(label.code is not None for label in known.values())})
+        row = store.change_decision(row.id, labels=labels, reply_template=template.model_dump()) or row
+    return row
+
+
+def _earlier_versions(store: ServerStore, row: DecisionRow) -> list[DecisionRow]:
+    """The versions whose answers still count: of the same decision, with a similar prompt."""
+    return [
+        other
+        for other in store.decisions()
+        if other.name == row.name
+        and other.version < row.version
+        and overlap(words(other.prompt), words(row.prompt)) >= SAME_PROMPT
+    ]
+
+
+def _task_text(row: DecisionRow, task: Task) -> str:
+    """The task.toml of a decision's project."""
+    text = render_task(
+        task.name, {label.name: label.description for label in task.labels}, instructions=row.prompt, model=row.model
+    )
+    document = tomlkit.parse(text)
+    document["answer_field"] = task.answer_field
+    for label in task.labels:
+        if label.code is not None:
+            described = tomlkit.inline_table()
+            described.update({"description": label.description, "code": label.code})
+            document["labels"][label.name] = described
+    return tomlkit.dumps(document) + MORE_SETTINGS
