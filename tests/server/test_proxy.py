@@ -163,9 +163,12 @@ def test_a_key_of_the_server_does_not_leave_it(student: Path, tmp_path: Path, te
             assert answer(ask(client, 0)) == "billing"
             with pytest.raises(openai.APIStatusError):
                 client.fine_tuning.jobs.retrieve("ftjob-none")
-    with proxied(tmp_path, teacher.base_url, "--require-keys", FINGERPOST_UPSTREAM_KEY="sk-house") as server:
-        with server.client(key) as client:
-            assert answer(ask(client, 1)) == "delivery"
+    house = {"FINGERPOST_UPSTREAM_KEY": "sk-house"}
+    with (
+        proxied(tmp_path, teacher.base_url, "--require-keys", **house) as server,
+        server.client(key) as client,
+    ):
+        assert answer(ask(client, 1)) == "delivery"
     assert [one for one in teacher.keys if "fp-" in one] == []
     assert {"Bearer sk-theirs", "Bearer sk-house"} <= set(teacher.keys)
     for file in (tmp_path / "served").rglob("*"):
@@ -174,9 +177,12 @@ def test_a_key_of_the_server_does_not_leave_it(student: Path, tmp_path: Path, te
 
 
 def test_the_upstream_endpoint_is_down(tmp_path: Path) -> None:
-    with proxied(tmp_path, "http://127.0.0.1:9/v1") as server, server.client() as client:
-        with pytest.raises(openai.InternalServerError, match="cannot be reached"):
-            ask(client, 0)
+    with (
+        proxied(tmp_path, "http://127.0.0.1:9/v1") as server,
+        server.client() as client,
+        pytest.raises(openai.InternalServerError, match="cannot be reached"),
+    ):
+        ask(client, 0)
 
 
 def test_a_decision_is_learnt_taken_over_checked_and_given_back(tmp_path: Path, teacher: Teacher) -> None:
