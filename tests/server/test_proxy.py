@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from command_line import run_subprocess
 from serving import MINUTES, Serving, wait
 from teacher import Teacher, words
 
@@ -185,8 +187,36 @@ def test_the_upstream_endpoint_is_down(tmp_path: Path) -> None:
         ask(client, 0)
 
 
+@contextmanager
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The URL of a receiver of events, and the events."""
+    events: list[dict[str, Any]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            events.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as receiver:
+        thread = threading.Thread(target=receiver.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{receiver.server_address[1]}/", events
+        receiver.shutdown()
+        thread.join()
+
+
 def test_a_decision_is_learnt_taken_over_checked_and_given_back(tmp_path: Path, teacher: Teacher) -> None:
-    with proxied(tmp_path, teacher.base_url, "--auto", "--disagreement", "0.1") as server, server.client() as client:
+    with webhook() as (url, events):
+        life_of_a_decision(tmp_path, teacher, url, events)
+
+
+def life_of_a_decision(folder: Path, teacher: Teacher, url: str, events: list[dict[str, Any]]) -> None:
+    options = ("--auto", "--disagreement", "0.1", "--webhook", url)
+    with proxied(folder, teacher.base_url, *options) as server, server.client() as client:
         for raw in ask_many(client, range(240)):
             assert raw.headers["x-fingerpost-by"] == "upstream"
         trained = wait(lambda: next((row for row, _ in rows(server) if row.training.get("cutoff")), None))
@@ -216,6 +246,10 @@ def test_a_decision_is_learnt_taken_over_checked_and_given_back(tmp_path: Path, 
         row, counts = rows(server)[0]
         assert row.mode in ("shadow", "canary", "on") and counts.by_student > 100
         assert "differ from the upstream's" in str(row.alarm)
+        (event,) = wait(lambda: [one for one in events if one["type"] == "decision.alarm"])
+        assert event["data"] == {"id": "route-message"}
+        listed = run_subprocess(("decisions", "--data", str(server.folder)), folder, "", {}).stdout
+        assert all(part in listed for part in ("route-message: ", "alarm: ", "proven: ", "beside: ", "next: ")), listed
 
 
 def test_a_kill_loses_no_answer_that_was_delivered(tmp_path: Path, teacher: Teacher) -> None:

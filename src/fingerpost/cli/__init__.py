@@ -60,6 +60,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Server": {
         "serve": "Serve students behind OpenAI's endpoints.",
+        "decisions": "List the decisions on the way to an upstream endpoint, and set their modes.",
         "keys": "Add, list and revoke the server's API keys.",
     },
 }
@@ -67,7 +68,7 @@ COMMANDS: dict[str, dict[str, str]] = {
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(("predict", "docs"), ""),
     **dict.fromkeys(("generate", "review", "run", "train", "evaluate"), "train"),
-    "serve": "serve",
+    **dict.fromkeys(("serve", "decisions"), "serve"),
 }
 """The extra that a command needs; those that are not listed need `project`. It is checked before anything else."""
 

@@ -50,6 +50,10 @@ EXAMPLES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "serve": ("serve", ("fingerpost serve models/tickets", "fingerpost serve tickets --accuracy 0.95 --budget 5")),
+    "decisions": (
+        "proxy",
+        ("fingerpost decisions --data served", "fingerpost decisions route-message --mode canary --share 0.05"),
+    ),
     "keys": ("serve", ("fingerpost keys add my-application", "fingerpost keys list")),
     "docs": ("README", ("fingerpost docs", "fingerpost docs train")),
 }

@@ -259,17 +259,20 @@ class ServerStore:
 
     # --- webhook
 
-    def unannounced(self) -> list[JobRow | BatchRow]:
-        """Ended jobs and batches that the webhook was not told about, oldest first; jobs before batches."""
+    def unannounced(self) -> list[JobRow | BatchRow | DecisionRow]:
+        """Ended jobs and batches, and alarms, that the webhook was not told about, oldest first of each kind."""
         jobs, batches = tables.jobs.c, tables.batches.c
         return [
             *self._jobs.select(jobs.status.in_(JOB_ENDED), jobs.announced.is_(False)),
             *self._batches.select(batches.status.in_(BATCH_ENDED), batches.announced.is_(False)),
+            *self._decisions.select(tables.decisions.c.announced.is_(False)),
         ]
 
-    def mark_announced(self, row: JobRow | BatchRow) -> None:
+    def mark_announced(self, row: JobRow | BatchRow | DecisionRow) -> None:
         """Remember that the webhook was told."""
-        if isinstance(row, JobRow):
+        if isinstance(row, DecisionRow):
+            self.change_decision(row.id, announced=True)
+        elif isinstance(row, JobRow):
             self.change_job(row.id, announced=True)
         else:
             self.change_batch(row.id, announced=True)

@@ -223,6 +223,7 @@ class DecisionRow:
         training: the last training: `at`, `rows`, `seconds`; `cutoff` with `n`, `of`, `right` and `at_least`, if one was proven.
         monitor: the state of the alarm for drift.
         alarm: why the student was taken out of service.
+        announced: whether the webhook was told of the alarm.
     """
 
     id: int
@@ -241,6 +242,7 @@ class DecisionRow:
     training: Json = field(default_factory=dict)
     monitor: Json = field(default_factory=dict)
     alarm: str | None = None
+    announced: bool = True
 
     @property
     def folder(self) -> str:
@@ -285,6 +287,7 @@ class DecisionChanges(TypedDict, total=False):
     training: Json
     monitor: Json
     alarm: str | None
+    announced: bool
 
 
 # --- dataclasses from and to database rows

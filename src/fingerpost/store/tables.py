@@ -239,6 +239,7 @@ decisions = Table(
     Column("training", JSON, nullable=False),
     Column("monitor", JSON, nullable=False),
     Column("alarm", Text),
+    Column("announced", Boolean, nullable=False, default=True),
 )
 
 responses = Table(

@@ -265,6 +265,8 @@ class DecisionLoop:
         """Change the mode of a decision."""
         log("decision mode", decision=active.row.name, version=active.row.version, mode=mode)
         changed = self._store.change_decision(active.row.id, mode=mode, alarm=alarm, share=share)
+        if alarm is not None:
+            changed = self._store.change_decision(active.row.id, announced=False)
         active.row = changed or active.row
 
     async def _write(
@@ -325,6 +327,8 @@ class DecisionLoop:
                 self._active[row.id] = ActiveDecision(row, _monitor(row, self.limit), None, counts.answers, answered)
             active = self._active[row.id]
             active.row = replace(row, monitor=active.row.monitor)
+            if active.monitor.alarm and row.alarm is None:  # a person has put the student back into service
+                active.monitor, active.changed = DriftMonitor(self.limit), True
             self._load(active)
             if self.auto:
                 self._promote(active)
@@ -362,11 +366,7 @@ class DecisionLoop:
         proven = active.cutoff < math.inf
         if row.mode == "observe":
             self.set_mode(active, "shadow")
-        elif (
-            row.mode == "shadow"
-            and proven
-            and (row.alarm is None or row.training["at"] > row.training.get("alarm_at", 0))
-        ):
+        elif row.mode == "shadow" and proven and not active.monitor.alarm:
             self.set_mode(active, "canary", share=CANARY_SHARE)
         elif row.mode == "canary" and not active.monitor.probation and active.answered >= 20:
             self.set_mode(active, "on")

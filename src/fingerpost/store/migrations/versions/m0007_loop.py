@@ -38,4 +38,5 @@ def upgrade() -> None:
         sa.Column("training", sa.JSON, nullable=False),
         sa.Column("monitor", sa.JSON, nullable=False),
         sa.Column("alarm", sa.Text),
+        sa.Column("announced", sa.Boolean, nullable=False),
     )

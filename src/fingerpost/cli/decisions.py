@@ -1,0 +1,119 @@
+"""The command `decisions`: list the decisions that a server has seen on the way to its upstream endpoint, and set their modes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fingerpost.cli.console import next_step, say
+from fingerpost.cli.options import Folder
+from fingerpost.cli.serve import Data
+from fingerpost.core.errors import InputError
+from fingerpost.store.server import DATABASE, SERVED, ServerStore
+from fingerpost.store.server_rows import DecisionRow
+
+if TYPE_CHECKING:
+    from fingerpost.server.loop.summary import Summary
+
+
+def decisions(
+    name: Annotated[str | None, typer.Argument(help="Name of a decision. Default: all of them.")] = None,
+    folder: Path = Folder,
+    data: Path | None = Data,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="Set the mode: observe (learn), shadow (the student answers beside), canary (it answers a share of the "
+            "requests), on (it answers what it is sure of)."
+        ),
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="With --mode canary: the share of requests that the student may answer.")
+    ] = 0.05,
+    version: Annotated[int | None, typer.Option(min=1, help="Version of the decision. Default: the latest.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the decisions on the way to the upstream endpoint, and set whether students answer them."""
+    from fingerpost.server.loop.decisions import DECISIONS
+    from fingerpost.server.loop.summary import MODES, summarise
+
+    served = data or folder / SERVED
+    if not (served / DATABASE).is_file():
+        raise InputError(
+            f"{served} is not the folder of a server; start one with 'fingerpost serve --upstream URL', or give its "
+            "folder with --data"
+        )
+    if mode is not None and (mode not in MODES or name is None):
+        raise InputError(f"give the name of a decision, and one of these modes: {', '.join(MODES)}")
+    store = ServerStore(served / DATABASE)
+    try:
+        rows = _latest(store.decisions(), version)
+        if name is not None:
+            rows = [row for row in rows if row.name == name]
+            if not rows:
+                raise InputError(f"there is no decision '{name}'; 'fingerpost decisions' lists them")
+        if mode is not None:
+            changed = store.change_decision(
+                rows[0].id, mode=mode, share=share if mode == "canary" else 1.0, alarm=None  # type: ignore[arg-type]
+            )  # fmt: skip
+            rows = [changed or rows[0]]
+        found = [summarise(store, row, served / DECISIONS) for row in rows]
+    finally:
+        store.close()
+    if as_json:
+        print(json.dumps([{**asdict(one), "project": str(one.project)} for one in found], indent=2, ensure_ascii=False))
+        return
+    for one in found:
+        _show(one)
+    if not found:
+        say("no decision has passed by yet")
+        next_step("send requests whose reply is one of a list: a JSON schema with an enum, a forced tool with one, or the header",
+                  "x-fingerpost-decision: NAME")  # fmt: skip
+
+
+def _latest(rows: list[DecisionRow], version: int | None) -> list[DecisionRow]:
+    """The latest version of each decision, or the version with this number."""
+    if version is not None:
+        return [row for row in rows if row.version == version]
+    return list({row.name: row for row in rows}.values())
+
+
+def _show(one: Summary) -> None:
+    row, counts, training = one.row, one.counts, one.row.training
+    mode = f"canary ({row.share:.0%})" if row.mode == "canary" else row.mode
+    say(f"{row.name}{f' (version {row.version})' if row.version > 1 else ''}: {mode}")
+    if row.alarm is not None:
+        say(f"  alarm: {row.alarm}")
+    place = ".".join(row.place["path"]) or ("the tool's name" if row.place["by_tool"] else "the whole reply")
+    say(f"  {len(row.labels)} labels, in {place}; asked of {row.model}; project {one.project}")
+    by_student = f", {counts.by_student:,} of them ({counts.by_student / counts.requests:.0%}) answered by the student" \
+        if counts.requests and counts.by_student else ""  # fmt: skip
+    say(f"  {counts.requests:,} requests{by_student}; {counts.answers:,} answers of {row.model}")
+    if training.get("rows"):
+        at = datetime.fromtimestamp(training["at"]).strftime("%Y-%m-%d %H:%M")
+        say(f"  student: trained {at} on {training['rows']:,} answers, {training['seconds']:,.0f} s")
+    if training.get("cutoff") is not None:
+        say(
+            f"  proven: at a confidence of {training['cutoff']:.3f} or more ({training['n'] / training['of']:.0%} of the "
+            f"requests), {training['right']:,} of {training['n']:,} agree: at least {training['at_least']:.1%}"
+        )
+    if counts.compared:
+        say(f"  beside: {counts.agreed:,} of {counts.compared:,} answers that {row.model} gave agree with the student")
+    if one.checked:
+        low, high = one.bounds
+        say(f"  in service: {one.differing:,} of {one.checked:,} checked answers differ ({low:.1%} to {high:.1%})")
+    if one.humans is not None:
+        student, upstream = one.humans.student, one.humans.upstream
+        say(
+            f"  by {one.humans.n:,} human labels: the student is right on {student.value:.1%} ({student.low:.1%} to "
+            f"{student.high:.1%}), {row.model} on {upstream.value:.1%} ({upstream.low:.1%} to {upstream.high:.1%})"
+        )
+    if counts.by_student and one.saved_s is not None:
+        money = f"${one.saved_usd:,.2f} and " if one.saved_usd is not None else ""
+        say(f"  saved: {money}{1000 * one.saved_s:,.0f} ms a request")
+    say(f"  next: {one.next_step}")

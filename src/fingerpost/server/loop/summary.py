@@ -1,0 +1,125 @@
+"""How the decisions stand: traffic, agreement, accuracy by human labels, what is saved, and the next step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fingerpost.evaluation.drift import confidence_sequence
+from fingerpost.evaluation.metrics import proportion
+from fingerpost.evaluation.results import Interval
+from fingerpost.project import STUDENT, Project
+from fingerpost.server.loop.learner import GROWTH, LEAST
+from fingerpost.server.loop.projects import task_of_decision
+from fingerpost.store.server import ServerStore
+from fingerpost.store.server_rows import DecisionCounts, DecisionRow
+from fingerpost.students.folder import dev_answers
+from fingerpost.task.loader import TASK_FILE
+
+MODES = ("observe", "shadow", "canary", "on")
+"""The modes that a person may set."""
+
+
+@dataclass(frozen=True, slots=True)
+class HumanMeasured:
+    """Accuracy by human labels of questions that the student had not learnt from when it answered them."""
+
+    n: int
+    student: Interval
+    upstream: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a version of a decision stands.
+
+    Attributes:
+        project: the folder of its project.
+        checked, differing: answers of the student in service that were compared with the upstream's, and those that differ.
+        bounds: a 95 % confidence sequence for the share that differ.
+        humans: None without human labels.
+        saved_usd, saved_s: money, where the price is known, and mean seconds of an answer that the student has saved.
+        next_step: what to do next.
+    """
+
+    row: DecisionRow
+    counts: DecisionCounts
+    project: Path
+    checked: int
+    differing: int
+    bounds: tuple[float, float]
+    humans: HumanMeasured | None
+    saved_usd: float | None
+    saved_s: float | None
+    next_step: str
+
+
+def summarise(store: ServerStore, row: DecisionRow, folder: Path) -> Summary:
+    """How a decision stands.
+
+    Args:
+        folder: of the projects of all decisions.
+    """
+    counts = store.decision_counts(row.id)
+    outcomes = str(row.monitor.get("outcomes", ""))
+    differing = outcomes.count("1")
+    saved_s = None if counts.upstream_s is None or counts.student_s is None else counts.upstream_s - counts.student_s
+    return Summary(
+        row=row,
+        counts=counts,
+        project=folder / row.folder,
+        checked=len(outcomes),
+        differing=differing,
+        bounds=confidence_sequence(len(outcomes), differing),
+        humans=_by_humans(folder / row.folder),
+        saved_usd=None if counts.cost_usd is None else counts.cost_usd * counts.by_student,
+        saved_s=saved_s,
+        next_step=_next_step(row, counts, folder / row.folder),
+    )
+
+
+def _by_humans(place: Path) -> HumanMeasured | None:
+    """The accuracy on the questions of a project that have a human label, an upstream answer and an answer of the student."""
+    if not (place / TASK_FILE).is_file() or not (place / "models" / STUDENT).is_dir():
+        return None
+    project = Project(place)
+    answers = {one.id: one.answer for one in dev_answers(project.models / STUDENT, cross_validated=True)}
+    student, upstream = [], []
+    with project.store() as store:
+        for question, verdicts in store.stream_labelled(project.task.answers, None, "train", "dev"):
+            label, theirs = verdicts.label("human"), verdicts.label("teacher")
+            if label is not None and theirs is not None and question.id in answers:
+                student.append(answers[question.id] == label)
+                upstream.append(theirs == label)
+    return (
+        HumanMeasured(len(student), proportion(np.array(student)), proportion(np.array(upstream))) if student else None
+    )
+
+
+def _next_step(row: DecisionRow, counts: DecisionCounts, project: Path) -> str:
+    """What to do next about a decision."""
+    training = row.training
+    command = f"fingerpost decisions {row.name} --mode"
+    if not row.labels and counts.answers == 0:
+        return "none yet: its labels are told from the first 50 replies"
+    if task_of_decision(row) is None and row.labels:
+        return "none: it has fewer than two labels"
+    if not training.get("rows"):
+        missing = max(0, LEAST - counts.answers)
+        return (
+            f"wait: {missing:,} more answers until a student is trained"
+            if missing
+            else "wait: a student is being trained"
+        )
+    more = max(0, round(training["rows"] * GROWTH) - counts.answers)
+    if row.mode == "observe":
+        return f"compare the student with every answer: {command} shadow"
+    if training.get("cutoff") is None:
+        return f"wait: {more:,} more answers until the student is trained again, because no cut-off is proven yet"
+    if row.mode == "shadow":
+        return f"let the student answer some requests: {command} canary --share 0.05"
+    if row.mode == "canary":
+        return f"let it answer all requests that it is sure of: {command} on"
+    return f"review what teaches it most: fingerpost review {project}"
