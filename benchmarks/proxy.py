@@ -1,13 +1,16 @@
 """The loop on recorded traffic: what a student answers without the teacher after so many answers, and what that costs.
 
-Usage: proxy.py --data CSV [--sizes 1000,2000,5000,10003] [--reviews 200] [--disagreement 0.05]
+Usage: proxy.py --data CSV [--sizes 1000,2000,5000,10003] [--order shuffled|file] [--reviews 200] [--disagreement 0.05]
+                [--shad0w PYTHON]
        proxy.py --latency [--requests 1000]
 
-The CSV file has the columns split, text, gold and teacher. The training rows pass by in the order of the file, with the teacher's
-recorded answers as those of the upstream endpoint; the student is trained, and its cut-off proven, by the code that `fingerpost
-serve --upstream` runs. Then the test rows come. Reported: the share that the student is sure of; how many of its answers to these differ
-from the teacher's; accuracy against people of student (where it is sure) and teacher together; and the same after reviews of the
-rows that `fingerpost review` selects, answered with the gold label.
+The CSV file has the columns split, text, gold and teacher. The training rows pass by, with the teacher's recorded answers as those of the
+upstream endpoint; the student is trained, and its cut-off proven, by the code that `fingerpost serve --upstream` runs. Then the test
+rows come. Reported: the share that the student is sure of, and how many of these answers differ from the teacher's; the same for those
+that it gives in service, after probation and checks; accuracy against people of student and teacher together; and all that after reviews of the
+rows that `fingerpost review` selects, answered with the gold label. In the order of the file, the rows are sorted by label.
+
+--shad0w: the Python of an environment with shad0wllm, which gets the same rows and the same promise (its delta at 0.05).
 
 --latency: the median time of a request to an endpoint on this machine, directly and through the proxy, in turns.
 """
@@ -16,7 +19,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
+import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,14 +31,15 @@ from pathlib import Path
 
 import httpx2
 import numpy as np
+from numpy.typing import NDArray
 
 from fingerpost.core.types import Message, Usage
+from fingerpost.evaluation.drift import DriftMonitor
 from fingerpost.project import STUDENT, Project
 from fingerpost.server.loop.decisions import load_model
 from fingerpost.server.loop.projects import learn
 from fingerpost.store.server import DATABASE, ServerStore
 from fingerpost.store.server_rows import DecisionRow, LoggedTeacherReply, RequestLogEntry
-from fingerpost.students.cutoff import at_least
 
 PROMPT = "Which of these intents does the customer of the bank have?"
 MODEL = "recorded-teacher"
@@ -71,7 +78,7 @@ def observed(folder: Path, rows: list[Row], names: list[str]) -> tuple[ServerSto
     return store, decision
 
 
-def measure(decision: DecisionRow, folder: Path, test: list[Row]) -> str:
+def measure(decision: DecisionRow, folder: Path, test: list[Row], limit: float) -> str:
     """A line of the table: what the student does with the test rows."""
     student = load_model(decision, folder / decision.folder / "models" / STUDENT).student
     predicted = student.predict([(Message("user", row.text),) for row in test])
@@ -81,12 +88,55 @@ def measure(decision: DecisionRow, folder: Path, test: list[Row]) -> str:
     teacher, gold = np.array([row.teacher for row in test]), np.array([row.gold for row in test])
     differ = int((sure & (label != teacher)).sum())
     together = np.where(sure, label, teacher)
-    most = 1 - at_least(int(sure.sum()) - differ, int(sure.sum())) if sure.any() else 0.0
+    served = in_service(sure, label != teacher, limit)
+    wrong = int((served & (label != teacher)).sum())
     return (
-        f"sure of {sure.mean():.3f}   differs {differ / max(1, sure.sum()):.4f} (at most {most:.4f})   "
+        f"sure of {sure.mean():.3f}, differs {differ / max(1, sure.sum()):.4f}   "
+        f"in service {served.mean():.3f}, differs {wrong / max(1, served.sum()):.4f}   "
         f"right: student {(label == gold).mean():.4f}  together {(together == gold).mean():.4f}  "
         f"teacher {(teacher == gold).mean():.4f}   proven on {decision.training.get('of', 0):,} answers"
     )
+
+
+def in_service(sure: NDArray[np.bool_], differs: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
+    """Which of the requests the student answers, one after the other, with its probation and the checks of its answers."""
+    monitor, random = DriftMonitor(limit), np.random.default_rng(0)
+    served = np.zeros(len(sure), dtype=bool)
+    for number in np.flatnonzero(sure):
+        if monitor.alarm:
+            break
+        served[number] = not monitor.probation
+        if random.random() < monitor.share_to_check(int(served.sum())):
+            monitor.add(bool(differs[number]))
+    return served
+
+
+def shad0w(python: str, train: list[Row], test: list[Row], names: list[str], limit: float) -> str:
+    """The line of the table for shad0wllm."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder) / "rows.json"
+        rows = [[[row.text, row.teacher, row.gold] for row in part] for part in (train, test)]
+        given.write_text(json.dumps({"names": names, "train": rows[0], "test": rows[1], "limit": limit}))
+        ended = subprocess.run([python, "-c", SHAD0W, str(given)], capture_output=True, text=True, check=True)
+    return ended.stdout.strip().splitlines()[-1]
+
+
+SHAD0W = """
+import json, sys
+import shad0w
+given = json.load(open(sys.argv[1]))
+names = set(given["names"])
+schema = {"intent": {"type": "choice", "criteria": {name: None for name in given["names"]}}}
+rows = [{"text": text, "intent": teacher} for text, teacher, _ in given["train"] if teacher in names]
+model, _ = shad0w.shadow_compile(schema, rows, alpha=given["limit"], delta=0.05)
+answers = [model.decide(text, probabilities=False, observe=False)["answers"]["intent"] for text, _, _ in given["test"]]
+sure = [answer["certified"] for answer in answers]
+differ = sum(a["choice"] != row[1] for a, row, s in zip(answers, given["test"], sure) if s)
+together = sum((a["choice"] if s else row[1]) == row[2] for a, row, s in zip(answers, given["test"], sure))
+alone = sum(a["choice"] == row[2] for a, row in zip(answers, given["test"]))
+n = len(sure)
+print(f"sure of {sum(sure) / n:.3f}, differs {differ / max(1, sum(sure)):.4f}   right: student {alone / n:.4f}  together {together / n:.4f}")
+"""
 
 
 def review(project: Project, gold: dict[str, str], count: int) -> None:
@@ -100,6 +150,9 @@ def review(project: Project, gold: dict[str, str], count: int) -> None:
 def replay(arguments: argparse.Namespace) -> None:
     train, test = read(arguments.data)
     names = sorted({row.gold for row in train})
+    if arguments.order == "shuffled":
+        random.Random(0).shuffle(train)
+    random.Random(0).shuffle(test)
     gold = {row.text: row.gold for row in train}
     print(
         f"{len(train):,} answers, {len(test):,} test rows, {len(names)} labels; promise: {arguments.disagreement:.0%} differ"
@@ -111,12 +164,21 @@ def replay(arguments: argparse.Namespace) -> None:
             began = time.process_time()
             decision = learn(store, decision, folder, arguments.disagreement, epochs=0)
             took = time.process_time() - began
-            print(f"{size:6,} answers               {measure(decision, folder, test)}   ({took:.0f} s CPU)", flush=True)
+            print(
+                f"{size:6,} answers               {measure(decision, folder, test, arguments.disagreement)}   ({took:.0f} s CPU)",
+                flush=True,
+            )
             if arguments.reviews:
                 review(Project(folder / decision.folder), gold, arguments.reviews)
                 decision = learn(store, decision, folder, arguments.disagreement, epochs=0)
-                print(f"{'':6}         + {arguments.reviews} reviews  {measure(decision, folder, test)}", flush=True)
+                print(
+                    f"{'':6}         + {arguments.reviews} reviews  {measure(decision, folder, test, arguments.disagreement)}",
+                    flush=True,
+                )
             store.close()
+        if arguments.shad0w:
+            line = shad0w(arguments.shad0w, train[:size], test, names, arguments.disagreement)
+            print(f"{'':6}         shad0wllm    {line}", flush=True)
 
 
 def latency(requests: int) -> None:
@@ -151,6 +213,8 @@ def main() -> None:
     parser.add_argument("--sizes", default="1000,2000,5000,10003")
     parser.add_argument("--reviews", type=int, default=200)
     parser.add_argument("--disagreement", type=float, default=0.05)
+    parser.add_argument("--order", choices=["shuffled", "file"], default="shuffled")
+    parser.add_argument("--shad0w", metavar="PYTHON")
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--requests", type=int, default=1_000)
     arguments = parser.parse_args()

@@ -12,6 +12,8 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from fingerpost.core.version import __version__
 from fingerpost.server.api import batches, chat, fine_tuning, health
+from fingerpost.server.api import decisions as decisions_api
+from fingerpost.server.api import embeddings as embeddings_api
 from fingerpost.server.api import files as files_api
 from fingerpost.server.api import models as models_api
 from fingerpost.server.api import responses as responses_api
@@ -20,6 +22,7 @@ from fingerpost.server.api.errors import add_error_handlers
 from fingerpost.server.api.proxy import Proxy
 from fingerpost.server.inference.chat import ChatService
 from fingerpost.server.inference.engine import Engine
+from fingerpost.server.inference.questions import QuestionService
 from fingerpost.server.inference.registry import ModelRegistry
 from fingerpost.server.inference.request_log import RequestLog
 from fingerpost.server.inference.responses import ResponsesService
@@ -118,6 +121,8 @@ class Server:
         app.include_router(uploads_api.router(self.uploads, settings.max_upload))
         app.include_router(fine_tuning.router(settings, store, self.files, self.jobs))
         app.include_router(chat.router(self.chat))
+        app.include_router(decisions_api.router(QuestionService(self.models, self.chat, self.teacher)))
+        app.include_router(embeddings_api.router(self.models, self.engine))
         app.include_router(responses_api.router(self.responses))
         app.include_router(models_api.router(settings, store, self.models))
         app.include_router(health.router(store, self.models, self.engine, self.teacher, self.jobs, self.metrics))

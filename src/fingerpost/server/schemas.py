@@ -6,7 +6,7 @@ import json
 import math
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 
 from fingerpost.core.text import check_characters, content_text
 
@@ -212,6 +212,73 @@ class CompletionRequest(Body):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+
+
+Instructions: TypeAlias = str | list[Json]
+
+
+class ChoiceValue(Request):
+    value: StrictStr | StrictBool
+    description: str | None = None
+
+
+class ChoiceQuestion(Request):
+    """Which of these values fits?"""
+
+    type: Literal["choice"]
+    instructions: Instructions
+    choices: Annotated[list[ChoiceValue], Field(min_length=2, max_length=255)]
+    name: str | None = None
+
+
+class PredicateQuestion(Request):
+    """How likely is this statement?"""
+
+    type: Literal["predicate"]
+    instructions: Instructions
+    name: str | None = None
+
+
+class ScoreLevel(Request):
+    label: str
+    description: str | None = None
+
+
+class ScoreQuestion(Request):
+    """Which of these levels, from low to high?"""
+
+    type: Literal["score"]
+    instructions: Instructions
+    levels: Annotated[list[ScoreLevel], Field(min_length=2, max_length=255)]
+    name: str | None = None
+
+
+class DecisionsRequest(Body):
+    """POST /v1/decisions."""
+
+    model: Name
+    input: str | Annotated[list[Json], Field(min_length=1)]
+    questions: Annotated[
+        list[Annotated[ChoiceQuestion | PredicateQuestion | ScoreQuestion, Field(discriminator="type")]],
+        Field(min_length=1, max_length=400),
+    ]
+
+
+class SystemOneRequest(Body):
+    """POST /v1/systemone: questions by name about a state."""
+
+    model: Name
+    state: str | Json | list[Any]
+    questions: Annotated[dict[Name, Json], Field(min_length=1, max_length=400)]
+
+
+class EmbeddingsRequest(Body):
+    """POST /v1/embeddings."""
+
+    model: Name
+    input: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = None
 
 
 class ResponsesRequest(Body):

@@ -26,7 +26,7 @@ from fingerpost.store.server import ServerStore, new_id
 
 HEADER = b"x-fingerpost-decision"
 """The request header that names the decision in a request."""
-BY_MODEL = {*WIRES, "/v1/completions", "/v1/embeddings", "/v1/route"}
+BY_MODEL = {*WIRES, *(f"/v1/{name}" for name in ("completions", "embeddings", "route", "decisions", "systemone"))}
 """Paths of requests that are this server's own if it has the model."""
 PROVEN_S, MOST_PROVEN = 3600, 10_000
 """For how long a caller's key counts as accepted by the upstream endpoint, and how many of them are remembered."""

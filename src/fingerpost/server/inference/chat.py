@@ -298,6 +298,11 @@ class ChatService:
         if decision.teacher_reply is not None:
             self._metrics.teacher_usd.inc(decision.teacher_reply.usage.cost_usd or 0.0)
 
+    async def log_student_decision(self, decision: Decision, messages: Conversation, key: str | None) -> None:
+        """Count and log a decision that the student has made on another wire."""
+        self._count(decision)
+        await self._write_log(new_id("decision-"), decision, messages, key)
+
     async def _write_log(self, request_id: str, decision: Decision, messages: Conversation, key: str | None) -> None:
         if self._request_log is None:
             return

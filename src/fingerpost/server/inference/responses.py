@@ -160,7 +160,7 @@ def chat_body(request: ResponsesRequest, items: list[Json]) -> Json:
     if request.instructions:
         turns.append({"role": "system", "content": request.instructions})
     for item in items:
-        turns += _turns(item)
+        turns += chat_turns(item)
     body: Json = {"model": request.model, "messages": turns}
     form = (request.text or {}).get("format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
@@ -192,7 +192,7 @@ def chat_body(request: ResponsesRequest, items: list[Json]) -> Json:
     return body
 
 
-def _turns(item: Json) -> Iterator[Json]:
+def chat_turns(item: Json) -> Iterator[Json]:
     """The chat messages for an item; none for reasoning and the like."""
     kind = item.get("type") or "message"
     if kind == "message" and item.get("role"):

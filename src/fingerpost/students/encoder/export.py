@@ -17,8 +17,8 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from fingerpost.students.encoder.network import Encoder, Network
+from fingerpost.students.encoder.predict import VECTOR
 
-VECTOR = "sentence_vector"
 _graph_cache: dict[str, Graphs] = {}
 
 
@@ -49,7 +49,8 @@ def encoder_graphs(encoder: Encoder, network: Network) -> Graphs:
 def write_graph(graph: bytes, network: Network, file: Path) -> None:
     """Write an encoder graph together with the network's head to an ONNX file.
 
-    Its inputs are `input_ids` and `attention_mask`, shape (batch, tokens); its output is `logits`, shape (batch, labels).
+    Its inputs are `input_ids` and `attention_mask`, shape (batch, tokens); its outputs are `logits`, shape (batch, labels), and
+    the texts' unit vectors, shape (batch, width).
     """
     model = onnx.load_from_string(graph)
     _attach_head(model, network)
@@ -89,7 +90,7 @@ class _Embedding(torch.nn.Module):
 
 
 def _attach_head(model: onnx.ModelProto, network: Network) -> None:
-    """Append the linear head to the graph, so that its output becomes `logits`, shape (batch, labels)."""
+    """Append the linear head to the graph, so that its first output becomes `logits`, shape (batch, labels)."""
     weight = network.head.weight.detach().numpy().T.astype(np.float32)
     bias = network.head.bias.detach().numpy().astype(np.float32)
     graph = model.graph
@@ -106,7 +107,8 @@ def _attach_head(model: onnx.ModelProto, network: Network) -> None:
         ]
     )
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", weight.shape[1]]))
+    for name, width in (("logits", weight.shape[1]), (VECTOR, weight.shape[0])):
+        graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", width]))
 
 
 def _quantise(source: Path, target: Path) -> None:

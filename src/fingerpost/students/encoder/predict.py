@@ -32,6 +32,10 @@ Tiers: TypeAlias = Literal["auto", "all", "fast"]
 answers every text."""
 
 
+LOGITS, VECTOR = "logits", "sentence_vector"
+"""The outputs of the encoder's graph."""
+
+
 class EncoderStudent(BasePredictor):
     """The sentence-encoder student as a predictor; create it with `fingerpost.load`.
 
@@ -152,6 +156,17 @@ class EncoderStudent(BasePredictor):
             raise ModelError(f"{self.folder} has no encoder view")
         return self._encoder.scores(texts)[0]
 
+    def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[int]]:
+        """Unit vectors of texts by the student's encoder, shape (texts, width), and their numbers of tokens.
+
+        Raises:
+            ModelError: the model has no encoder view, or an earlier version wrote it.
+        """
+        if self._encoder is None:
+            raise ModelError(f"{self.folder} has no encoder view, so it has no embeddings")
+        parts = [self._encoder.vectors(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)]
+        return np.concatenate([rows for rows, _ in parts]), [count for _, counts in parts for count in counts]
+
     def count_tokens(self, text: str) -> int:
         """Number of tokens of a text, without special tokens; of words, if the model has no encoder view."""
         return len(text.split()) if self._encoder is None else self._encoder.count_tokens(text)
@@ -218,12 +233,27 @@ class EncoderView:
         """
         if not texts:
             return np.zeros((0, self.width), dtype=np.float32), []
+        return self._read(texts, LOGITS)
+
+    def vectors(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[int]]:
+        """Unit vectors, shape (texts, width of the encoder), and the number of tokens of each text.
+
+        Raises:
+            ModelError: the model was written by a version whose graphs have no vectors.
+        """
+        if VECTOR not in {output.name for output in self._session.get_outputs()}:
+            raise ModelError("this model has no embeddings, because an earlier version wrote it; train it again")
+        rows, counts = self._read(texts, VECTOR)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12), counts
+
+    def _read(self, texts: Sequence[str], output: str) -> tuple[NDArray[np.float32], list[int]]:
+        """An output of the graph, shape (texts, columns), and the number of tokens of each text."""
         encoded = self._tokenizer.encode_batch(list(texts))
         if not any(encoding.overflowing for encoding in encoded):
-            return self._run(encoded), [sum(encoding.attention_mask) for encoding in encoded]
+            return self._run(encoded, output), [sum(encoding.attention_mask) for encoding in encoded]
         windows, owners = windows_of(encoded)
         counts = np.array([sum(window.attention_mask) for window in windows], dtype=np.float32)
-        rows = np.concatenate([self._run(windows[i : i + BATCH]) for i in range(0, len(windows), BATCH)])
+        rows = np.concatenate([self._run(windows[i : i + BATCH], output) for i in range(0, len(windows), BATCH)])
         return pooled(rows, owners, counts), [int(counts[owners == i].sum()) for i in range(len(texts))]
 
     def count_tokens(self, text: str) -> int:
@@ -231,13 +261,13 @@ class EncoderView:
         (encoded,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
         return sum(len(part.ids) for part in [encoded, *encoded.overflowing])
 
-    def _run(self, encoded: Sequence[Encoding]) -> NDArray[np.float32]:
+    def _run(self, encoded: Sequence[Encoding], output: str) -> NDArray[np.float32]:
         longest = max(sum(encoding.attention_mask) for encoding in encoded)
         feed = {
             "input_ids": np.array([encoding.ids[:longest] for encoding in encoded], dtype=np.int64),
             "attention_mask": np.array([encoding.attention_mask[:longest] for encoding in encoded], dtype=np.int64),
         }
-        scores: NDArray[np.float32] = self._session.run(["logits"], feed)[0]
+        scores: NDArray[np.float32] = self._session.run([output], feed)[0]
         return scores
 
 
