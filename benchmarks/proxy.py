@@ -88,7 +88,7 @@ def measure(decision: DecisionRow, folder: Path, test: list[Row], limit: float) 
     teacher, gold = np.array([row.teacher for row in test]), np.array([row.gold for row in test])
     differ = int((sure & (label != teacher)).sum())
     together = np.where(sure, label, teacher)
-    served = in_service(sure, label != teacher, limit)
+    served = in_service(sure, label != teacher, max(limit, decision.training.get("differs", limit)))
     wrong = int((served & (label != teacher)).sum())
     return (
         f"sure of {sure.mean():.3f}, differs {differ / max(1, sure.sum()):.4f}   "

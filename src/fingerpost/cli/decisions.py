@@ -98,9 +98,10 @@ def _show(one: Summary) -> None:
         at = datetime.fromtimestamp(training["at"]).strftime("%Y-%m-%d %H:%M")
         say(f"  student: trained {at} on {training['rows']:,} answers, {training['seconds']:,.0f} s")
     if training.get("cutoff") is not None:
+        held_to = " with the answers as reviews correct them" if training.get("corrected") else ""
         say(
             f"  proven: at a confidence of {training['cutoff']:.3f} or more ({training['n'] / training['of']:.0%} of the "
-            f"requests), {training['right']:,} of {training['n']:,} agree: at least {training['at_least']:.1%}"
+            f"requests), {training['right']:,} of {training['n']:,} agree{held_to}: at least {training['at_least']:.1%}"
         )
     if counts.compared:
         say(f"  beside: {counts.agreed:,} of {counts.compared:,} answers that {row.model} gave agree with the student")

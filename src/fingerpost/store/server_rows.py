@@ -203,8 +203,8 @@ class ResponseRow:
     previous: str | None = None
 
 
-Mode: TypeAlias = Literal["found", "observe", "shadow", "canary", "on"]
-"""What is done about a decision: nothing; its answers are kept; the student answers beside; it answers a share; it answers."""
+Mode: TypeAlias = Literal["observe", "shadow", "canary", "on"]
+"""What is done about a decision: its answers are kept; the student answers beside; it answers a share; it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,9 @@ class DecisionRow:
         model: the model that was asked for.
         reply_template, user_template: of replies in plain text, and of the user's messages.
         imported: id of the last logged request that is in the decision's project.
-        training: the last training: `at`, `rows`, `seconds`; `cutoff` with `n`, `of`, `right` and `at_least`, if one was proven.
+        training: the last training: `at`, `rows`, `seconds`, `humans`; `cutoff` with `n`, `of`, `right` and `at_least`, if one was
+            proven, by the answers as the consensus with the reviews corrects them if they are `corrected`; and how often the
+            student `differs` from the upstream at most.
         monitor: the state of the alarm for drift.
         alarm: why the student was taken out of service.
         announced: whether the webhook was told of the alarm.

@@ -75,6 +75,10 @@ class ActiveDecision:
         """Its labels; None while they are not known."""
         return task_of_decision(self.row)
 
+    def new_monitor(self, limit: float) -> DriftMonitor:
+        """An alarm that begins: for the promised limit, or for what a reviewed student differed by when it was trained."""
+        return DriftMonitor(max(limit, float(self.row.training.get("differs", limit))))
+
     @property
     def cutoff(self) -> float:
         """The confidence from which on the student answers; infinite where none is proven."""
@@ -328,7 +332,7 @@ class DecisionLoop:
             active = self._active[row.id]
             active.row = replace(row, monitor=active.row.monitor)
             if active.monitor.alarm and row.alarm is None:  # a person has put the student back into service
-                active.monitor, active.changed = DriftMonitor(self.limit), True
+                active.monitor, active.changed = active.new_monitor(self.limit), True
             self._load(active)
             if self.auto:
                 self._promote(active)
@@ -354,7 +358,7 @@ class DecisionLoop:
             log("a decision's student cannot be loaded", logging.ERROR, decision=row.name, problem=str(error))
             return
         if row.monitor.get("stamp") != stamp:
-            active.monitor, active.answered, active.changed = DriftMonitor(self.limit), 0, True
+            active.monitor, active.answered, active.changed = active.new_monitor(self.limit), 0, True
         active.stamp = stamp
         log("decision's student loaded", decision=row.name, version=row.version, cutoff=row.training.get("cutoff"))
 
@@ -399,6 +403,7 @@ def _stored(active: ActiveDecision) -> Json:
     monitor = active.monitor
     return {
         "outcomes": "".join("10"[not one] for one in monitor.outcomes),
+        "limit": monitor.limit,
         "probation": monitor.probation,
         "score": monitor.score,
         "alarm": monitor.alarm,
@@ -412,7 +417,7 @@ def _monitor(row: DecisionRow, limit: float) -> DriftMonitor:
     if not stored:
         return DriftMonitor(limit)
     outcomes = [one == "1" for one in stored["outcomes"]]
-    return DriftMonitor(limit, outcomes, stored["probation"], stored["score"], stored["alarm"])
+    return DriftMonitor(stored["limit"], outcomes, stored["probation"], stored["score"], stored["alarm"])
 
 
 def _is_same(row: DecisionRow, recognised: Recognised, base: str, place: Json) -> bool:

@@ -6,18 +6,21 @@ import asyncio
 import json
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fingerpost.server.jobs.runner import NICE
 from fingerpost.server.loop.decisions import ActiveDecision, DecisionLoop
+from fingerpost.server.loop.projects import human_labels
 from fingerpost.server.ops.logs import log
 from fingerpost.server.ops.supervise import run_forever
 from fingerpost.server.schemas import Json
 from fingerpost.server.settings import Settings
-from fingerpost.store.server import ServerStore, now
+from fingerpost.store.server import DATABASE, ServerStore, now
 
 LEAST, GROWTH = 200, 1.5
 """Answers for the first training, and how many times more there have to be for another one."""
+REVIEWS = 50
+"""New human labels from which on a student is trained again."""
 POLL_S = 1.0
 
 
@@ -29,6 +32,7 @@ class Learner:
     store: ServerStore
     loop: DecisionLoop
     least: int = LEAST
+    _reviewed: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Train until cancelled."""
@@ -37,17 +41,28 @@ class Learner:
     async def _next(self) -> None:
         await asyncio.sleep(POLL_S)
         await asyncio.to_thread(self.loop.sync)
-        due = next((active for active in self.loop.active if self._is_due(active)), None)
+        due = await asyncio.to_thread(lambda: next((one for one in self.loop.active if self._is_due(one)), None))
         if due is not None:
             await self._train(due)
 
     def _is_due(self, active: ActiveDecision) -> bool:
         training, answers = active.row.training, active.answers
-        if active.row.mode == "found" or answers <= int(training.get("tried", -1)):
+        if answers <= int(training.get("tried", -1)):
             return False
         trained = int(training.get("rows", 0))
         alarmed = active.row.alarm is not None
-        return answers >= max(self.least, trained + self.least if alarmed else round(trained * GROWTH))
+        if answers >= max(self.least, trained + self.least if alarmed else round(trained * GROWTH)):
+            return True
+        return trained > 0 and self._new_reviews(active) >= max(REVIEWS, int(training.get("humans", 0) * (GROWTH - 1)))
+
+    def _new_reviews(self, active: ActiveDecision) -> int:
+        """Human labels since the last training; counted when the project's database has changed."""
+        place = self.loop.folder / active.row.folder
+        files = (place / DATABASE, place / f"{DATABASE}-wal")
+        stamp = sum(file.stat().st_mtime_ns for file in files if file.is_file())
+        if self._reviewed.get(active.row.id, (0, 0))[0] != stamp:
+            self._reviewed[active.row.id] = stamp, human_labels(place)
+        return self._reviewed[active.row.id][1] - int(active.row.training.get("humans", 0))
 
     async def _train(self, active: ActiveDecision) -> None:
         settings, row, answers = self.settings, active.row, active.answers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from fingerpost.server.loop.recognition import ObservedReply, Place
 from fingerpost.server.schemas import Json
 from fingerpost.store.server import ServerStore, now
 from fingerpost.store.server_rows import DecisionRow, RequestLogEntry
-from fingerpost.students.folder import MANIFEST
+from fingerpost.students.cutoff import at_least
+from fingerpost.students.folder import MANIFEST, dev_answers
 from fingerpost.task.loader import TASK_FILE
 from fingerpost.task.reply_format import (
     NoClassification,
@@ -42,6 +43,8 @@ SAME_PROMPT = 0.7
 SOURCE = "upstream"
 FEWEST_REPLIES = 50
 """Replies in plain text from which the labels are told, and messages from which the text around them is told."""
+FEWEST_REVIEWS = 50
+"""Human labels from which on a student is held to the upstream's answers as the consensus corrects them."""
 MORE_SETTINGS = "\n# What passes by later tests the student.\n[split]\ntest = 0.0\ndev = 0.15\n"
 
 
@@ -111,13 +114,18 @@ def learn(store: ServerStore, row: DecisionRow, folder: Path, limit: float, **op
         last = max([last, *seen])
     trained = project.train(compare=False, **options)
     manifest = trained.folder / MANIFEST
+    upstream: dict[str, str] = {}
+    humans = 0
     with project.store() as questions:
-        labels = {
-            question.id: label
-            for question, verdicts in questions.stream_labelled(project.task.answers, None, "train", "dev")
-            if (label := verdicts.label("teacher")) is not None
-        }
-    choice = choose_for_folder(trained.folder, 1 - limit, "the teacher's answers", labels, cross_validated=True)
+        for question, verdicts in questions.stream_labelled(project.task.answers, None, "train", "dev"):
+            humans += verdicts.label("human") is not None
+            if (label := verdicts.label("teacher")) is not None:
+                upstream[question.id] = label
+    # With reviews, the student is to be right where the upstream is wrong: it is held to the corrected answers.
+    corrected = humans >= FEWEST_REVIEWS
+    choice = choose_for_folder(
+        trained.folder, 1 - limit, "the teacher's answers", None if corrected else upstream, cross_validated=True
+    )
     training: Json = {
         "at": now(),
         "rows": store.decision_counts(row.id).answers,
@@ -125,13 +133,30 @@ def learn(store: ServerStore, row: DecisionRow, folder: Path, limit: float, **op
         "seconds": round(time.monotonic() - began, 1),
         "stamp": manifest.stat().st_mtime_ns,
         "needed": choice.needed,
+        "humans": humans,
+        "corrected": corrected,
     }
     if choice.found is not None and choice.cutoff is not None and choice.cutoff < math.inf:
         found = choice.found
         training |= {"cutoff": choice.cutoff, "n": found.n, "of": found.of, "right": found.right,
                      "at_least": found.at_least}  # fmt: skip
+        training["differs"] = _difference(trained.folder, upstream, choice.cutoff) if corrected else limit
     changed = store.change_decision(row.id, imported=last, training=training)
     return changed or row
+
+
+def _difference(folder: Path, upstream: Mapping[str, str], cutoff: float) -> float:
+    """The upper bound, with 95 % confidence, of how often a student differs from the upstream where it is sure."""
+    answers = {one.id: one for one in dev_answers(folder, cross_validated=True)}
+    sure = [one.answer == upstream[key] for key, one in answers.items() if key in upstream and one.confidence >= cutoff]
+    return 1 - at_least(sum(sure), len(sure))
+
+
+def human_labels(place: Path) -> int:
+    """How many questions of a decision's project have a human label."""
+    with Project(place).store() as questions:
+        labelled = questions.label_counts(None).by
+    return sum(count for (split, kind), count in labelled.items() if kind == "human" and split in ("train", "dev"))
 
 
 def _usable(
