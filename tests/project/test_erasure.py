@@ -19,7 +19,7 @@ from fingerpost.project import Project
 from fingerpost.project.erasure import forget
 from fingerpost.store.project import Store
 from fingerpost.store.server import ServerStore
-from fingerpost.store.server_rows import RequestLogEntry
+from fingerpost.store.server_rows import RequestLogEntry, ResponseRow
 from fingerpost.students.folder import read_manifest, trained_on
 
 SECRET = 'I am Jane Doe, my invoice XQ4711ZW is "wrong", é'
@@ -44,7 +44,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         log.add_log_entries(
             [RequestLogEntry("req", 1, None, "student", (Message("user", text),), "billing", 0.9, "student", 0.1)]
         )
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": SECRET}]}
+    log.add_response(ResponseRow("resp_1", 1, [item], {"output": []}))
     log.close()
+    decision = folder / "served" / "decisions" / "route"
+    decision.mkdir(parents=True)
+    (decision / "task.toml").write_text(task_text(teacher.base_url))
+    shutil.copy(folder / "fingerpost.db", decision / "fingerpost.db")
     lines = [json.dumps({"messages": [{"role": "user", "content": text}]}) + "\n" for text in (SECRET, "another one")]
     (folder / "served" / "files" / "file-1").write_text("".join(lines))
     yield folder
@@ -66,13 +72,10 @@ def test_not_a_byte_of_the_message_is_left(used: Path, target: str) -> None:
     assert b"Jane Doe" in bytes_of(used)
     receipt = forget(used, Project(used).task, target, containing=target == "Jane Doe")
     assert b"Jane Doe" not in bytes_of(used) and b"XQ4711ZW" not in bytes_of(used)
-    assert (
-        receipt.erased["questions"]
-        == receipt.erased["logged requests"]
-        == receipt.erased["lines of uploaded files"]
-        == 1
-    )
-    assert receipt.erased["labels"] == 2, "the human's and the teacher's"
+    assert receipt.erased["questions"] == 2, "the project's, and that of a decision on its server"
+    assert receipt.erased["labels"] == 4, "the human's and the teacher's of both"
+    for name in ("logged requests", "stored responses", "lines of uploaded files"):
+        assert receipt.erased[name] == 1
     assert receipt.models_to_retrain == [str(used / "models" / "student")]
     assert receipt.files_still_containing == [str(used / "data.csv")]
     (key,) = receipt.ids
@@ -132,7 +135,7 @@ def test_while_a_server_has_the_database_open_it_says_so_and_can_be_repeated(use
         reading.exec_driver_sql("ROLLBACK")
     server.close()
     receipt = forget(used, None, SECRET)
-    assert receipt.erased["questions"] == 1
+    assert receipt.erased["questions"] == 2
     assert b"Jane Doe" not in bytes_of(used)
 
 

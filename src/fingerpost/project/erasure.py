@@ -80,19 +80,22 @@ def forget(
 
     receipt = Receipt(datetime.now(UTC).isoformat(timespec="seconds"))
     served = served or folder / SERVED
-    databases = [file for file in (served / DATABASE, folder / DATABASE) if file.is_file()]
+    decisions = sorted(file.parent for file in served.glob(f"decisions/*/{DATABASE}"))
+    databases = [file for place in (served, *decisions, folder) if (file := place / DATABASE).is_file()]
     found: dict[str, Conversation] = {}
     for database in databases:
         found |= find_questions(database, is_wanted)
     ids |= found.keys()
     counts: Counter[str] = Counter()
-    for file in sorted((folder / "cache").glob("vectors-*.npz")):
+    for file in [file for place in (folder, *decisions) for file in sorted((place / "cache").glob("vectors-*.npz"))]:
         counts["embeddings"] += _without_vectors(file, ids, receipt)
-    for manifest in sorted([*folder.glob(f"models/*/{MANIFEST}"), *served.glob(f"*/*/{MANIFEST}")]):
+    models = [path for place in (folder, *decisions) for path in place.glob(f"models/*/{MANIFEST}")]
+    for manifest in sorted([*models, *served.glob(f"models/*/{MANIFEST}")]):
         _forget_in_model(manifest.parent, ids, receipt)
     for file in sorted(served.glob("files/*")):
         counts["lines of uploaded files"] += _without_lines(file, is_wanted, matches, receipt)
-    for report in sorted((folder / "reports").glob("report.*")) if found else ():
+    reports = [file for place in (folder, *decisions) for file in sorted((place / "reports").glob("report.*"))]
+    for report in reports if found else ():
         report.unlink()  # it shows messages, shortened and escaped
         receipt.changed_files.append(f"{report} (deleted; 'fingerpost evaluate' writes it again)")
     for database in databases:
