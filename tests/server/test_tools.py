@@ -9,7 +9,7 @@ from typing import Any
 
 import openai
 import pytest
-from serving import Serving
+from serving import Serving, chat_lines, finished, messages_of, upload
 
 LABELS = {"type": "string", "enum": ["billing", "delivery", "other"]}
 ROUTE = {"name": "route", "parameters": {"type": "object", "properties": {"queue": LABELS}, "required": ["queue"]}}
@@ -86,3 +86,36 @@ def test_a_schema_that_asks_for_more_than_the_label(client: openai.OpenAI) -> No
     schema["required"] = [*properties, "days"]
     with pytest.raises(openai.BadRequestError, match="'days'"):
         ask(client, [QUESTION], response_format=form)
+
+
+@pytest.mark.parametrize("kind", ["argument", "name", "function_call"])
+def test_a_training_file_of_tool_calls_is_learnt_and_answered_as_calls(server: Serving, tuned: str, kind: str) -> None:
+    assert tuned
+    lines = []
+    for line in chat_lines(times=2).splitlines():
+        turns = json.loads(line)["messages"]
+        label = json.loads(turns[-1]["content"])["action"]
+        name, arguments = (f"transfer_to_{label}", "{}") if kind == "name" else ("route", json.dumps({"queue": label}))
+        function = {"name": name, "arguments": arguments}
+        call = {"tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
+        turns[-1] = {
+            "role": "assistant",
+            "content": None,
+            **({"function_call": function} if kind == "function_call" else call),
+        }
+        lines.append(json.dumps({"messages": turns}))
+    with server.client() as client:
+        file = upload(client, "\n".join(lines))
+        job = finished(client, client.fine_tuning.jobs.create(model="x", training_file=file).id)
+        assert job.status == "succeeded", messages_of(client, job.id)
+        offered = (
+            [{"name": f"transfer_to_{label}", "parameters": {}} for label in LABELS["enum"]]
+            if kind == "name"
+            else [ROUTE]
+        )
+        asked: Any = {"model": job.fine_tuned_model, "messages": [QUESTION], "tools": tools(*offered)}
+        (call,) = client.chat.completions.create(**asked, tool_choice="required").choices[0].message.tool_calls
+        expected = ("transfer_to_billing", "{}") if kind == "name" else ("route", '{"queue": "billing"}')
+        assert (call.function.name, call.function.arguments) == expected
+        text = client.chat.completions.create(**{**asked, "tools": openai.omit}).choices[0].message.content
+        assert "billing" in text

@@ -156,7 +156,7 @@ def test_history_weights_and_parts_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [("nonsense", "is not JSON"), ("[1]", "has no list of messages"), ('{"messages": [{"role": "user", "content": "x"}]}', "no assistant"),
-     ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": null, "tool_calls": []}]}', "tool calls")],
+     ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": null, "tool_calls": []}]}', "neither text nor a tool call")],
 )  # fmt: skip
 def test_a_broken_line_is_named(tmp_path: Path, line: str, says: str) -> None:
     file = write(tmp_path / "f.jsonl", ["a", "b"] * 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,12 +34,16 @@ LEAST_ROWS = 10
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the file: the conversation up to the user's last message, the reply to learn, the system prompt."""
+    """A line of the file: the conversation up to the user's last message, the reply to learn, the system prompt.
+
+    A reply that calls a tool is the call's arguments, and `tool` the tool's name.
+    """
 
     line: int
     messages: Conversation
     reply: str
     system: str
+    tool: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +108,54 @@ def _row(number: int, value: Any) -> Row:
     for end in range(len(dialogue) - 1, 0, -1):
         turn = dialogue[end]
         if turn["role"] == "assistant" and turn.get("weight") != 0 and dialogue[end - 1]["role"] == "user":
-            reply = content_text(turn.get("content")).strip()
+            reply, tool = _reply(turn)
             if not reply:
                 raise InputError(
-                    f"line {number}: the assistant's reply has no text; tool calls cannot be learnt, write the answer as text"
+                    f"line {number}: the assistant's reply has neither text nor a tool call; add the answer"
                 )
             before = tuple(Message(turn["role"], content_text(turn.get("content"))) for turn in dialogue[:end])
-            for text in (system, reply, *(message.content for message in before)):
+            for text in (system, reply, tool or "", *(message.content for message in before)):
                 if reason := check_characters(text):
                     raise InputError(f"line {number}: {reason}")
-            return Row(number, before, reply, system)
+            return Row(number, before, reply, system, tool)
     raise InputError(f"line {number} has no assistant reply to a user message; add the answer to learn")
+
+
+def _reply(turn: dict[str, Any]) -> tuple[str, str | None]:
+    """The reply in an assistant's message: its text, or the arguments and the name of the first tool that it calls."""
+    calls = turn.get("tool_calls")
+    first = calls[0] if isinstance(calls, list) and calls else {"function": turn.get("function_call")}
+    function = first.get("function") if isinstance(first, dict) else None
+    if isinstance(function, dict) and isinstance(function.get("name"), str):
+        arguments = function.get("arguments")
+        return (arguments if isinstance(arguments, str) else json.dumps(arguments or {})).strip() or "{}", function[
+            "name"
+        ]
+    return content_text(turn.get("content")).strip(), None
+
+
+def _replies(rows: Sequence[Row]) -> list[str]:
+    """What the replies say: their texts, or the arguments of the tool that they call; or, if the tools differ, their names.
+
+    Raises:
+        NoClassification: some replies call a tool and others do not, or both the tools and their arguments differ.
+    """
+    tools = {row.tool for row in rows}
+    if tools == {None}:
+        return [row.reply for row in rows]
+    if None in tools:
+        calls = sum(row.tool is not None for row in rows)
+        raise NoClassification(
+            f"{calls} replies call a tool and {len(rows) - calls} are texts; make them all calls, or all texts"
+        )
+    if len(tools) == 1:
+        return [row.reply for row in rows]
+    arguments = {row.reply for row in rows}
+    if len(arguments) > 1:
+        raise NoClassification(
+            f"the replies call {len(tools)} tools with {len(arguments)} different arguments; only one of both may vary"
+        )
+    return [str(row.tool) for row in rows]
 
 
 def as_classification(rows: Sequence[Row], name: str) -> ChatData:
@@ -122,7 +164,7 @@ def as_classification(rows: Sequence[Row], name: str) -> ChatData:
     Raises:
         NoClassification: the replies are no labels.
     """
-    reply_template, field, values = find_reply_template([row.reply for row in rows])
+    reply_template, field, values = find_reply_template(_replies(rows))
     system = Counter(row.system for row in rows).most_common(1)[0][0]
     multi = isinstance(values[0], list)
     try:
@@ -149,6 +191,8 @@ def examples_of(rows: Sequence[Row], data: ChatData) -> tuple[list[Example], lis
     missed: list[Row] = []
     for row in rows:
         label = label_in(data.reply_template, data.task, row.reply)
+        if label is None and row.tool is not None:
+            label = label_in(data.reply_template, data.task, row.tool)
         if label is None:
             missed.append(row)
         else:

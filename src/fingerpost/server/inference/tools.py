@@ -111,7 +111,7 @@ def _tools_by_label(tools: list[Json], task: Task) -> dict[str, str]:
     for tool in tools:
         name = tool["name"]
         plain = next((name.removeprefix(prefix) for prefix in HANDOFF_PREFIXES if name.startswith(prefix)), name)
-        label = resolve_label(task, plain)
+        label = resolve_label(task, name) or resolve_label(task, plain)
         if label is not None and not parameters_of(tool).get("required"):
             found.setdefault(label, name)
     return found
