@@ -119,3 +119,40 @@ def test_a_training_file_of_tool_calls_is_learnt_and_answered_as_calls(server: S
         assert (call.function.name, call.function.arguments) == expected
         text = client.chat.completions.create(**{**asked, "tools": openai.omit}).choices[0].message.content
         assert "billing" in text
+
+
+def test_two_fields_that_vary_get_two_students(server: Serving, tuned: str) -> None:
+    assert tuned
+    urgent = {"billing": "low", "delivery": "high", "other": "low"}
+    lines = []
+    for line in chat_lines(times=2).splitlines():
+        turns = json.loads(line)["messages"]
+        label = json.loads(turns[-1]["content"])["action"]
+        turns[-1]["content"] = json.dumps({"route": {"queue": label}, "urgency": urgent[label], "source": "mail"})
+        lines.append(json.dumps({"messages": turns}))
+    with server.client() as client:
+        file = upload(client, "\n".join(lines))
+        job = finished(client, client.fine_tuning.jobs.create(model="x", training_file=file).id)
+        assert job.status == "succeeded", messages_of(client, job.id)
+        assert any("2 fields" in message for message in messages_of(client, job.id))
+        model = job.fine_tuned_model
+        plain = client.chat.completions.create(model=model, messages=[QUESTION]).choices[0].message.content  # type: ignore[arg-type]
+        assert json.loads(plain) == {"route": {"queue": "billing"}, "urgency": "low", "source": "mail"}
+        properties = {"level": {"enum": ["high", "low"]}, "queue": LABELS, "confidence": {"type": "number"}}
+        schema = {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+        form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+        where = {"role": "user", "content": "where is my parcel?"}
+        options: dict[str, Any] = {"model": model, "messages": [where], "response_format": form}
+        answer = json.loads(client.chat.completions.create(**options).choices[0].message.content)
+        assert (answer["level"], answer["queue"]) == ("high", "delivery")
+        properties["colour"] = {"enum": ["red", "blue"]}  # no student has these
+        schema["required"] = list(properties)
+        with pytest.raises(openai.BadRequestError, match="colour"):
+            client.chat.completions.create(**options)
+        client.models.delete(str(model))
+    assert not list((server.folder / "models").glob(f"{job.id}*"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from fingerpost.task.reply_format import (
     label_in,
     labels_of,
     single_values,
+    split_by_field,
+    value_at,
     without_template,
 )
 from fingerpost.task.settings import Task
@@ -156,6 +158,27 @@ def _replies(rows: Sequence[Row]) -> list[str]:
             f"the replies call {len(tools)} tools with {len(arguments)} different arguments; only one of both may vary"
         )
     return [str(row.tool) for row in rows]
+
+
+def rows_by_field(
+    rows: Sequence[Row], dev: Sequence[Row]
+) -> tuple[dict[str, Any], list[tuple[list[Row], list[Row]]]] | None:
+    """Rows whose replies have several fields that vary, for each field with replies of that field alone.
+
+    Returns:
+        The JSON schema of the replies, and rows and dev rows of each field. None if there are no such fields.
+    """
+    found = split_by_field([row.reply for row in rows]) if len({row.tool for row in rows}) == 1 else None
+    if found is None:
+        return None
+    schema, fields = found
+    return schema, [
+        (
+            [replace(row, reply=reply) for row, reply in zip(rows, replies, strict=True)],
+            [replace(row, reply=value_at(row.reply, path)) for row in dev],
+        )
+        for path, replies in fields.items()
+    ]
 
 
 def as_classification(rows: Sequence[Row], name: str) -> ChatData:

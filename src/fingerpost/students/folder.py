@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +115,8 @@ class Manifest(BaseModel):
         fingerpost: version that wrote the folder.
         reply_template, user_template, system: template of the replies, template of user messages and system prompt of
             the training data, if that was chat JSONL.
+        companions: of replies with several fields, the names of the folders, beside this one, of the models of the others.
+        reply_schema: of such replies, their JSON schema.
         hosted: for a model at a provider: its name, base URL and the environment variable of its API key.
         history: number of earlier turns that the student sees.
         max_tokens: number of tokens that the encoder reads at once; longer texts are read in windows.
@@ -144,6 +146,8 @@ class Manifest(BaseModel):
     reply_template: ReplyTemplate | None = Field(None, validation_alias=AliasChoices("reply_template", "reply"))
     user_template: UserTemplate = Field(UserTemplate(), validation_alias=AliasChoices("user_template", "frame"))
     system: str = ""
+    companions: list[Annotated[str, Field(pattern=r"^[\w\-]+~[0-9]+$")]] = []
+    reply_schema: dict[str, Any] | None = None
     hosted: dict[str, str] = {}
     history: int
     max_tokens: int

@@ -202,6 +202,54 @@ def _json_template(
     return _json_surroundings(replies, objects, path, values), str(path[-1]), values
 
 
+def split_by_field(replies: Sequence[str]) -> tuple[dict[str, Any], dict[tuple[str, ...], list[str]]] | None:
+    """Replies in which several fields vary, each as replies of its own.
+
+    Returns:
+        The JSON schema of the replies; and by the path of each field that varies, replies with that field alone, in the
+        order of the replies. None unless all replies are JSON objects with the same fields, and several of them hold labels.
+    """
+    objects = [_object(reply) for reply in replies]
+    if not objects or not all(objects):
+        return None
+    fields = [dict(_leaves(value)) for value in objects if value is not None]
+    if any(set(leaves) != set(fields[0]) for leaves in fields):
+        return None
+    values = {path: [leaves[path] for leaves in fields] for path in fields[0]}
+    varying = {path: found for path, found in values.items() if len({json.dumps(one) for one in found}) > 1}
+    for found in varying.values():
+        if any(isinstance(one, list) or not _is_answer(one) for one in found):
+            return None
+        if len(set(found)) > min(MAX_LABELS, max(2, MAX_UNIQUE_SHARE * len(found))):
+            return None
+    if len(varying) < 2:
+        return None
+    schema: dict[str, Any] = objects[0] or {}
+    for path, found in values.items():
+        part = {"enum": sorted(set(found), key=str)} if path in varying else {"const": found[0]}
+        schema = _replace_leaf(schema, path, part)
+    return _schema_of(schema, set(values)), {
+        path: [json.dumps({path[-1]: one}, ensure_ascii=False) for one in found] for path, found in varying.items()
+    }
+
+
+def _schema_of(value: dict[str, Any], leaves: set[tuple[str, ...]], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The schema of an object whose leaves are schemas already."""
+    properties = {
+        name: part if (*path, name) in leaves else _schema_of(part, leaves, (*path, name))
+        for name, part in value.items()
+    }
+    return {"type": "object", "properties": properties, "required": list(value), "additionalProperties": False}
+
+
+def value_at(reply: str, path: tuple[str, ...]) -> str:
+    """A reply with the last field of the path alone; the reply itself if it has no such field."""
+    found: Any = _object(reply)
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return reply if found is None else json.dumps({path[-1]: found}, ensure_ascii=False)
+
+
 def _json_surroundings(
     replies: Sequence[str], objects: Sequence[dict[str, Any]], path: tuple[str, ...], values: Sequence[Answer]
 ) -> ReplyTemplate:
@@ -232,7 +280,7 @@ def _leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple
             yield (*path, key), child
 
 
-def _replace_leaf(value: dict[str, Any], path: tuple[str, ...], leaf: Value) -> dict[str, Any]:
+def _replace_leaf(value: dict[str, Any], path: tuple[str, ...], leaf: Any) -> dict[str, Any]:
     inner: Any = leaf if len(path) == 1 else _replace_leaf(value[path[0]], path[1:], leaf)
     return {**value, path[0]: inner}
 

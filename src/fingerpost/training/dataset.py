@@ -14,7 +14,7 @@ from fingerpost.core.label_sets import split_labels
 from fingerpost.core.text import fingerprint, hash_fraction, question_id
 from fingerpost.core.types import Conversation, Example, Message, Question
 from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
-from fingerpost.data.chat import ChatData, Row, as_classification, examples_of, is_chat_file, read_chat
+from fingerpost.data.chat import ChatData, Row, as_classification, examples_of, is_chat_file, read_chat, rows_by_field
 from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import (
     Columns,
@@ -60,6 +60,7 @@ class TrainingSet:
         trained_from: of a file, its path, the named columns, how it is written, and the test share.
         test: rows that are neither trained on nor used to choose between models.
         text_column: of a file, its column of texts.
+        companions, reply_schema: see `Manifest`.
     """
 
     task: Task
@@ -77,6 +78,8 @@ class TrainingSet:
     trained_from: dict[str, str] = field(default_factory=dict)
     test: list[Example] = field(default_factory=list)
     text_column: str = ""
+    companions: tuple[str, ...] = ()
+    reply_schema: dict[str, Any] | None = None
 
 
 def from_store(task: Task, store: Store, use: LabelsFrom, embed: Embed) -> TrainingSet:
@@ -273,6 +276,19 @@ def from_chat(name: str, rows: Sequence[Row], dev_rows: Sequence[Row] = ()) -> T
     train, dev = held_out(data.examples, dev)
     rejected = tuple(Rejected(row.line, "its label is in no training row") for row in missed)
     return _chat_set(data, train, dev, rejected)
+
+
+def from_chat_by_field(name: str, rows: Sequence[Row], dev_rows: Sequence[Row] = ()) -> list[TrainingSet]:
+    """The training sets of chat JSONL, one for each field of the replies that varies; see `from_chat`.
+
+    The first one has the replies' schema, if there are several.
+    """
+    found = rows_by_field(rows, dev_rows)
+    if found is None:
+        return [from_chat(name, rows, dev_rows)]
+    schema, fields = found
+    first, *others = [from_chat(name, part, dev) for part, dev in fields]
+    return [replace(first, reply_schema=schema), *others]
 
 
 def _chat_set(

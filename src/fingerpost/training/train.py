@@ -56,6 +56,8 @@ def train(data: TrainingSet, folder: Path, *, on_progress: ProgressCallback = no
         "reply_template": data.reply_template,
         "user_template": data.user_template,
         "system": data.system,
+        "companions": list(data.companions),
+        "reply_schema": data.reply_schema,
         "training": {"changed_labels": data.changed, "teacher_labels": data.teacher_labels},
     }
     return encoder.fit(

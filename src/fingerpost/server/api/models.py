@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-
 from fastapi import APIRouter
 
 from fingerpost.server.inference.registry import CHECKPOINT, ModelRegistry
+from fingerpost.server.jobs.runner import delete_models
 from fingerpost.server.schemas import ApiError, Json, Name, page_of
 from fingerpost.server.settings import Settings
 from fingerpost.store.server import ServerStore
@@ -42,7 +41,7 @@ def router(settings: Settings, store: ServerStore, models: ModelRegistry) -> API
             raise _not_found(name)
         store.change_job(job.id, model=None)
         models.unload(name)
-        shutil.rmtree(settings.tuned / job.id, ignore_errors=True)
+        delete_models(settings.tuned, job.id)
         return {"id": name, "object": "model", "deleted": True}
 
     return routes

@@ -6,8 +6,9 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from fingerpost.core.label_sets import join_labels
@@ -123,15 +124,33 @@ class ChatService:
         has_system = any(turn.role in ("system", "developer") for turn in request.messages)
         for_teacher = raw if has_system else _with_system_prompt(raw, model)
         try:
-            response_format = requested_format(request, model)
+            response_format = requested_format(request, model, self._models.folder_models)
         except ApiError as error:
             if self._teacher is None or error.code != UNFILLABLE:
                 raise
             return await self._teachers_answer(self._teacher, request, model, messages, for_teacher, key, error)
         completion_id = new_id("chatcmpl-")
+        others = await self._decide_others(response_format, messages)
+        unsure = [name for name, other in others.items() if asks_teacher(other.whole_confidence, other.model.cutoff)]
+        if self._teacher is not None and unsure:
+            why = ApiError(400, f"no student is sure of '{'.'.join(unsure[0])}'", param="messages")
+            return await self._teachers_answer(self._teacher, request, model, messages, for_teacher, key, why)
         decision = await self._decide(model, messages, response_format.allowed, for_teacher)
         await self._write_log(completion_id, decision, messages, key)
-        return answer_of(request, response_format, decision, completion_id)
+        for other in others.values():
+            await self.log_student_decision(other, messages, key)
+        labels = {path: other.label for path, other in others.items()}
+        return answer_of(request, response_format, decision, completion_id, labels)
+
+    async def _decide_others(
+        self, response_format: ResponseFormat, messages: Conversation
+    ) -> dict[tuple[str, ...], Decision]:
+        """The students' decisions on the further fields of a reply, by path."""
+        fields = response_format.others.items()
+        found = await asyncio.gather(
+            *(self.student_decision(field.model, messages, list(field.values)) for _, field in fields)
+        )
+        return dict(zip((path for path, _ in fields), found, strict=True))
 
     async def _teachers_answer(
         self,
@@ -328,15 +347,23 @@ class ChatService:
 
 
 def answer_of(
-    request: ChatRequest, response_format: ResponseFormat, decision: Decision, completion_id: str
+    request: ChatRequest,
+    response_format: ResponseFormat,
+    decision: Decision,
+    completion_id: str,
+    others: Mapping[tuple[str, ...], str] = MappingProxyType({}),
 ) -> ChatAnswer:
     """The answer that states a decision in the form that a request asks for.
+
+    Args:
+        others: the labels of the further fields of the reply, by path.
 
     Raises:
         ApiError: the reply cannot keep the schema.
     """
-    pieces = [piece for piece in response_format.pieces(decision.label, decision.confidence) if piece]
-    tokens = _token_logprobs(request, response_format, decision) if request.logprobs else None
+    whole = response_format.pieces(decision.label, decision.confidence, others)
+    pieces = [piece for piece in whole if piece]
+    tokens = _token_logprobs(request, response_format, decision, whole) if request.logprobs else None
     reply = "".join(pieces)
     message: Json = {"role": "assistant", "content": reply, "refusal": None, "annotations": []}
     finish = "stop"
@@ -418,7 +445,9 @@ def _teacher_request(model: ServedModel, messages: Conversation) -> Json:
     return body
 
 
-def _token_logprobs(request: ChatRequest, response_format: ResponseFormat, decision: Decision) -> list[Json] | None:
+def _token_logprobs(
+    request: ChatRequest, response_format: ResponseFormat, decision: Decision, pieces: tuple[str, str, str]
+) -> list[Json] | None:
     """Log-probabilities of the reply's pieces; None where the teacher sent none.
 
     Only the label is uncertain, so that the sum is the log-probability of the answer.
@@ -438,7 +467,7 @@ def _token_logprobs(request: ChatRequest, response_format: ResponseFormat, decis
             token = token_logprob(response_format.label_text(name), score)
             del token["top_logprobs"]
             others.append(token)
-    before, value, after = response_format.pieces(decision.label, decision.confidence)
+    before, value, after = pieces
     return [
         *([token_logprob(before, 1.0)] if before else []),
         token_logprob(value, probability, others),

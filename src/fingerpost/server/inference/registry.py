@@ -40,6 +40,8 @@ class ServedModel:
         system_prompt: the prompt that the teacher gets where the client sends none.
         created: when the model was written, in seconds since 1970.
         choice: the chosen cut-off and how it was found.
+        companions: models for the further fields of its replies.
+        reply_schema: of such replies, their JSON schema.
     """
 
     name: str
@@ -51,6 +53,8 @@ class ServedModel:
     system_prompt: str
     created: int
     choice: CutoffChoice
+    companions: tuple[ServedModel, ...] = ()
+    reply_schema: dict[str, Any] | None = None
 
     @property
     def cutoff(self) -> float | None:
@@ -203,6 +207,8 @@ class ModelRegistry:
             system_prompt=manifest.system or system_prompt(task, codes=reply_template.codes),
             created=int((path / MANIFEST).stat().st_mtime),
             choice=self._choose_cutoff(path),
+            companions=tuple(self._read(other, path.with_name(other)) for other in manifest.companions),
+            reply_schema=manifest.reply_schema,
         )
 
 

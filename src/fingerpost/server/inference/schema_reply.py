@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from cachetools import LRUCache
@@ -90,17 +91,20 @@ class LabelSchema:
     path: tuple[str, ...]
     values: dict[str, str | int] | None
 
-    def reply(self, value: Any, confidence: float) -> tuple[str, str, str]:
+    def reply(
+        self, value: Any, confidence: float, others: Mapping[tuple[str, ...], Any] = MappingProxyType({})
+    ) -> tuple[str, str, str]:
         """The reply as JSON in three parts: the text before the label, the label or list of labels, the text after it.
 
         Args:
             value: what the reply says for the decided label.
             confidence: from 0 to 1.
+            others: what it says in other fields that have a list of values, by their path.
 
         Raises:
             UnfillableError: a required field cannot be filled in.
         """
-        filled = _Filling(self, value, confidence).fill(self.schema, ())
+        filled = _Filling(self, value, confidence, others).fill(self.schema, ())
         before, after = json.dumps(filled, ensure_ascii=False).split(json.dumps(MARK))
         written = json.dumps(value, ensure_ascii=False)
         require_kept(self.schema, before + written + after)
@@ -208,18 +212,22 @@ def find_choice(schema: Json) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
     return found
 
 
-def _find_choice(schema: Json) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
-    require_usable(schema)
+def choices_in(schema: Json) -> dict[tuple[str, ...], tuple[str | int, ...]]:
+    """The fields of a schema that have a list of texts or integers as their values, by path."""
     found: dict[tuple[str, ...], list[str | int]] = {}
     for path, part in _leaves(schema, schema, ()):
-        values = [
-            value for value in _literals(part, schema) if isinstance(value, str | int) and not isinstance(value, bool)
-        ]
+        literals = list(_literals(part, schema))
+        values = [value for value in literals if isinstance(value, str | int) and not isinstance(value, bool)]
         found.setdefault(path, []).extend(values)
-    chosen = {path: tuple(dict.fromkeys(values)) for path, values in found.items() if len(set(values)) > 1}
-    if len(chosen) != 1 or any("[]" in path for path in chosen):
-        raise UnfillableError(f"{len(chosen)} fields have a list of values")
-    ((path, named),) = chosen.items()
+    return {path: tuple(dict.fromkeys(values)) for path, values in found.items() if len(set(values)) > 1}
+
+
+def _find_choice(schema: Json) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
+    require_usable(schema)
+    found = choices_in(schema)
+    if len(found) != 1 or any("[]" in path for path in found):
+        raise UnfillableError(f"{len(found)} fields have a list of values")
+    ((path, named),) = found.items()
     return path, named
 
 
@@ -244,14 +252,18 @@ def schema_in(text: str) -> Json | None:
 class _Filling:
     """Fills in a schema for one answer."""
 
-    def __init__(self, target: LabelSchema, value: Any, confidence: float) -> None:
-        self._target, self._value, self._confidence = target, value, confidence
+    def __init__(
+        self, target: LabelSchema, value: Any, confidence: float, others: Mapping[tuple[str, ...], Any]
+    ) -> None:
+        self._target, self._value, self._confidence, self._others = target, value, confidence, others
 
     def fill(self, schema: Any, path: tuple[str, ...]) -> Any:
         """A value of the schema; at the label's path, the mark."""
         schema = _resolved(schema, self._target.schema)
         if path == self._target.path:
             return MARK
+        if path in self._others:
+            return self._others[path]
         for branches in (schema.get("anyOf"), schema.get("oneOf")):
             if isinstance(branches, list):
                 return self._branch(schema, branches, path)

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from fingerpost.server.ops.logs import log
@@ -32,6 +33,12 @@ WAITING_STATUS: dict[Phase, str] = {"validate": "validating_files", "train": "qu
 RUNNING_STATUS: dict[Phase, str] = {"validate": "validating_files", "train": "running"}
 
 
+def delete_models(tuned: Path, job_id: str) -> None:
+    """Delete the folders of a job's model and of its companions."""
+    for path in [tuned / job_id, *tuned.glob(f"{job_id}~*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 class JobRunner:
     """Runs the waiting jobs, oldest first: one in validation and one in training at a time."""
 
@@ -50,7 +57,7 @@ class JobRunner:
         self._handle_interruptions()
         kept = {job.id for job in self._store.jobs_by_status("succeeded")}
         for path in self._settings.tuned.iterdir():
-            if path.name not in kept:
+            if path.name.split("~")[0] not in kept:
                 shutil.rmtree(path, ignore_errors=True)
         self._tasks = [
             asyncio.create_task(run_forever(f"jobs: {phase}", partial(self._run_next, phase)), name=phase)
@@ -166,7 +173,7 @@ class JobRunner:
         if current is None or current.status in JOB_ENDED:
             log("job ended", job=job.id, status=current and current.status)
             if current is not None and current.status != "succeeded":
-                shutil.rmtree(self._settings.tuned / job.id, ignore_errors=True)
+                delete_models(self._settings.tuned, job.id)
             return
         if phase == "validate" and current.status == "queued":
             return

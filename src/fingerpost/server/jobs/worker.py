@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from fingerpost.core.errors import FingerpostError, InputError
@@ -24,7 +25,7 @@ from fingerpost.server.settings import Settings
 from fingerpost.store.server import ServerStore, now
 from fingerpost.store.server_rows import JobRow
 from fingerpost.task.reply_format import NoClassification
-from fingerpost.training.dataset import TrainingSet, from_chat
+from fingerpost.training.dataset import TrainingSet, from_chat_by_field
 from fingerpost.training.train import train as train_student
 
 SECONDS_PER_ROW, SECONDS_MORE = 0.03, 25  # of the estimated finish, until it is known better
@@ -47,28 +48,33 @@ def validate(settings: Settings, store: ServerStore, job: JobRow) -> None:
         found = shorten(f"{type(error).__name__}: {error}", 200)
         store.fail_job(job.id, "invalid_training_file", f"the files cannot be read ({found})", "training_file")
         return
-    template, user = data.reply_template, data.user_template
-    assert template is not None
-    store.add_event(
-        job.id,
-        f"Found a classification: {len(data.task.labels)} labels in {len(data.train):,} training and {len(data.dev):,} "
-        f"validation examples; replies such as {template.before}...{template.after}",
-    )
+    for part in data:
+        template = part.reply_template
+        assert template is not None
+        store.add_event(
+            job.id,
+            f"Found a classification: {len(part.task.labels)} labels in {len(part.train):,} training and "
+            f"{len(part.dev):,} validation examples; replies such as {template.before}...{template.after}",
+        )
+    if len(data) > 1:
+        store.add_event(job.id, f"{len(data)} fields of the replies vary: each gets a student of its own")
+    user = data[0].user_template
     if user.before or user.after:
         store.add_event(
             job.id,
             "All user messages have the same text around them, which is left out: "
             f"{shorten(user.before, 60)!r} ... {shorten(user.after, 60)!r}",
         )
-    if data.rejected:
-        message = f"{len(data.rejected)} validation examples have a label that no training example has: left out"
+    rejected = max(len(part.rejected) for part in data)
+    if rejected:
+        message = f"{rejected} validation examples have a label that no training example has: left out"
         store.add_event(job.id, message, "warn")
     store.add_event(job.id, "Files validated, moving job to queued state")
     store.change_job(job.id, ("validating_files",), status="queued", attempts=0)
 
 
-def read(settings: Settings, store: ServerStore, request: Json) -> TrainingSet:
-    """The job's training set; without a validation file, a part of the training file is held out.
+def read(settings: Settings, store: ServerStore, request: Json) -> list[TrainingSet]:
+    """The job's training sets, one for each field that varies; without a validation file, a part of the training file is held out.
 
     Raises:
         NoClassification: the replies are no labels.
@@ -77,7 +83,7 @@ def read(settings: Settings, store: ServerStore, request: Json) -> TrainingSet:
     files = FileStorage(settings, store)
     rows = _rows(files, request, "training_file", LEAST_ROWS)
     dev_rows = _rows(files, request, "validation_file", 1) if request.get("validation_file") else []
-    return from_chat(request.get("suffix") or "task", rows, dev_rows)
+    return from_chat_by_field(request.get("suffix") or "task", rows, dev_rows)
 
 
 class UnusableFile(InputError):
@@ -122,18 +128,22 @@ def train(settings: Settings, store: ServerStore, job: JobRow) -> None:
         store.add_event(job.id, f"Step {step.step}/{step.total}: {losses}", data=metrics)
 
     try:
-        data = read(settings, store, request)
+        first, *others = read(settings, store, request)
         epochs = _epochs(request)
-        seconds = SECONDS_MORE + int(SECONDS_PER_ROW * len(data.train) * epochs)
+        seconds = (SECONDS_MORE + int(SECONDS_PER_ROW * len(first.train) * epochs)) * (1 + len(others))
         store.change_job(job.id, ("running",), estimated_finish=now() + seconds)
-        manifest = train_student(
-            data,
-            settings.tuned / job.id,
-            encoder=settings.encoder,
-            seed=request.get("seed") or 0,
-            epochs=epochs,
-            on_progress=on_progress,
-        )
+        companions = tuple(f"{job.id}~{number}" for number in range(1, len(others) + 1))
+        data = replace(first, companions=companions)
+        for part, name in [*zip(others, companions, strict=True), (data, job.id)]:
+            steps.clear()
+            manifest = train_student(
+                part,
+                settings.tuned / name,
+                encoder=settings.encoder,
+                seed=request.get("seed") or 0,
+                epochs=epochs,
+                on_progress=on_progress,
+            )
         report = io.StringIO()
         writer = csv.DictWriter(report, COLUMNS, extrasaction="ignore", restval="")
         writer.writeheader()
@@ -150,8 +160,8 @@ def train(settings: Settings, store: ServerStore, job: JobRow) -> None:
     kept = next(step for step in steps if step["step"] == manifest.training["epochs"])
     accuracy = f"{kept['valid_mean_token_accuracy']:.3f} of {len(data.dev)} validation labels matched"
     store.add_event(job.id, f"Checkpoint created at step {kept['step']}: {accuracy}", data=kept)
-    name = model_name(job)
-    store.add_event(job.id, f"New fine-tuned model created: {name}")
+    model = model_name(job)
+    store.add_event(job.id, f"New fine-tuned model created: {model}")
     tokens = sum(count_words(example) for example in data.train) * max(1, epochs)
     store.add_event(job.id, "The job has successfully completed")
     store.change_job(
@@ -159,7 +169,7 @@ def train(settings: Settings, store: ServerStore, job: JobRow) -> None:
         ("running",),
         status="succeeded",
         finished_at=now(),
-        model=name,
+        model=model,
         estimated_finish=None,
         result_file=results.id,
         trained_tokens=tokens,
