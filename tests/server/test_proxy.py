@@ -249,7 +249,7 @@ def life_of_a_decision(folder: Path, teacher: Teacher, url: str, events: list[di
         (event,) = wait(lambda: [one for one in events if one["type"] == "decision.alarm"])
         assert event["data"] == {"id": "route-message"}
         listed = run_subprocess(("decisions", "--data", str(server.folder)), folder, "", {}).stdout
-        assert all(part in listed for part in ("route-message: ", "alarm: ", "proven: ", "beside: ", "next: ")), listed
+        assert all(part in listed for part in ("route-message: ", "alarm: ", "proven: ", "shadow: ", "monitoring: ", "next: ")), listed
 
 
 def test_a_kill_loses_no_answer_that_was_delivered(tmp_path: Path, teacher: Teacher) -> None:

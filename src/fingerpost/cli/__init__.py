@@ -60,7 +60,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Server": {
         "serve": "Serve students behind OpenAI's endpoints.",
-        "decisions": "List the decisions on the way to an upstream endpoint, and set their modes.",
+        "decisions": "List the decisions that the proxy has seen, and set their modes.",
         "keys": "Add, list and revoke the server's API keys.",
     },
 }

@@ -38,7 +38,7 @@ def decisions(
     version: Annotated[int | None, typer.Option(min=1, help="Version of the decision. Default: the latest.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the decisions on the way to the upstream endpoint, and set whether students answer them."""
+    """List the decisions that the proxy has seen, and set whether students answer them."""
     from fingerpost.server.loop.decisions import DECISIONS
     from fingerpost.server.loop.summary import MODES, summarise
 
@@ -85,29 +85,34 @@ def _latest(rows: list[DecisionRow], version: int | None) -> list[DecisionRow]:
 
 def _show(one: Summary) -> None:
     row, counts, training = one.row, one.counts, one.row.training
-    mode = f"canary ({row.share:.0%})" if row.mode == "canary" else row.mode
+    mode = f"canary, {row.share:.0%} of the requests" if row.mode == "canary" else row.mode
+    if row.mode in ("canary", "on") and row.monitor.get("probation", True):
+        mode += ", on probation"
     say(f"{row.name}{f' (version {row.version})' if row.version > 1 else ''}: {mode}")
     if row.alarm is not None:
         say(f"  alarm: {row.alarm}")
-    place = ".".join(row.place["path"]) or ("the tool's name" if row.place["by_tool"] else "the whole reply")
-    say(f"  {len(row.labels)} labels, in {place}; asked of {row.model}; project {one.project}")
-    by_student = f", {counts.by_student:,} of them ({counts.by_student / counts.requests:.0%}) answered by the student" \
+    place = ".".join(row.place["path"])
+    where = f'JSON field "{place}"' if place else "the tool's name" if row.place["by_tool"] else "the whole reply"
+    say(f"  {len(row.labels)} labels in {where}; upstream model {row.model}; project {one.project}")
+    by_student = f", {counts.by_student:,} ({counts.by_student / counts.requests:.0%}) answered by the student" \
         if counts.requests and counts.by_student else ""  # fmt: skip
-    say(f"  {counts.requests:,} requests{by_student}; {counts.answers:,} answers of {row.model}")
+    say(f"  {counts.requests:,} requests{by_student}; {counts.answers:,} answers of the upstream model")
     if training.get("rows"):
         at = datetime.fromtimestamp(training["at"]).strftime("%Y-%m-%d %H:%M")
-        say(f"  student: trained {at} on {training['rows']:,} answers, {training['seconds']:,.0f} s")
+        say(f"  student: trained {at} on {training['rows']:,} answers in {training['seconds']:,.0f} s")
     if training.get("cutoff") is not None:
         held_to = " with the answers as reviews correct them" if training.get("corrected") else ""
         say(
-            f"  proven: at a confidence of {training['cutoff']:.3f} or more ({training['n'] / training['of']:.0%} of the "
-            f"requests), {training['right']:,} of {training['n']:,} agree{held_to}: at least {training['at_least']:.1%}"
+            f"  proven: above a confidence of {training['cutoff']:.3f} ({training['n'] / training['of']:.0%} of the requests), "
+            f"{training['right']:,} of {training['n']:,} agree{held_to}, at least {training['at_least']:.1%} (cross-validated)"
         )
     if counts.compared:
-        say(f"  beside: {counts.agreed:,} of {counts.compared:,} answers that {row.model} gave agree with the student")
+        say(f"  shadow: at any confidence, {counts.agreed:,} of {counts.compared:,} answers agree with the student's")
     if one.checked:
         low, high = one.bounds
-        say(f"  in service: {one.differing:,} of {one.checked:,} checked answers differ ({low:.1%} to {high:.1%})")
+        say(
+            f"  monitoring: above the cut-off, {one.differing:,} of {one.checked:,} differ (95 % CI {low:.1%} to {high:.1%})"
+        )
     if one.humans is not None:
         student, upstream = one.humans.student, one.humans.upstream
         say(
@@ -115,6 +120,6 @@ def _show(one: Summary) -> None:
             f"{student.high:.1%}), {row.model} on {upstream.value:.1%} ({upstream.low:.1%} to {upstream.high:.1%})"
         )
     if counts.by_student and one.saved_s is not None:
-        money = f"${one.saved_usd:,.2f} and " if one.saved_usd is not None else ""
-        say(f"  saved: {money}{1000 * one.saved_s:,.0f} ms a request")
+        money = f"${one.saved_usd:,.2f} in total, " if one.saved_usd is not None else ""
+        say(f"  saved: {money}{1000 * one.saved_s:,.0f} ms for each request that the student answered")
     say(f"  next: {one.next_step}")

@@ -92,16 +92,23 @@ def serve(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Base URL of the endpoint that gets all requests that this server does not decide itself, with the caller's "
-            "own key; the decisions among them are learnt (see 'fingerpost decisions').",
+            help="Proxy mode: pass requests on to this OpenAI-compatible base URL, with the caller's key. Classification "
+            "requests ('decisions') are learnt, and students can take them over.",
         ),
     ] = None,
     disagreement: Annotated[
         float,
-        typer.Option(min=0.001, max=0.5, help="Share of a decision's answers that may differ from the upstream's."),
+        typer.Option(
+            min=0.001,
+            max=0.5,
+            help="Proxy mode: the largest share of a student's answers that may differ from the upstream's.",
+        ),
     ] = 0.05,
     auto: Annotated[
-        bool, typer.Option("--auto", help="Let students take over decisions by themselves when that is proven.")
+        bool,
+        typer.Option(
+            "--auto", help="Proxy mode: take decisions from observe to on without being asked, when that is proven."
+        ),
     ] = False,
     encoder: Annotated[
         str,
@@ -131,7 +138,10 @@ def serve(
     max_upload: Annotated[int, typer.Option(min=1, help="Maximum size of an uploaded file in megabytes.")] = 512,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Limit per API key.")] = None,
     webhook: Annotated[
-        str | None, typer.Option(help="URL that receives a POST request when a job or batch has ended.")
+        str | None,
+        typer.Option(
+            help="URL that receives a POST request when a job or batch has ended, or a decision has an alarm."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Log only errors.")] = False,
 ) -> None:

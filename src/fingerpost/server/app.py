@@ -81,8 +81,8 @@ class Server:
         if settings.upstream is not None:
             self.upstream = Upstream(settings.upstream, settings.upstream_key)
             self.loop = DecisionLoop(
-                self.store, settings.folder, self.chat, self.request_log, self.metrics, limit=settings.disagreement,
-                auto=settings.auto,
+                self.store, settings.folder, self.chat, self.request_log, self.metrics, redact=settings.redact,
+                limit=settings.disagreement, auto=settings.auto,
             )  # fmt: skip
         self.jobs = JobRunner(settings, self.store)
         self.batches = BatchRunner(

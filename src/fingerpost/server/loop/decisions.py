@@ -8,6 +8,7 @@ import logging
 import math
 import random
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from fingerpost.server.inference.chat import ChatService, Decision, conversation
 from fingerpost.server.inference.registry import ServedModel, reply_template_of
 from fingerpost.server.inference.request_log import RequestLog
 from fingerpost.server.inference.response_format import ResponseFormat, requested_format
-from fingerpost.server.loop.projects import SAME_PROMPT, label_of_reply, overlap, task_of_decision, words
+from fingerpost.server.loop.projects import is_same_prompt, label_of_reply, overlap, task_of_decision
 from fingerpost.server.loop.recognition import ObservedReply, Recognised
 from fingerpost.server.loop.upstream import UpstreamAnswer
 from fingerpost.server.ops.logs import log
@@ -111,6 +112,7 @@ class DecisionLoop:
         auto: take the next step of a decision without being asked, when it is proven.
         least_check: the least share of the student's answers that are checked.
         request_log: None keeps nothing, so that nothing is learnt.
+        redact: applied to prompts before they are stored.
     """
 
     def __init__(
@@ -121,11 +123,13 @@ class DecisionLoop:
         request_log: RequestLog | None,
         metrics: Metrics,
         *,
+        redact: Callable[[str], str] | None = None,
         limit: float = 0.05,
         auto: bool = False,
         least_check: float = 0.01,
     ) -> None:
         self._store, self._chat, self._log, self._metrics = store, chat, request_log, metrics
+        self._redact = redact
         self.folder = folder / DECISIONS
         self.limit, self.auto, self._least_check = limit, auto, least_check
         self._active: dict[int, ActiveDecision] = {}
@@ -142,7 +146,9 @@ class DecisionLoop:
     # --- which decision
 
     async def bind(self, recognised: Recognised) -> ActiveDecision | None:
-        """The decision that a request belongs to, new if it is none that is known; None where there are too many."""
+        """The decision that a request belongs to, new if it is none that is known; None where there are too many, or no log."""
+        if self._log is None:
+            return None
         key = hashlib.sha256(
             repr((recognised.name, recognised.hint, recognised.labels, recognised.place, recognised.system)).encode()
         ).hexdigest()
@@ -154,13 +160,15 @@ class DecisionLoop:
         return None if found is None else self._active.get(found.row.id, found)
 
     def _find_or_add(self, recognised: Recognised) -> ActiveDecision | None:
-        place: Json = {**asdict(recognised.place), "path": list(recognised.place.path)}
+        named = recognised.name is not None
+        place: Json = {**asdict(recognised.place), "path": list(recognised.place.path), "named": named}
+        prompt = recognised.system if self._redact is None else self._redact(recognised.system)
         base = slug(recognised.name or recognised.hint)
         rows = [active.row for active in self._active.values()]
         same = [row for row in rows if _is_same(row, recognised, base, place)]
         for row in reversed(same):
             labels_match = not recognised.labels or set(row.labels) == set(recognised.labels)
-            if labels_match and overlap(words(row.prompt), words(recognised.system)) >= SAME_PROMPT:
+            if labels_match and is_same_prompt(row.prompt, prompt, named):
                 return self._active[row.id]
         taken = {row.name for row in rows}
         if len(same) >= MOST_VERSIONS or (not same and len(taken) >= MOST_DECISIONS):
@@ -170,7 +178,7 @@ class DecisionLoop:
             one for one in (base, *(f"{base}-{number}" for number in range(2, MOST_DECISIONS + 2))) if one not in taken
         )  # fmt: skip
         row = self._store.add_decision(
-            name, len(same) + 1, "observe", place, list(recognised.labels), recognised.system, recognised.request.model
+            name, len(same) + 1, "observe", place, list(recognised.labels), prompt, recognised.request.model
         )
         log("new decision" if not same else "new version of a decision", name=name, version=row.version,
             labels=len(recognised.labels))  # fmt: skip
@@ -327,8 +335,9 @@ class DecisionLoop:
         for row in self._store.decisions():
             if row.id not in self._active:
                 counts = self._store.decision_counts(row.id)
+                answers = counts.answers if row.labels else counts.requests  # without labels, none is recognised yet
                 answered = int(row.monitor.get("answered", 0))
-                self._active[row.id] = ActiveDecision(row, _monitor(row, self.limit), None, counts.answers, answered)
+                self._active[row.id] = ActiveDecision(row, _monitor(row, self.limit), None, answers, answered)
             active = self._active[row.id]
             active.row = replace(row, monitor=active.row.monitor)
             if active.monitor.alarm and row.alarm is None:  # a person has put the student back into service

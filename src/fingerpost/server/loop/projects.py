@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import math
 import re
 import time
@@ -39,7 +40,16 @@ from fingerpost.task.settings import Task
 from fingerpost.task.template import render_task
 
 SAME_PROMPT = 0.7
-"""How much the words of two prompts have to overlap (Jaccard) for the same version of a decision."""
+"""How much the words of two prompts have to overlap (Jaccard) for the same version of a named decision."""
+CALENDAR = {
+    *(
+        name.lower()
+        for names in (calendar.day_name, calendar.day_abbr, calendar.month_name, calendar.month_abbr)
+        for name in names
+    ),
+    *("am", "pm", "utc", "gmt", "th", "st", "nd", "rd", "t", "z"),
+}
+"""Words of dates and times in English."""
 SOURCE = "upstream"
 FEWEST_REPLIES = 50
 """Replies in plain text from which the labels are told, and messages from which the text around them is told."""
@@ -53,9 +63,19 @@ def overlap(one: set[str | int] | set[str], other: set[str | int] | set[str]) ->
     return len(one & other) / len(one | other) if one or other else 1.0
 
 
-def words(prompt: str) -> set[str]:
-    """The words of a prompt without numbers, so that a date or a count in it changes nothing."""
-    return set(re.findall(r"[^\W\d]+", prompt.lower()))
+def is_same_prompt(one: str, other: str, named: bool) -> bool:
+    """Whether two system prompts make the same version of a decision: all words but numbers, days and months are equal.
+
+    Args:
+        named: the requests name the decision themselves, so that it is enough if most words are equal.
+    """
+    first, second = prompt_words(one), prompt_words(other)
+    return overlap(set(first), set(second)) >= SAME_PROMPT if named else first == second
+
+
+def prompt_words(prompt: str) -> list[str]:
+    """The words of a prompt, without numbers and the names of days and months."""
+    return [word for word in re.findall(r"[^\W\d]+", prompt.lower()) if word not in CALENDAR]
 
 
 def task_of_decision(row: DecisionRow) -> Task | None:
@@ -205,13 +225,13 @@ def _with_templates(store: ServerStore, row: DecisionRow) -> DecisionRow:
 
 
 def _earlier_versions(store: ServerStore, row: DecisionRow) -> list[DecisionRow]:
-    """The versions whose answers still count: of the same decision, with a similar prompt."""
+    """The versions whose answers still count: of the same decision, with the same prompt."""
     return [
         other
         for other in store.decisions()
         if other.name == row.name
         and other.version < row.version
-        and overlap(words(other.prompt), words(row.prompt)) >= SAME_PROMPT
+        and is_same_prompt(other.prompt, row.prompt, bool(row.place.get("named")))
     ]
 
 

@@ -102,24 +102,23 @@ def _next_step(row: DecisionRow, counts: DecisionCounts, project: Path) -> str:
     """What to do next about a decision."""
     training = row.training
     command = f"fingerpost decisions {row.name} --mode"
-    if not row.labels and counts.answers == 0:
-        return "none yet: its labels are told from the first 50 replies"
-    if task_of_decision(row) is None and row.labels:
-        return "none: it has fewer than two labels"
+    if row.labels and task_of_decision(row) is None:
+        return "nothing: it has fewer than two labels"
     if not training.get("rows"):
-        missing = max(0, LEAST - counts.answers)
-        return (
-            f"wait: {missing:,} more answers until a student is trained"
-            if missing
-            else "wait: a student is being trained"
-        )
-    more = max(0, round(training["rows"] * GROWTH) - counts.answers)
+        if training.get("problem"):
+            return f"wait for more answers, because no student could be trained: {training['problem']}"
+        missing = LEAST - counts.requests
+        return f"wait for {missing:,} more answers" if missing > 0 else "wait: a student is being trained"
+    wanted = training["rows"] + LEAST if row.alarm is not None else round(training["rows"] * GROWTH)
+    more = max(1, wanted - counts.answers)
+    if row.alarm is not None and row.mode == "shadow":
+        return f"wait for {more:,} more answers, until another student is trained"
     if row.mode == "observe":
         return f"compare the student with every answer: {command} shadow"
     if training.get("cutoff") is None:
-        return f"wait: {more:,} more answers until the student is trained again, because no cut-off is proven yet"
+        return f"wait for {more:,} more answers, because too few are known to prove a cut-off"
     if row.mode == "shadow":
         return f"let the student answer some requests: {command} canary --share 0.05"
     if row.mode == "canary":
         return f"let it answer all requests that it is sure of: {command} on"
-    return f"review what teaches it most: fingerpost review {project}"
+    return f"review the questions that teach it most: fingerpost review {project}"
