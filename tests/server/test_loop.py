@@ -14,8 +14,7 @@ from tiny_encoder import tiny_encoder_folder
 from fingerpost.core.types import Message, Usage
 from fingerpost.project import STUDENT, Project
 from fingerpost.server.loop.decisions import load_model
-from fingerpost.server.loop.learner import LEAST
-from fingerpost.server.loop.projects import human_labels, learn
+from fingerpost.server.loop.projects import LEAST, answers_missing, human_labels, is_same_prompt, learn
 from fingerpost.server.loop.recognition import ObservedReply, Place, Wire, read_reply, recognise
 from fingerpost.server.loop.summary import summarise
 from fingerpost.store.server import DATABASE, ServerStore
@@ -61,6 +60,12 @@ def found(
             ("route", Place(("queue",), "route"), tuple(LABELS)),
         ),
         ({"tools": [tool("a"), tool("b")], "tool_choice": "required"}, ("tools", Place(by_tool=True), ("a", "b"))),
+        (form({**ONE, "properties": {**ONE["properties"], "confidence": {"type": "number"}, "why": {"const": "x"}}}),
+         ("ticket", Place(("queue",)), tuple(LABELS))),
+        (form({**ONE, "properties": {**ONE["properties"], "items": {"type": "array", "items": {"type": "string"}}}}), None),
+        (form({**ONE, "properties": {**ONE["properties"], "due": {"type": ["string", "null"]}}}), None),
+        ({**form(ONE), "tools": [tool("search")]}, None),
+        ({**form(ONE), "messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]}, None),
         ({}, None),
         ({"tools": "x", "tool_choice": {"function": "y"}}, None),
         ({"messages": "x"}, None),
@@ -74,6 +79,7 @@ def test_a_header_names_a_decision() -> None:
     assert found({}, "mood") == ("", Place(), ())
     flat = {"text": {"format": {"type": "json_schema", "name": "ticket", "schema": ONE}}}
     assert found(flat, wire="responses") == ("ticket", Place(("queue",)), tuple(LABELS))
+    assert found({**flat, "background": True}, wire="responses") is None
 
 
 @pytest.mark.parametrize(
@@ -90,6 +96,11 @@ def test_a_header_names_a_decision() -> None:
          b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"name":"t","arguments":"{"}}]}}]}\n\n'
          b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"}"}}]}}]}\n\n',
          ObservedReply("{}", "t")),
+        ("chat", "application/json", {"choices": [{"message": {"content": [{"type": "text", "text": "x"}]}}], "usage": [1]},
+         ObservedReply("x")),
+        ("chat", "application/json",
+         {"choices": [{"message": {"tool_calls": [{"function": {"name": "t", "arguments": {"a": 1}}}]}}]},
+         ObservedReply('{"a": 1}', "t")),
         ("responses", "application/json",
          {"output": [{"type": "reasoning"}, {"type": "message", "content": [{"type": "output_text", "text": "x"}]}]},
          ObservedReply("x", None, dict.fromkeys(("prompt_tokens", "completion_tokens", "prompt_tokens_details")))),
@@ -97,6 +108,13 @@ def test_a_header_names_a_decision() -> None:
 )  # fmt: skip
 def test_replies_are_read(wire: Wire, kind: str, body: Any, expected: ObservedReply | None) -> None:
     assert read_reply(wire, kind, body if isinstance(body, bytes) else json.dumps(body).encode()) == expected
+
+
+def test_which_prompts_are_the_same() -> None:
+    prompt = "Route it. Today is Monday, 3 March 2026."
+    assert is_same_prompt(prompt, "Route it. Today is Friday, 27 November 2026.", False)
+    assert not is_same_prompt(prompt, "Do not route it. Today is Monday, 3 March 2026.", False)
+    assert is_same_prompt(f"{prompt} The customer is Ann.", f"{prompt} The customer is Bob.", True)
 
 
 def test_the_value_in_a_reply() -> None:
@@ -155,8 +173,9 @@ def test_answers_become_a_project_with_a_student_and_a_proven_cutoff(tmp_path: P
     project = Project(logged.folder / "ticket")
     assert project.task.answer_field == "queue" and project.task.teacher_model == "big"
     logged.add(row, range(240, 260))
+    assert answers_missing(row, 20) == 100
     again = logged.learn(row)
-    assert again.imported == 260 and again.training["stamp"] != row.training["stamp"]
+    assert again.training["rows"] == 260 and again.imported == 260 and again.training["stamp"] != row.training["stamp"]
     with project.store() as store:
         assert sum(store.counts().values()) == 260
 

@@ -48,6 +48,41 @@ def test_the_tool_with_the_labels_is_called_once_and_then_a_text_comes(
     assert second.message.tool_calls is None and json.loads(second.message.content) == {"action": "billing"}
 
 
+def test_an_agent_that_must_call_a_tool_each_turn_gets_its_last_one(client: openai.OpenAI) -> None:
+    final = {**ROUTE, "name": "final_result"}
+    offered: dict[str, Any] = {"tools": tools(ROUTE, final), "tool_choice": "required"}
+    messages: list[dict[str, Any]] = [QUESTION]
+    for name in ("route", "final_result"):
+        message = ask(client, messages, **offered).choices[0].message
+        (call,) = message.tool_calls
+        assert (call.function.name, json.loads(call.function.arguments)) == (name, {"queue": "billing"})
+        messages += [message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "done"}]
+    assert ask(client, messages, **offered).choices[0].message.content
+
+
+def test_a_handoff_is_no_result_of_the_tools_that_are_offered_then(client: openai.OpenAI) -> None:
+    handoff = {"id": "call_1", "type": "function", "function": {"name": "transfer_to_billing", "arguments": "{}"}}
+    messages = [
+        QUESTION,
+        {"role": "assistant", "content": None, "tool_calls": [handoff]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "transferred"},
+    ]
+    (call,) = ask(client, messages, tools=tools(ROUTE)).choices[0].message.tool_calls
+    assert call.function.name == "route"
+    assert ask(client, [QUESTION, messages[2]], tools=tools(ROUTE)).choices[0].message.content, (
+        "whose result is unknown"
+    )
+
+
+def test_a_forced_tool_is_called_whatever_the_format_of_texts(client: openai.OpenAI) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": ROUTE["parameters"]}}
+    for choice in ("required", {"type": "function", "function": {"name": "route"}}):
+        message = (
+            ask(client, [QUESTION], tools=tools(ROUTE), tool_choice=choice, response_format=form).choices[0].message
+        )
+        assert message.tool_calls[0].function.name == "route"
+
+
 def test_none_calls_no_tool(client: openai.OpenAI) -> None:
     assert ask(client, [QUESTION], tools=tools(ROUTE), tool_choice="none").choices[0].message.content
 

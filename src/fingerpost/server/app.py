@@ -46,6 +46,7 @@ from fingerpost.server.settings import Settings
 from fingerpost.store.server import ServerStore, now
 
 RELOAD_S = 1.0
+SYNC_S = 1.0
 CLEAN_UP_S = 60.0
 DAY_S = 86_400
 
@@ -140,7 +141,14 @@ class Server:
             for work in (
                 self.batches.run(),
                 self.webhook.run(),
-                *([] if self.loop is None else [Learner(self.settings, self.store, self.loop).run()]),
+                *(
+                    []
+                    if self.loop is None
+                    else [
+                        Learner(self.settings, self.store, self.loop).run(),
+                        run_periodically("decisions", SYNC_S, self.loop.sync),
+                    ]
+                ),
                 run_periodically("model reload", RELOAD_S, self._reload_models),
                 run_periodically("file clean-up", CLEAN_UP_S, self._clean_up_files),
                 run_periodically("request log clean-up", CLEAN_UP_S, self._delete_old_log_entries),

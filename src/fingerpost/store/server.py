@@ -341,6 +341,23 @@ class ServerStore:
         """Change a decision; returns the new row, or None where there is none."""
         return self._decisions.update(decision_id, None, changes)
 
+    def change_mode(self, decision_id: int, expected: Mode, **changes: Unpack[DecisionChanges]) -> DecisionRow | None:
+        """Change a decision if it is in this mode; returns the new row, or None where nothing was changed."""
+        decisions = tables.decisions
+        query = update(decisions).where(decisions.c.id == decision_id, decisions.c.mode == expected)
+        with writing(self._engine) as connection:
+            row = connection.execute(query.values(**changes).returning(*decisions.c)).first()
+        return None if row is None else to_decision(row._mapping)
+
+    def count_answers(self, decision_id: int, after: int) -> int:
+        """The upstream answers of a decision that are logged with a higher id than `after`, also those without a label."""
+        requests = tables.requests.c
+        query = select(func.count()).where(
+            requests.decision == decision_id, requests.id > after, requests.by != "student"
+        )
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def decision_log(self, decision_id: int, after: int = 0) -> Iterator[tuple[int, RequestLogEntry]]:
         """The logged requests of a decision with a higher id than `after`, oldest first, with their ids; read while used."""
         requests = tables.requests

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import AsyncIterator
 
 from cachetools import TTLCache
@@ -20,14 +21,13 @@ from fingerpost.server.inference.responses import ResponsesService, input_items
 from fingerpost.server.loop.decisions import ActiveDecision, DecisionLoop, Proposal
 from fingerpost.server.loop.recognition import WIRES, Recognised, Wire, read_reply, recognise
 from fingerpost.server.loop.upstream import Headers, Upstream, UpstreamAnswer
+from fingerpost.server.ops.access import READ_PATHS
 from fingerpost.server.ops.logs import log_sometimes
 from fingerpost.server.schemas import ApiError, Json
 from fingerpost.store.server import ServerStore, new_id
 
 HEADER = b"x-fingerpost-decision"
 """The request header that names the decision in a request."""
-BY_MODEL = {*WIRES, *(f"/v1/{name}" for name in ("completions", "embeddings", "route", "decisions", "systemone"))}
-"""Paths of requests that are this server's own if it has the model."""
 PROVEN_S, MOST_PROVEN = 3600, 10_000
 """For how long a caller's key counts as accepted by the upstream endpoint, and how many of them are remembered."""
 
@@ -61,7 +61,11 @@ class Proxy:
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, foreign = scope["path"], scope["state"].get("foreign", False)
-        if scope["method"] == "POST" and path in BY_MODEL:
+        if foreign and await self._upstream.is_open():
+            raise ApiError(
+                401, "the API key is unknown or revoked; create one with 'fingerpost keys add'", code="invalid_api_key"
+            )
+        if scope["method"] == "POST" and path in READ_PATHS:
             raw = await _read(receive)
             body = _object(raw)
             if not foreign and self._models.has(body.get("model")):
@@ -91,36 +95,40 @@ class Proxy:
     async def _decide(self, scope: Scope, receive: Receive, send: Send, raw: bytes, body: Json) -> None:
         wire: Wire | None = WIRES.get(scope["path"])
         name = next((value.decode("latin-1") for key, value in scope["headers"] if key == HEADER), None)
-        if wire == "responses" and body.get("previous_response_id") is not None:
+        foreign, who = scope["state"].get("foreign", False), _caller(scope)
+        if wire == "responses" and body.get("previous_response_id") is not None and not foreign:
             raw = await asyncio.to_thread(self._with_history, body, raw)
-        recognised = recognise(wire, body, name, self._responses.known_history) if wire is not None else None
-        active = await self._loop.bind(recognised) if recognised is not None else None
-        if wire is None or recognised is None or active is None:
+        history = _no_history if foreign else self._responses.known_history
+        recognised = recognise(wire, body, name, history) if wire is not None else None
+        if wire is None or recognised is None:
             await self._upstream.forward(scope, receive, send, raw)
             return
-        who = _caller(scope)
-        may_answer = not scope["state"].get("foreign", False) or who in self._proven
-        proposal = await self._loop.propose(active, recognised, may_answer)
+        known = self._loop.find(recognised)
+        proposal = await self._loop.propose(known, recognised, not foreign or who in self._proven) if known else None
         request_id, key = scope["state"]["request_id"], scope["state"].get("key")
-        if proposal is not None and proposal.answers:
-            response = await self._answer(recognised, proposal)
+        if known is not None and proposal is not None and proposal.answers:
+            response = await self._answer(recognised, proposal, foreign)
             if response is not None:
-                await self._loop.answered_by_student(active, recognised, proposal, request_id, key)
+                await self._loop.answered_by_student(known, recognised, proposal, request_id, key)
                 headers = self._upstream.headers(scope, readable=True) if proposal.check else []
                 await response(scope, receive, send)
                 if proposal.check:
-                    self._check_later(wire, active, recognised, proposal, scope["path"], headers, raw, request_id)
+                    self._check_later(wire, known, recognised, proposal, scope["path"], headers, raw, request_id)
                 return
 
         async def on_answer(answer: UpstreamAnswer) -> None:
-            if answer.status < 400:
+            if answer.status == 200 and who is not None:
                 self._proven[who] = True
-            reply = read_reply(wire, answer.content_type, answer.body)
-            await self._loop.answered_upstream(active, recognised, proposal, answer, reply, request_id, key)
+            elif answer.status in (401, 403) and who is not None:
+                self._proven.pop(who, None)
+            reply = read_reply(wire, answer.content_type, answer.body) if answer.status == 200 else None
+            active = await self._loop.bind(recognised) if reply is not None else known
+            if active is not None:
+                await self._loop.answered_upstream(active, recognised, proposal, answer, reply, request_id, key)
 
         await self._upstream.forward(scope, receive, send, raw, on_answer)
 
-    async def _answer(self, recognised: Recognised, proposal: Proposal) -> Response | None:
+    async def _answer(self, recognised: Recognised, proposal: Proposal, foreign: bool) -> Response | None:
         """The response that states what the student says; None if it cannot be in the form that is asked for."""
         request, decision = recognised.request, proposal.decision
         try:
@@ -130,6 +138,8 @@ class Proxy:
         if recognised.responses is None:
             return chat_response(request, answer)
         asked = recognised.responses
+        if foreign:  # it could not get at what is stored
+            asked = asked.model_copy(update={"store": False})
         return responses_response(asked, await self._responses.finish(asked, input_items(asked), answer))
 
     def _check_later(
@@ -151,7 +161,7 @@ class Proxy:
                 reply = read_reply(wire, answer.content_type, answer.body)
                 await self._loop.checked(active, recognised, proposal, answer, reply, request_id)
             except Exception as error:  # noqa: BLE001 - nobody waits for it
-                log_sometimes("a check of the student failed", 30, error)
+                log_sometimes("a check of the student failed", logging.WARNING, error)
 
         task = asyncio.create_task(check())
         self._checks.add(task)
@@ -171,10 +181,14 @@ class Proxy:
         return json.dumps(changed).encode()
 
 
-def _caller(scope: Scope) -> str:
-    """A hash of what a caller identifies itself with."""
-    sent = [value for key, value in scope["headers"] if key in (b"authorization", b"api-key", b"x-api-key")]
-    return hashlib.sha256(b"\n".join(sent)).hexdigest()
+def _caller(scope: Scope) -> str | None:
+    """A hash of the key that a caller has sent; None where there is none."""
+    sent = [value for key, value in scope["headers"] if key in (b"authorization", b"api-key", b"x-api-key") and value]
+    return hashlib.sha256(b"\n".join(sent)).hexdigest() if sent else None
+
+
+def _no_history(_response_id: str) -> list[Json]:
+    return []
 
 
 def _object(raw: bytes) -> Json:

@@ -16,7 +16,7 @@ from fingerpost.server.inference.schema_reply import (
     find_label,
     schema_in,
 )
-from fingerpost.server.inference.tools import ToolCall, requested_tool
+from fingerpost.server.inference.tools import ToolCall, must_call, requested_tool
 from fingerpost.server.schemas import ApiError, ChatRequest, Json, turn_text
 from fingerpost.task.replies import resolve_label
 from fingerpost.task.reply_format import render
@@ -118,9 +118,10 @@ def requested_format(request: ChatRequest, model: ServedModel, students: Sequenc
     kind = (request.response_format or {}).get("type")
     schema = requested_schema(request)
     students = (*model.companions, *students)
-    if schema is not None:
+    forced = requested_tool(request, model.task) if must_call(request) else None  # a format is that of a text
+    if schema is not None and forced is None:
         return _checked(_with_schema(model, _label_schema(schema, model), None, students), "response_format")
-    if kind != "json_schema" and (tool := requested_tool(request, model.task)) is not None:
+    if (tool := forced or requested_tool(request, model.task)) is not None:
         return _checked(_with_schema(model, tool.schema, tool, students), "tools")
     if model.reply_schema is not None:
         return _with_schema(model, _label_schema(model.reply_schema, model), None, students)

@@ -6,6 +6,7 @@ left out, empty or null. What else is required cannot be filled in by a classifi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -64,11 +65,15 @@ REASON_NAMES = (
 LABEL_NAMES = ("action", "label", "category", "class", "intent", "destination", "route", "choice", "result", "value")
 
 
-SCHEMA_STARTS = 200
+SCHEMA_STARTS = 20
 """Braces in a prompt that are tried as the beginning of a schema."""
+
+PROPERTIES = '"properties"'
 
 _remembered: LRUCache[tuple[str, tuple[Label, ...], str], LabelSchema | str] = LRUCache(maxsize=64)
 """By schema and task: the place of the label, or why there is none."""
+_written: LRUCache[bytes, Json | None] = LRUCache(maxsize=64)
+"""By the hash of a prompt: the schema that is written in it."""
 _choices: LRUCache[str, tuple[tuple[str, ...], tuple[str | int, ...]] | str] = LRUCache(maxsize=64)
 """By schema: its one field with a list of values, or why there is none."""
 
@@ -196,7 +201,8 @@ def find_choice(schema: Json) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
     """The one field of a schema that has a list of values, and these values. What was found is remembered.
 
     Raises:
-        UnfillableError: the schema is no JSON schema, or has no such field, or several, or it is in a list.
+        UnfillableError: the schema is no JSON schema, or has no such field, or several, or it is in a list; or it asks for more
+            than that, a confidence, a reason and constants.
     """
     key = json.dumps(schema)
     if len(key) > MAX_CHARACTERS:
@@ -228,12 +234,32 @@ def _find_choice(schema: Json) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
     if len(found) != 1 or any("[]" in path for path in found):
         raise UnfillableError(f"{len(found)} fields have a list of values")
     ((path, named),) = found.items()
+    more = [place for place, part in _leaves(schema, schema, ()) if place != path and not _is_known(place[-1], part)]
+    if more:
+        raise UnfillableError(f"'{_named(more[0])}' is asked for as well")
     return path, named
+
+
+def _is_known(name: str, schema: Json) -> bool:
+    """Whether a field has one value only, or is one for the confidence or the reason."""
+    if "const" in schema or len(_listed(schema.get("enum"))) == 1:
+        return True
+    kinds = set(_types(schema))
+    numeric = bool(kinds) and kinds <= {"number", "integer"}
+    return (numeric and _is_named(name, CONFIDENCE_NAMES)) or (kinds == {"string"} and _is_named(name, REASON_NAMES))
 
 
 def schema_in(text: str) -> Json | None:
     """The JSON schema of an object that is written in a prompt; None if there is none."""
-    text = text[:MAX_CHARACTERS]
+    if PROPERTIES not in text:
+        return None
+    key = hashlib.sha256(text.encode("utf-8", "replace")).digest()
+    if key not in _written:
+        _written[key] = _schema_in(text[:MAX_CHARACTERS])
+    return _written[key]
+
+
+def _schema_in(text: str) -> Json | None:
     decoder = json.JSONDecoder()
     start = -1
     for _ in range(SCHEMA_STARTS):

@@ -38,7 +38,8 @@ class ToolCall:
 def requested_tool(request: ChatRequest, task: Task) -> ToolCall | None:
     """The call that a request asks for; None for a reply in text.
 
-    A named tool is always called. With `required` and `auto`, the call is made once: after the tool's result comes a text.
+    A named tool is always called. With `auto`, the call is made once: after the tool's result comes a text. With `required`, the tools are
+    called one after the other, each once.
 
     Raises:
         ApiError: a tool is required, and none can be called with a label.
@@ -53,8 +54,30 @@ def _chosen_call(request: ChatRequest, tools: list[Json], choice: Any, task: Tas
         named = choice.get("function")
         name = named.get("name") if isinstance(named, dict) else None
         return _call(next((tool for tool in tools if name is None or tool["name"] == name), None), task)
-    if not tools or choice == "none" or _has_result(request):
+    if not tools or choice == "none":
         return None
+    called = _called(request)
+    if choice != "required":
+        if _ends_with_result(request) and (not called or called & {tool["name"] for tool in tools}):
+            return None
+        return _first_call(tools, task)
+    if not called:
+        found = _first_call(tools, task)
+        if found is None and len(tools) > 1:
+            raise ApiError(
+                400,
+                "no tool has a parameter with labels, and no tool's name is a label",
+                code=UNFILLABLE,
+                param="tools",
+            )
+        return found or _call(tools[0], task)
+    # An agent that has to call a tool each turn ends with the last one that it offers.
+    left = [tool for tool in reversed(tools) if tool["name"] not in called]
+    return _first_call(left, task)
+
+
+def _first_call(tools: list[Json], task: Task) -> ToolCall | None:
+    """The call of the first tool with a parameter for labels, or of the one whose name is the label; None if there is none."""
     for tool in tools:
         try:
             found = find_label(parameters_of(tool), task)
@@ -63,15 +86,7 @@ def _chosen_call(request: ChatRequest, tools: list[Json], choice: Any, task: Tas
         if found.values is not None:
             return ToolCall(found, tool["name"])
     by_label = _tools_by_label(tools, task)
-    if by_label:
-        return ToolCall(by_label=by_label)
-    if choice != "required":
-        return None
-    if len(tools) > 1:
-        raise ApiError(
-            400, "no tool has a parameter with labels, and no tool's name is a label", code=UNFILLABLE, param="tools"
-        )
-    return _call(tools[0], task)
+    return ToolCall(by_label=by_label) if by_label else None
 
 
 def _call(tool: Json | None, task: Task) -> ToolCall | None:
@@ -123,6 +138,29 @@ def parameters_of(tool: Json) -> Json:
     return found if isinstance(found, dict) else {}
 
 
-def _has_result(request: ChatRequest) -> bool:
+def _ends_with_result(request: ChatRequest) -> bool:
     """Whether the last message is the result of a tool or function."""
     return bool(request.messages) and request.messages[-1].role in ("tool", "function")
+
+
+def _called(request: ChatRequest) -> set[str]:
+    """The names of the tools that were called since the user's last message."""
+    names: set[str] = set()
+    for turn in reversed(request.messages):
+        if turn.role == "user":
+            break
+        extra = turn.model_extra or {}
+        calls = extra.get("tool_calls")
+        functions = (
+            [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+        )
+        for function in [*functions, extra.get("function_call")]:
+            if isinstance(function, dict) and isinstance(function.get("name"), str):
+                names.add(function["name"])
+    return names
+
+
+def must_call(request: ChatRequest) -> bool:
+    """Whether the request leaves no choice but to call a tool."""
+    functions, choice, _ = offered_functions(request)
+    return bool(functions) and (choice == "required" or isinstance(choice, dict))

@@ -8,6 +8,7 @@ import logging
 import math
 import random
 import re
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +31,7 @@ from fingerpost.server.inference.response_format import ResponseFormat, requeste
 from fingerpost.server.loop.projects import is_same_prompt, label_of_reply, overlap, task_of_decision
 from fingerpost.server.loop.recognition import ObservedReply, Recognised
 from fingerpost.server.loop.upstream import UpstreamAnswer
-from fingerpost.server.ops.logs import log
+from fingerpost.server.ops.logs import log, log_sometimes
 from fingerpost.server.ops.metrics import Metrics
 from fingerpost.server.schemas import ApiError, Json
 from fingerpost.store.server import ServerStore, now
@@ -46,6 +47,8 @@ MOST_DECISIONS, MOST_VERSIONS = 100, 20
 SAME_LABELS = 0.5
 """How much the labels of two requests have to overlap (Jaccard) for the same decision."""
 CANARY_SHARE = 0.05
+MOST_LIMIT = 0.5
+"""Of the alarm, however much a reviewed student differs from the upstream."""
 MOST_LOGGED = 50_000
 """Logged requests that are kept of a decision."""
 
@@ -57,7 +60,6 @@ class ActiveDecision:
     Attributes:
         model: the trained student.
         monitor: the alarm for drift.
-        answers: upstream answers that are logged.
         answered: requests that this student has answered.
         changed: the monitor has to be stored.
         stamp: identifies the model's files.
@@ -66,7 +68,6 @@ class ActiveDecision:
     row: DecisionRow
     monitor: DriftMonitor
     model: ServedModel | None = None
-    answers: int = 0
     answered: int = 0
     changed: bool = False
     stamp: int = 0
@@ -78,12 +79,13 @@ class ActiveDecision:
 
     def new_monitor(self, limit: float) -> DriftMonitor:
         """An alarm that begins: for the promised limit, or for what a reviewed student differed by when it was trained."""
-        return DriftMonitor(max(limit, float(self.row.training.get("differs", limit))))
+        return DriftMonitor(min(MOST_LIMIT, max(limit, float(self.row.training.get("differs", limit)))))
 
     @property
     def cutoff(self) -> float:
         """The confidence from which on the student answers; infinite where none is proven."""
-        return float(self.row.training.get("cutoff") or math.inf)
+        found = self.model.choice.cutoff if self.model is not None else None
+        return math.inf if found is None else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,10 @@ class Proposal:
         answers: it is the answer to the client; else it is only compared with the upstream's.
         check: the upstream endpoint is asked as well, after the reply.
         sure: its confidence is at or above the cut-off.
+        monitor: the alarm of the student that says it.
     """
 
+    monitor: DriftMonitor
     decision: Decision
     response_format: ResponseFormat
     sure: bool
@@ -133,7 +137,8 @@ class DecisionLoop:
         self.folder = folder / DECISIONS
         self.limit, self.auto, self._least_check = limit, auto, least_check
         self._active: dict[int, ActiveDecision] = {}
-        self._bound: LRUCache[str, ActiveDecision | None] = LRUCache(maxsize=4096)
+        self._bound: LRUCache[bytes, ActiveDecision] = LRUCache(maxsize=4096)
+        self._lock = threading.Lock()
         self._binding = asyncio.Lock()
         self._random = random.Random()
         self.sync()
@@ -145,44 +150,62 @@ class DecisionLoop:
 
     # --- which decision
 
-    async def bind(self, recognised: Recognised) -> ActiveDecision | None:
-        """The decision that a request belongs to, new if it is none that is known; None where there are too many, or no log."""
+    def find(self, recognised: Recognised) -> ActiveDecision | None:
+        """The known decision that a request belongs to; None if it is new, or nothing is logged."""
         if self._log is None:
             return None
         key = hashlib.sha256(
             repr((recognised.name, recognised.hint, recognised.labels, recognised.place, recognised.system)).encode()
-        ).hexdigest()
-        if key not in self._bound:
-            async with self._binding:
-                if key not in self._bound:
-                    self._bound[key] = await asyncio.to_thread(self._find_or_add, recognised)
-        found = self._bound[key]
-        return None if found is None else self._active.get(found.row.id, found)
+        ).digest()
+        found = self._bound.get(key) or self._match(self._prepared(recognised))
+        if found is not None:
+            self._bound[key] = found
+        return found
 
-    def _find_or_add(self, recognised: Recognised) -> ActiveDecision | None:
+    async def bind(self, recognised: Recognised) -> ActiveDecision | None:
+        """The decision that a request belongs to, new if it is none that is known; None where there are too many, or no log."""
+        found = self.find(recognised)
+        if found is None and self._log is not None:
+            async with self._binding:
+                found = self.find(recognised) or await asyncio.to_thread(self._add, self._prepared(recognised))
+        return found
+
+    def _prepared(self, recognised: Recognised) -> _Sought:
         named = recognised.name is not None
-        place: Json = {**asdict(recognised.place), "path": list(recognised.place.path), "named": named}
-        prompt = recognised.system if self._redact is None else self._redact(recognised.system)
-        base = slug(recognised.name or recognised.hint)
-        rows = [active.row for active in self._active.values()]
-        same = [row for row in rows if _is_same(row, recognised, base, place)]
-        for row in reversed(same):
-            labels_match = not recognised.labels or set(row.labels) == set(recognised.labels)
-            if labels_match and is_same_prompt(row.prompt, prompt, named):
-                return self._active[row.id]
-        taken = {row.name for row in rows}
-        if len(same) >= MOST_VERSIONS or (not same and len(taken) >= MOST_DECISIONS):
-            log("too many decisions", logging.WARNING, name=base, limit=MOST_VERSIONS if same else MOST_DECISIONS)
-            return None
-        name = same[0].name if same else next(
-            one for one in (base, *(f"{base}-{number}" for number in range(2, MOST_DECISIONS + 2))) if one not in taken
-        )  # fmt: skip
-        row = self._store.add_decision(
-            name, len(same) + 1, "observe", place, list(recognised.labels), prompt, recognised.request.model
+        return _Sought(
+            slug(recognised.name or recognised.hint),
+            named,
+            {**asdict(recognised.place), "path": list(recognised.place.path), "named": named},
+            list(recognised.labels),
+            recognised.system if self._redact is None else self._redact(recognised.system),
+            recognised.request.model,
         )
-        log("new decision" if not same else "new version of a decision", name=name, version=row.version,
-            labels=len(recognised.labels))  # fmt: skip
-        self._active[row.id] = ActiveDecision(row, DriftMonitor(self.limit))
+
+    def _match(self, sought: _Sought) -> ActiveDecision | None:
+        for active in reversed(self.active):
+            row = active.row
+            same_labels = not sought.labels or set(row.labels) == set(sought.labels)
+            if same_labels and _is_same(row, sought) and is_same_prompt(row.prompt, sought.prompt, sought.named):
+                return active
+        return None
+
+    def _add(self, sought: _Sought) -> ActiveDecision | None:
+        """Add a decision or a version of one; None where there are too many."""
+        with self._lock:
+            rows = [active.row for active in self.active]
+            same = [row for row in rows if _is_same(row, sought)]
+            taken = {row.name for row in rows}
+            if len(same) >= MOST_VERSIONS or (not same and len(taken) >= MOST_DECISIONS):
+                limit = MOST_VERSIONS if same else MOST_DECISIONS
+                log_sometimes(f"more than {limit} {'versions of a decision' if same else 'decisions'}", logging.WARNING)
+                return None
+            names = (sought.name, *(f"{sought.name}-{number}" for number in range(2, MOST_DECISIONS + 2)))
+            name = same[0].name if same else next(one for one in names if one not in taken)
+            row = self._store.add_decision(
+                name, len(same) + 1, "observe", sought.place, sought.labels, sought.prompt, sought.model
+            )
+            self._active[row.id] = ActiveDecision(row, DriftMonitor(self.limit))
+        log("new version of a decision" if same else "new decision", name=name, version=row.version)
         return self._active[row.id]
 
     # --- one request
@@ -193,7 +216,7 @@ class DecisionLoop:
         Args:
             may_answer: whether the caller may get an answer of this server's own.
         """
-        mode, model = active.row.mode, active.model
+        mode, model, monitor, cutoff = active.row.mode, active.model, active.monitor, active.cutoff
         if model is None or mode == "observe":
             return None
         try:
@@ -202,11 +225,11 @@ class DecisionLoop:
             decision = await self._chat.student_decision(model, messages, response_format.allowed)
         except ApiError:
             return None
-        sure = decision.whole_confidence >= active.cutoff
+        sure = decision.whole_confidence >= cutoff
         in_service = mode == "on" or (mode == "canary" and self._random.random() < active.row.share)
-        answers = sure and in_service and may_answer and not active.monitor.probation
-        check = answers and self._random.random() < active.monitor.share_to_check(active.answered, self._least_check)
-        return Proposal(decision, response_format, sure, answers, check)
+        answers = sure and in_service and may_answer and not monitor.probation
+        check = answers and self._random.random() < monitor.share_to_check(active.answered, self._least_check)
+        return Proposal(monitor, decision, response_format, sure, answers, check)
 
     async def answered_by_student(
         self, active: ActiveDecision, recognised: Recognised, proposal: Proposal, request_id: str, key: str | None
@@ -233,14 +256,13 @@ class DecisionLoop:
         self._count(active, "upstream")
         if answer.status != 200 or reply is None:
             return
-        label = label_of_reply(active.row, active.task, reply)
+        task = active.task
+        label = label_of_reply(active.row, task, reply)
         teacher = self._teacher_reply(recognised, reply, label, answer.seconds)
-        if label is not None or not active.row.labels:
-            active.answers += 1
         await self._write(active, recognised, request_id, key, label, "upstream", answer.seconds, teacher, proposal)
         probation = active.monitor.probation and active.row.mode in ("canary", "on")
-        if proposal is not None and proposal.sure and probation and label is not None:
-            self._compare(active, proposal.decision.label != label)
+        if proposal is not None and proposal.sure and probation and task is not None:
+            self._compare(active, proposal, label)
 
     async def checked(
         self,
@@ -255,16 +277,19 @@ class DecisionLoop:
         if reply is None or answer.status != 200:
             return
         label = label_of_reply(active.row, active.task, reply)
-        if label is None:
-            return
         teacher = self._teacher_reply(recognised, reply, label, answer.seconds)
         await asyncio.to_thread(self._store.set_teacher_reply, request_id, teacher)
-        self._compare(active, proposal.decision.label != label)
+        self._compare(active, proposal, label)
 
-    def _compare(self, active: ActiveDecision, disagrees: bool) -> None:
-        monitor = active.monitor
-        monitor.add(disagrees)
-        active.changed = True
+    def _compare(self, active: ActiveDecision, proposal: Proposal, label: str | None) -> None:
+        """Count whether the student says what the upstream says. A reply without a label differs, too."""
+        disagrees = proposal.decision.label != label
+        with self._lock:
+            monitor = active.monitor
+            if monitor is not proposal.monitor:  # of an earlier student
+                return
+            monitor.add(disagrees)
+            active.changed = True
         self._metrics.decision_checks.labels(active.row.name, "different" if disagrees else "same").inc()
         if monitor.alarm and active.row.mode in ("canary", "on"):
             wrong, n = sum(monitor.outcomes), len(monitor.outcomes)
@@ -274,12 +299,15 @@ class DecisionLoop:
             self.set_mode(active, "shadow", alarm=reason)
 
     def set_mode(self, active: ActiveDecision, mode: Mode, alarm: str | None = None, share: float = 1.0) -> None:
-        """Change the mode of a decision."""
-        log("decision mode", decision=active.row.name, version=active.row.version, mode=mode)
-        changed = self._store.change_decision(active.row.id, mode=mode, alarm=alarm, share=share)
-        if alarm is not None:
-            changed = self._store.change_decision(active.row.id, announced=False)
-        active.row = changed or active.row
+        """Change the mode of a decision, unless a person has changed it in the meantime."""
+        with self._lock:
+            before = active.row.mode
+            changed = self._store.change_mode(active.row.id, before, mode=mode, alarm=alarm, share=share)
+            if changed is not None and alarm is not None:
+                changed = self._store.change_decision(active.row.id, announced=False)
+            active.row = changed or active.row
+        if changed is not None:
+            log("decision mode", decision=active.row.name, version=active.row.version, before=before, mode=mode)
 
     async def _write(
         self,
@@ -313,7 +341,8 @@ class DecisionLoop:
     ) -> LoggedTeacherReply:
         model = recognised.request.model
         prompt, completion = count(reply.usage.get("prompt_tokens")), count(reply.usage.get("completion_tokens"))
-        cached = count((reply.usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
+        details = reply.usage.get("prompt_tokens_details")
+        cached = count(details.get("cached_tokens")) if isinstance(details, dict) else None
         usage = Usage(prompt, cached, completion, None, seconds)
         if prompt is not None:
             with suppress(TeacherError):  # its price may not be known
@@ -328,20 +357,20 @@ class DecisionLoop:
 
     def sync(self) -> None:
         """Store the monitors, read changed rows and changed models, and take the steps that are due. Blocks: for a thread."""
+        with self._lock:
+            for active in self.active:
+                if active.changed:
+                    active.changed = False
+                    self._store.change_decision(active.row.id, monitor=_stored(active))
+            for row in self._store.decisions():
+                if row.id not in self._active:
+                    answered = int(row.monitor.get("answered", 0))
+                    self._active[row.id] = ActiveDecision(row, _monitor(row, self.limit), None, answered)
+                active = self._active[row.id]
+                active.row = row
+                if active.monitor.alarm and row.alarm is None:  # a person has put the student back into service
+                    active.monitor, active.changed = active.new_monitor(self.limit), True
         for active in self.active:
-            if active.changed:
-                active.changed = False
-                self._store.change_decision(active.row.id, monitor=_stored(active))
-        for row in self._store.decisions():
-            if row.id not in self._active:
-                counts = self._store.decision_counts(row.id)
-                answers = counts.answers if row.labels else counts.requests  # without labels, none is recognised yet
-                answered = int(row.monitor.get("answered", 0))
-                self._active[row.id] = ActiveDecision(row, _monitor(row, self.limit), None, answers, answered)
-            active = self._active[row.id]
-            active.row = replace(row, monitor=active.row.monitor)
-            if active.monitor.alarm and row.alarm is None:  # a person has put the student back into service
-                active.monitor, active.changed = active.new_monitor(self.limit), True
             self._load(active)
             if self.auto:
                 self._promote(active)
@@ -362,13 +391,14 @@ class DecisionLoop:
         if stamp == active.stamp or row.training.get("stamp") != stamp:
             return
         try:
-            active.model = load_model(row, folder)
+            model = load_model(row, folder)
         except ModelError as error:
             log("a decision's student cannot be loaded", logging.ERROR, decision=row.name, problem=str(error))
             return
-        if row.monitor.get("stamp") != stamp:
-            active.monitor, active.answered, active.changed = active.new_monitor(self.limit), 0, True
-        active.stamp = stamp
+        with self._lock:
+            if row.monitor.get("stamp") != stamp:
+                active.monitor, active.answered, active.changed = active.new_monitor(self.limit), 0, True
+            active.model, active.stamp = model, stamp
         log("decision's student loaded", decision=row.name, version=row.version, cutoff=row.training.get("cutoff"))
 
     def _promote(self, active: ActiveDecision) -> None:
@@ -429,11 +459,23 @@ def _monitor(row: DecisionRow, limit: float) -> DriftMonitor:
     return DriftMonitor(stored["limit"], outcomes, stored["probation"], stored["score"], stored["alarm"])
 
 
-def _is_same(row: DecisionRow, recognised: Recognised, base: str, place: Json) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Sought:
+    """What a request says of its decision, as it would be stored. `named`: by a header."""
+
+    name: str
+    named: bool
+    place: Json
+    labels: list[str | int]
+    prompt: str
+    model: str
+
+
+def _is_same(row: DecisionRow, sought: _Sought) -> bool:
     """Whether a row is a version of the decision in a request."""
-    if row.place != place or not (row.name == base or re.fullmatch(rf"{re.escape(base)}-\d+", row.name)):
+    if row.place != sought.place or not re.fullmatch(rf"{re.escape(sought.name)}(-\d+)?", row.name):
         return False
-    return recognised.name is not None or overlap(set(row.labels), set(recognised.labels)) >= SAME_LABELS
+    return sought.named or overlap(set(row.labels), set(sought.labels)) >= SAME_LABELS
 
 
 def slug(name: str) -> str:

@@ -39,6 +39,8 @@ from fingerpost.task.reply_format import (
 from fingerpost.task.settings import Task
 from fingerpost.task.template import render_task
 
+LEAST, GROWTH = 200, 1.5
+"""Answers for the first training and for one after an alarm; and how many times more there have to be for another one."""
 SAME_PROMPT = 0.7
 """How much the words of two prompts have to overlap (Jaccard) for the same version of a named decision."""
 CALENDAR = {
@@ -85,6 +87,17 @@ def task_of_decision(row: DecisionRow) -> Task | None:
         return Task(name=row.name, labels=labels, answer_field=(row.place["path"] or ["action"])[-1])
     except ValidationError:
         return None
+
+
+def answers_missing(row: DecisionRow, new: int) -> int:
+    """How many answers are missing for the next training; 0 or less if it is due.
+
+    Args:
+        new: the answers that are not in the decision's project yet.
+    """
+    rows = int(row.training.get("rows", 0))
+    wanted = LEAST if not rows or row.alarm is not None else round(rows * (GROWTH - 1))
+    return max(wanted, int(row.training.get("tried", 0))) - new
 
 
 def label_names(row: DecisionRow) -> dict[str | int, str]:
@@ -148,7 +161,7 @@ def learn(store: ServerStore, row: DecisionRow, folder: Path, limit: float, **op
     )
     training: Json = {
         "at": now(),
-        "rows": store.decision_counts(row.id).answers,
+        "rows": int(row.training.get("rows", 0)) + len(seen),
         "learnt": int(trained.manifest.training.get("train_rows", 0)),
         "seconds": round(time.monotonic() - began, 1),
         "stamp": manifest.stat().st_mtime_ns,

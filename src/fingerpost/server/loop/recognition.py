@@ -19,6 +19,10 @@ from fingerpost.server.schemas import ChatRequest, Json, ResponsesRequest, turn_
 Wire: TypeAlias = Literal["chat", "responses"]
 WIRES: dict[str, Wire] = {"/v1/chat/completions": "chat", "/v1/responses": "responses"}
 """The wires whose requests may be decisions, by path."""
+ELSEWHERE = ("background", "conversation", "prompt")
+"""Parameters of the Responses API with which a part of the request is kept by the upstream endpoint alone."""
+RESULTS = ("tool", "function")
+"""The roles of messages after which a model goes on with what it has begun."""
 GENERAL = {"", "response", "answer", "output", "result", "schema", "reply", "final_result", "json", "extract", "data"}
 """Names of schemas and tools that say nothing about what is decided."""
 
@@ -42,8 +46,8 @@ class Place:
         if self.by_tool:
             return reply.tool
         if not self.path:
-            return reply.text
-        if self.tool is not None and reply.tool != self.tool:
+            return None if reply.tool is not None else reply.text
+        if reply.tool != self.tool:
             return None
         try:
             found: Any = parse_json(strip_code_fence(reply.text or ""))
@@ -108,7 +112,8 @@ def recognise(wire: Wire, body: Json, name: str | None, history: Callable[[str],
             request = ChatRequest(**body)
     except (ValidationError, TypeError):
         return None
-    if (request.n or 1) > 1:
+    extra = (responses.model_extra if responses is not None else None) or {}
+    if (request.n or 1) > 1 or any(extra.get(key) for key in ELSEWHERE) or request.messages[-1].role in RESULTS:
         return None
     system = "\n".join(turn_text(turn) for turn in request.messages if turn.role in ("system", "developer"))
     found = _choice_in(request)
@@ -124,11 +129,13 @@ def _choice_in(request: ChatRequest) -> tuple[str, Place, tuple[str | int, ...]]
     """A name, the place and the values of the one choice that a request's schema or forced tool leaves."""
     try:
         schema = requested_schema(request)
+        functions, choice, legacy = offered_functions(request)
         if schema is not None:
+            if functions and choice != "none":  # the model may call one of them instead
+                return None
             path, values = find_choice(schema)
             given = (request.response_format or {}).get("json_schema") or {}
             return _hint(str(given.get("name") or schema.get("title") or ""), path), Place(path), values
-        functions, choice, legacy = offered_functions(request)
         if legacy or not functions:
             return None
         forced = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
@@ -161,15 +168,25 @@ def read_reply(wire: Wire, content_type: str, body: bytes) -> ObservedReply | No
 
 
 def _chat_reply(value: Any) -> ObservedReply:
-    message, usage = value["choices"][0]["message"], value.get("usage") or {}
+    message, usage = value["choices"][0]["message"], value.get("usage")
     calls = message.get("tool_calls")
     if calls:
-        return ObservedReply(calls[0]["function"]["arguments"], calls[0]["function"]["name"], usage)
-    return ObservedReply(message.get("content"), None, usage)
+        return _reply(calls[0]["function"]["arguments"], calls[0]["function"]["name"], usage)
+    return _reply(message.get("content"), None, usage)
+
+
+def _reply(text: Any, tool: Any, usage: Any) -> ObservedReply:
+    """The reply, whatever the types of its parts."""
+    if isinstance(text, list):
+        text = "".join(str(part.get("text") or "") for part in text if isinstance(part, dict))
+    elif text is not None and not isinstance(text, str):
+        text = json.dumps(text, ensure_ascii=False)
+    return ObservedReply(text, None if tool is None else str(tool), usage if isinstance(usage, dict) else {})
 
 
 def _responses_reply(value: Any) -> ObservedReply:
-    usage = value.get("usage") or {}
+    usage = value.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
     counted = {
         "prompt_tokens": usage.get("input_tokens"),
         "completion_tokens": usage.get("output_tokens"),
@@ -177,7 +194,7 @@ def _responses_reply(value: Any) -> ObservedReply:
     }
     for item in value["output"]:
         if item["type"] == "function_call":
-            return ObservedReply(item["arguments"], item["name"], counted)
+            return _reply(item["arguments"], item["name"], counted)
     texts = [part["text"] for item in value["output"] for part in item.get("content") or [] if "text" in part]
     return ObservedReply("".join(texts), None, counted)
 
@@ -201,4 +218,4 @@ def _streamed(wire: Wire, body: bytes) -> ObservedReply:
                 if not call.get("index"):
                     tool = (call.get("function") or {}).get("name") or tool
                     arguments += (call.get("function") or {}).get("arguments") or ""
-    return ObservedReply(arguments if tool else text, tool, usage)
+    return _reply(arguments if tool else text, tool, usage)

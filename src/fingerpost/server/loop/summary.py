@@ -11,8 +11,7 @@ from fingerpost.evaluation.drift import confidence_sequence
 from fingerpost.evaluation.metrics import proportion
 from fingerpost.evaluation.results import Interval
 from fingerpost.project import STUDENT, Project
-from fingerpost.server.loop.learner import GROWTH, LEAST
-from fingerpost.server.loop.projects import task_of_decision
+from fingerpost.server.loop.projects import answers_missing, task_of_decision
 from fingerpost.store.server import ServerStore
 from fingerpost.store.server_rows import DecisionCounts, DecisionRow
 from fingerpost.students.folder import dev_answers
@@ -76,7 +75,7 @@ def summarise(store: ServerStore, row: DecisionRow, folder: Path) -> Summary:
         humans=_by_humans(folder / row.folder),
         saved_usd=None if counts.cost_usd is None else counts.cost_usd * counts.by_student,
         saved_s=saved_s,
-        next_step=_next_step(row, counts, folder / row.folder),
+        next_step=_next_step(row, store.count_answers(row.id, row.imported), folder / row.folder),
     )
 
 
@@ -98,19 +97,17 @@ def _by_humans(place: Path) -> HumanMeasured | None:
     )
 
 
-def _next_step(row: DecisionRow, counts: DecisionCounts, project: Path) -> str:
-    """What to do next about a decision."""
-    training = row.training
+def _next_step(row: DecisionRow, new: int, project: Path) -> str:
+    """What to do next about a decision; `new` is the number of answers that are not learnt yet."""
+    training, missing = row.training, answers_missing(row, new)
     command = f"fingerpost decisions {row.name} --mode"
     if row.labels and task_of_decision(row) is None:
         return "nothing: it has fewer than two labels"
     if not training.get("rows"):
         if training.get("problem"):
             return f"wait for more answers, because no student could be trained: {training['problem']}"
-        missing = LEAST - counts.requests
         return f"wait for {missing:,} more answers" if missing > 0 else "wait: a student is being trained"
-    wanted = training["rows"] + LEAST if row.alarm is not None else round(training["rows"] * GROWTH)
-    more = max(1, wanted - counts.answers)
+    more = max(1, missing)
     if row.alarm is not None and row.mode == "shadow":
         return f"wait for {more:,} more answers, until another student is trained"
     if row.mode == "observe":

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeAlias
+from urllib.parse import unquote
 
 import httpx2
 from starlette.types import Receive, Scope, Send
 
+from fingerpost.server.ops.access import known_path
+from fingerpost.server.ops.logs import log_sometimes
 from fingerpost.server.schemas import ApiError
 
 CONNECT_S, READ_S = 10.0, 600.0
@@ -52,10 +58,23 @@ class Upstream:
             timeout=httpx2.Timeout(READ_S, connect=CONNECT_S),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=200),
             follow_redirects=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # those of one caller are not for others
         )
+        self._client.headers.clear()
+        self._open: bool | None = None
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    async def is_open(self) -> bool:
+        """Whether the endpoint answers without a key, so that a key proves nothing. It is asked once."""
+        if self._open is None:
+            try:
+                async with self.send("GET", "/v1/models", b"", [], b"") as response:
+                    self._open = response.status_code == 200
+            except ApiError:
+                return True
+        return self._open
 
     def headers(self, scope: Scope, readable: bool) -> Headers:
         """The headers of a request that are passed on.
@@ -92,9 +111,11 @@ class Upstream:
         Raises:
             ApiError: 502, the endpoint cannot be reached.
         """
+        if any(segment in (".", "..") for segment in re.split(r"[/\\]", unquote(path))):
+            raise ApiError(400, "the path has a segment '.' or '..'; leave it out")
         url = self.base_url + path.removeprefix("/v1") + (f"?{query.decode('latin-1')}" if query else "")
-        request = self._client.build_request(method, url, headers=headers, content=body)
         try:
+            request = self._client.build_request(method, url, headers=headers, content=body)
             response = await self._client.send(request, stream=True)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ApiError(
@@ -125,9 +146,16 @@ class Upstream:
         loop = asyncio.get_running_loop()
         began = loop.time()
         headers = self.headers(scope, readable=on_answer is not None)
-        async with self.send(scope["method"], scope["path"], scope["query_string"], headers, body) as response:
+        if not isinstance(body, bytes):
+            headers += [pair for pair in scope["headers"] if pair[0] == b"content-length"]
+        path = known_path(scope["raw_path"].decode("latin-1"))
+        async with self.send(scope["method"], path, scope["query_string"], headers, body) as response:
             kind = response.headers.get("content-type", "")
-            passed = [(name, value) for name, value in response.headers.raw if name.lower() not in (*NOT_PASSED_ON, BY)]
+            passed = [
+                (name, value)
+                for name, value in response.headers.raw
+                if name.lower() not in (*NOT_PASSED_ON, BY, b"date")
+            ]
             length = response.headers.get("content-length")
             passed += [(b"content-length", length.encode())] if length is not None else []
             passed.append((BY, b"upstream"))
@@ -151,7 +179,11 @@ class Upstream:
             finally:
                 gone.cancel()
             if on_answer is not None:
-                await on_answer(UpstreamAnswer(response.status_code, kind, b"".join(kept), loop.time() - began))
+                answer = UpstreamAnswer(response.status_code, kind, b"".join(kept), loop.time() - began)
+                try:
+                    await on_answer(answer)
+                except Exception as error:  # noqa: BLE001 - the client gets its answer, whatever becomes of ours
+                    log_sometimes("an upstream answer could not be learnt from", logging.ERROR, error)
             await send({"type": "http.response.body", "body": held, "more_body": False})
             return response.status_code
 

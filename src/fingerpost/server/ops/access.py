@@ -24,6 +24,13 @@ from fingerpost.store.server import ServerStore, hash_key, new_id
 KEY_CACHE_S = 2.0
 OPEN_PATHS = ("/healthz", "/readyz")
 UPLOAD_PATH = re.compile(r"/v1/(files|uploads/[^/]+/parts)")
+READ_PATHS = frozenset(
+    f"/v1/{name}"
+    for name in ("chat/completions", "responses", "completions", "embeddings", "route", "decisions", "systemone")
+)
+"""Paths whose requests are read before it is known who answers them."""
+MAX_READ = 50_000_000
+"""Bytes of such a request in front of an upstream endpoint, which may take images."""
 BODY_S, SLOWEST_BYTES_PER_S = 30.0, 100_000
 """A request body has to arrive in so many seconds, and one more for so many bytes of the largest body that is allowed."""
 CUT_OFF = (408, 413)
@@ -99,7 +106,8 @@ class AccessMiddleware:
             try:
                 name = self._key_name(headers.get("authorization") or f"Bearer {headers.get('api-key', '')}")
             except ApiError:
-                if self._settings.upstream is None or not scope["path"].startswith("/v1/"):
+                sent = any(headers.get(name) for name in ("authorization", "api-key", "x-api-key"))
+                if self._settings.upstream is None or not scope["path"].startswith("/v1/") or not sent:
                     raise
                 scope["state"]["foreign"] = True  # the upstream endpoint says what its key may
         else:
@@ -170,8 +178,11 @@ class AccessMiddleware:
 
     def _size_limited(self, scope: Scope, headers: dict[str, str], receive: Receive) -> Receive:
         """`receive`, raising ApiError 413 where the body is too large."""
-        is_upload = UPLOAD_PATH.fullmatch(scope["path"]) is not None
-        limit = self._settings.max_upload + FORM_OVERHEAD if is_upload else self._settings.max_body
+        upload, limit = self._settings.max_upload + FORM_OVERHEAD, self._settings.max_body
+        if UPLOAD_PATH.fullmatch(scope["path"]):
+            limit = upload
+        elif self._settings.upstream is not None:  # what is passed on is not held in memory; requests that are read are
+            limit = max(limit, min(upload, MAX_READ)) if scope["path"] in READ_PATHS else upload
         error = ApiError(
             413, f"the request body is larger than {limit:,} bytes; split the request", code="body_too_large"
         )
