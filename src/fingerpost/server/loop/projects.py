@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import tomlkit
 from pydantic import ValidationError
 
 from fingerpost.core.errors import InputError
+from fingerpost.core.types import Label
 from fingerpost.data.importer import import_log
 from fingerpost.evaluation.thresholds import choose_for_folder
 from fingerpost.project import Project
@@ -82,11 +84,21 @@ def prompt_words(prompt: str) -> list[str]:
 
 def task_of_decision(row: DecisionRow) -> Task | None:
     """The task of a decision; None while its labels are not known."""
+    return _task(row.name, tuple(row.labels), row.prompt, (row.place["path"] or ["action"])[-1])
+
+
+@lru_cache(maxsize=256)
+def _task(name: str, values: tuple[str | int, ...], prompt: str, field: str) -> Task | None:
     try:
-        labels = tuple(labels_of(row.labels, row.prompt).values())
-        return Task(name=row.name, labels=labels, answer_field=(row.place["path"] or ["action"])[-1])
+        return Task(name=name, labels=tuple(_labels(values, prompt).values()), answer_field=field)
     except ValidationError:
         return None
+
+
+@lru_cache(maxsize=256)
+def _labels(values: tuple[str | int, ...], prompt: str) -> dict[str | int, Label]:
+    """The labels by their values in replies, described by the prompt."""
+    return labels_of(values, prompt)
 
 
 def answers_missing(row: DecisionRow, new: int) -> int:
@@ -100,11 +112,6 @@ def answers_missing(row: DecisionRow, new: int) -> int:
     return max(wanted, int(row.training.get("tried", 0))) - new
 
 
-def label_names(row: DecisionRow) -> dict[str | int, str]:
-    """The names of a decision's labels, by their values in replies."""
-    return {value: label.name for value, label in labels_of(row.labels, row.prompt).items()}
-
-
 def label_of_reply(row: DecisionRow, task: Task | None, reply: ObservedReply) -> str | None:
     """The name of the label in an upstream reply; None if it names none, or the labels are not known yet."""
     place = Place(tuple(row.place["path"]), row.place["tool"], row.place["by_tool"])
@@ -112,7 +119,8 @@ def label_of_reply(row: DecisionRow, task: Task | None, reply: ObservedReply) ->
         return None
     value = place.value_in(reply)
     if place.path or place.by_tool:
-        return None if value is None else label_names(row).get(value)
+        label = None if value is None else _labels(tuple(row.labels), row.prompt).get(value)
+        return None if label is None else label.name
     return label_in(ReplyTemplate(**(row.reply_template or {})), task, reply.text or "")
 
 
