@@ -202,6 +202,6 @@ def test_no_input_makes_the_server_fail(tmp_path: Path, fuzzed: Fuzzed, known: b
                "--request-timeout", "30"]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stdout[-3000:]
-    assert "Tested: 25" in run.stdout
+    assert "Tested: 38" in run.stdout
     assert not [event for event in server.events() if event["level"] == "error"]
     assert server.get("/readyz").status_code == 200

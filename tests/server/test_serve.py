@@ -331,7 +331,7 @@ def test_an_invalid_batch_file_fails_with_its_lines(server: Serving) -> None:
     [
         ("POST", "/v1/chat/completions", {"model": "student"}, 400, "messages"),
         ("POST", "/v1/chat/completions", {"model": "nobody", "messages": [{"role": "user", "content": "x"}]}, 404, "model"),
-        ("POST", "/v1/chat/completions", {"model": "student", "messages": [{"role": "system", "content": "x"}]}, 400, "messages"),
+        ("POST", "/v1/chat/completions", {"model": "student", "messages": [{"role": "assistant", "content": "x"}]}, 400, "messages"),
         ("POST", "/v1/chat/completions", {"model": "student", "messages": [{"role": "user", "content": "\ud800"}]}, 400, None),
         ("POST", "/v1/chat/completions", {"model": "student", "messages": [{"role": "user", "content": "x"}], "user": "\ud800"}, 400, None),
         ("POST", "/v1/fine_tuning/jobs", {"model": "m", "training_file": "f", "hyperparameters": {"batch_size": "\ud800"}}, 400, None),

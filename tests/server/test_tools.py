@@ -123,7 +123,14 @@ def test_a_schema_that_asks_for_more_than_the_label(client: openai.OpenAI) -> No
         ask(client, [QUESTION], response_format=form)
 
 
-@pytest.mark.parametrize("kind", ["argument", "name", "function_call"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "argument",
+        pytest.param("name", marks=pytest.mark.slow),
+        pytest.param("function_call", marks=pytest.mark.slow),
+    ],
+)
 def test_a_training_file_of_tool_calls_is_learnt_and_answered_as_calls(server: Serving, tuned: str, kind: str) -> None:
     assert tuned
     lines = []

@@ -14,6 +14,7 @@ from fingerpost.server.inference.chat import ChatAnswer, ChatService
 from fingerpost.server.schemas import ApiError, ChatRequest, Json, ResponsesRequest
 from fingerpost.store.server import ServerStore, new_id, now
 from fingerpost.store.server_rows import ResponseRow
+from fingerpost.task.prompt import chat
 
 PREFIX = "resp_"
 MAX_HISTORY = 500
@@ -56,10 +57,10 @@ class ResponsesService:
         items = await asyncio.to_thread(self._resolved, [*earlier, *given])
         body = chat_body(request, items)
         try:
-            chat = ChatRequest(**body)
+            asked = ChatRequest(**body)
         except ValidationError as error:
             raise ApiError(400, f"input: {error.errors()[0]['msg'].removeprefix('Value error, ')}", param="input") from None  # fmt: skip
-        return await self.finish(request, given, await self._chat.chat(chat, body, key))
+        return await self.finish(request, given, await self._chat.chat(asked, body, key))
 
     async def finish(self, request: ResponsesRequest, given: list[Json], answer: ChatAnswer) -> ResponsesAnswer:
         """The response that states an answer; stored, if that is asked for.
@@ -158,7 +159,7 @@ def chat_body(request: ResponsesRequest, items: list[Json]) -> Json:
     """The chat request with the same content."""
     turns: list[Json] = []
     if request.instructions:
-        turns.append({"role": "system", "content": request.instructions})
+        turns += chat(request.instructions, ())
     for item in items:
         turns += chat_turns(item)
     body: Json = {"model": request.model, "messages": turns}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from fingerpost.store.server_rows import FileRow
 
 LIFETIME_S = 3600
 MAX_PENDING = 100
+ID = re.compile(r"upload_[0-9a-f]{24}")
 STATE = "upload.json"
 PARTS = "part_"
 
@@ -68,8 +70,8 @@ class UploadStorage:
         Raises:
             ApiError: 404, there is none.
         """
-        path = self._folder / Path(upload_id).name / STATE
-        if Path(upload_id).name != upload_id or not path.is_file():
+        path = self._folder / upload_id / STATE
+        if not ID.fullmatch(upload_id) or not path.is_file():
             raise ApiError(404, f"there is no upload '{upload_id}'; create one with POST /v1/uploads")
         return Upload(**json.loads(path.read_bytes()))
 
