@@ -163,6 +163,7 @@ def test_a_training_file_of_tool_calls_is_learnt_and_answered_as_calls(server: S
         assert "billing" in text
 
 
+@pytest.mark.slow
 def test_two_fields_that_vary_get_two_students(server: Serving, tuned: str) -> None:
     assert tuned
     urgent = {"billing": "low", "delivery": "high", "other": "low"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,8 @@ from fingerpost.task.reply_format import (
     label_in,
     labels_of,
     render,
+    split_by_field,
+    value_at,
     value_in,
 )
 
@@ -252,3 +255,43 @@ def test_characters_that_cannot_be_stored_are_named_with_their_line(tmp_path: Pa
     (tmp_path / "x.jsonl").write_text("\n".join(lines))
     with pytest.raises(InputError, match="line 7: "):
         read_chat(tmp_path / "x.jsonl")
+
+
+def test_replies_with_several_fields_are_split_by_field() -> None:
+    replies = [
+        json.dumps({"route": {"queue": queue}, "urgency": level, "source": "mail"})
+        for queue, level in [("billing", 1), ("delivery", 2), ("billing", 2), ("delivery", 1)] * 3
+    ]
+    found = split_by_field(replies)
+    assert found is not None
+    schema, fields = found
+    assert list(fields) == [("route", "queue"), ("urgency",)]
+    assert fields["urgency",][:2] == ['{"urgency": 1}', '{"urgency": 2}']
+    assert schema["properties"]["route"]["properties"]["queue"] == {"enum": ["billing", "delivery"]}
+    assert schema["properties"]["source"] == {"const": "mail"}
+    assert value_at(replies[0], ("route", "queue")) == '{"queue": "billing"}'
+    assert value_at("no JSON", ("route",)) == "no JSON"
+    one, mixed, text = (
+        ['{"a": "x"}', '{"a": "y"}'] * 5,
+        ['{"a": "x", "b": [1]}', '{"a": "y", "b": [2]}'] * 5,
+        ["x", "y"],
+    )
+    assert split_by_field(one) is None and split_by_field(mixed) is None and split_by_field(text) is None
+
+
+def test_calls_of_several_tools_are_labels_by_their_names(tmp_path: Path) -> None:
+    def call(name: str, arguments: str) -> dict[str, Any]:
+        function = {"name": name, "arguments": arguments}
+        return {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
+
+    def read(*calls: dict[str, Any]) -> Any:
+        file = tmp_path / "a.jsonl"
+        lines = [{"messages": [{"role": "user", "content": f"text {i}"}, calls[i % len(calls)]]} for i in range(20)]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return as_classification(read_chat(file), "t")
+
+    assert read(call("a", "{}"), call("b", "{}")).task.names == ["a", "b"]
+    assert read(call("t", '{"x": "one"}'), call("t", '{"x": "two"}')).task.names == ["one", "two"]
+    for mixed in ((call("a", '{"x": 1}'), call("b", "{}")), (call("a", "{}"), {"role": "assistant", "content": "b"})):
+        with pytest.raises(NoClassification):
+            read(*mixed)
