@@ -191,7 +191,7 @@ class UploadRequest(Body):
 
     filename: Name
     purpose: Name
-    bytes: Annotated[int, Field(ge=1)]
+    bytes: Annotated[int, Field(ge=0)]
     mime_type: str | None = None
 
 
