@@ -291,6 +291,21 @@ def test_a_batch_of_chat_completions(server: Serving) -> None:
     assert error["response"]["body"]["error"]["code"] == "model_not_found"
 
 
+def test_a_batch_of_responses(server: Serving) -> None:
+    client = server.client()
+    lines = [
+        {"custom_id": "one", "method": "POST", "url": "/v1/responses", "body": {"model": "student", "input": "my invoice", "stream": True}},
+        {"custom_id": "two", "method": "POST", "url": "/v1/responses", "body": {"model": "student", "input": 3}},
+    ]  # fmt: skip
+    file = upload(client, "\n".join(map(json.dumps, lines)), "batch")
+    batch = client.batches.create(input_file_id=file, endpoint="/v1/responses", completion_window="24h")
+    batch = wait(lambda: (found := client.batches.retrieve(batch.id)).status == "completed" and found)
+    (answer,) = [json.loads(line) for line in client.files.content(str(batch.output_file_id)).text.splitlines()]
+    assert answer["response"]["body"]["object"] == "response" and answer["custom_id"] == "one"
+    (error,) = [json.loads(line) for line in client.files.content(str(batch.error_file_id)).text.splitlines()]
+    assert error["response"]["status_code"] == 400
+
+
 def test_a_line_that_cannot_be_answered_does_not_end_the_batch(server: Serving) -> None:
     client = server.client()
     bodies = [

@@ -41,7 +41,7 @@ from fingerpost.server.ops.clock import WallClock
 from fingerpost.server.ops.logs import log
 from fingerpost.server.ops.metrics import Metrics
 from fingerpost.server.ops.supervise import run_periodically
-from fingerpost.server.schemas import ChatRequest, Json
+from fingerpost.server.schemas import ChatRequest, Json, ResponsesRequest
 from fingerpost.server.settings import Settings
 from fingerpost.store.server import ServerStore, now
 
@@ -192,6 +192,8 @@ class Server:
             if self.loop is not None:
                 self.loop.clean_up()
 
-    async def _answer_batch_line(self, request: ChatRequest, raw: Json) -> Json:
-        answer = await self.chat.chat(request, raw, key="batch")
-        return answer.completion
+    async def _answer_batch_line(self, endpoint: str, body: Json) -> Json:
+        if endpoint == "/v1/responses":
+            answer = await self.responses.create(ResponsesRequest.model_validate({**body, "stream": None}), key="batch")
+            return answer.response
+        return (await self.chat.chat(ChatRequest.model_validate(body), body, key="batch")).completion

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from fingerpost.server.jobs.batches import ENDPOINT, WINDOW, WINDOW_S, BatchRunner
+from fingerpost.server.jobs.batches import ENDPOINTS, WINDOW, WINDOW_S, BatchRunner
 from fingerpost.server.jobs.files import FileStorage
 from fingerpost.server.schemas import ApiError, BatchRequest, Json, Name, page_of
 from fingerpost.store.server import BATCH_ENDED, ServerStore, new_id, now
@@ -52,8 +52,8 @@ def router(store: ServerStore, files: FileStorage, batches: BatchRunner) -> APIR
 
     @routes.post("")
     async def create(request: BatchRequest) -> Json:
-        if request.endpoint != ENDPOINT:
-            raise ApiError(400, f"endpoint must be '{ENDPOINT}'", param="endpoint")
+        if request.endpoint not in ENDPOINTS:
+            raise ApiError(400, f"endpoint must be one of {', '.join(ENDPOINTS)}", param="endpoint")
         if request.completion_window != WINDOW:
             raise ApiError(400, f"completion_window must be '{WINDOW}'", param="completion_window")
         if files.get(request.input_file_id, "input_file_id").purpose != "batch":

@@ -179,7 +179,7 @@ class ChatService:
         except (Unanswered, ValueError) as error:
             reason = error.reason if isinstance(error, Unanswered) else "nonsense"
             raise ApiError(
-                503, f"{unfillable.message}; the teacher was asked instead, and gave no answer ({reason})",
+                502, f"{unfillable.message}; the teacher was asked instead, and gave no answer ({reason})",
                 code="teacher_unavailable", retry_after_s=1,
             ) from None  # fmt: skip
         completion_id = new_id("chatcmpl-")

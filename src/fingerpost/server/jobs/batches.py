@@ -1,4 +1,4 @@
-"""Batches of chat completions: a file of requests in, files of answers and errors out. Resumed after a restart."""
+"""Batches of chat completions and responses: a file of requests in, files of answers and errors out. Resumed after a restart."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fingerpost.server.jobs.files import FileStorage
 from fingerpost.server.ops.clock import WallClock
 from fingerpost.server.ops.logs import log
 from fingerpost.server.ops.supervise import run_forever
-from fingerpost.server.schemas import ApiError, ChatRequest, Json, error_body, require_storable_text
+from fingerpost.server.schemas import ApiError, Json, error_body, require_storable_text
 from fingerpost.store.server import ServerStore, new_id, now
 from fingerpost.store.server_rows import BatchChanges, BatchCounts, BatchRow
 
-ENDPOINT = "/v1/chat/completions"
+ENDPOINTS = ("/v1/chat/completions", "/v1/responses")
 WINDOW = "24h"
 WINDOW_S = 24 * 3600
 MAX_LINES = 50_000
@@ -33,8 +33,8 @@ MAX_ERRORS = 20  # errors of an input file that are reported
 CONCURRENCY = 16  # lines that are answered at the same time
 OVERLOADED_S = 1.0  # pause before a line is tried again
 
-AnswerLine = Callable[[ChatRequest, Json], Awaitable[Json]]
-"""The chat completion for a line: from the checked request, and from its body as it was sent."""
+AnswerLine = Callable[[str, Json], Awaitable[Json]]
+"""The response to the body of a line, for one of ENDPOINTS. Raises ValidationError if it is no such request."""
 
 
 class BatchRunner:
@@ -89,7 +89,7 @@ class BatchRunner:
                 await self._finish(batch, "expired", parts)
                 return
             answers = await asyncio.gather(
-                *(self._answer_line(line) for line in remaining[start : start + CONCURRENCY])
+                *(self._answer_line(batch.request["endpoint"], line) for line in remaining[start : start + CONCURRENCY])
             )
             output = [answer for answer in answers if answer["response"]["status_code"] == 200]
             errors = [answer for answer in answers if answer["response"]["status_code"] != 200]
@@ -104,7 +104,7 @@ class BatchRunner:
     def _read_input(self, batch: BatchRow) -> _InputFile:
         """The lines of the input file, and what is wrong with them."""
         path = self._files.path(batch.request["input_file_id"])
-        parsed = _InputFile()
+        parsed = _InputFile(batch.request["endpoint"])
         if not path.is_file():
             parsed.add_error(0, "file_not_found", "the input file was deleted; upload it again")
             return parsed
@@ -122,13 +122,12 @@ class BatchRunner:
             parsed.add_error(0, "empty_file", "the input file has no requests; write one JSON object per line")
         return parsed
 
-    async def _answer_line(self, line: Json) -> Json:
+    async def _answer_line(self, endpoint: str, line: Json) -> Json:
         """The output line for an input line. Waits while the server is overloaded."""
         status, body = 503, {}
         while status == 503:
             try:
-                request = ChatRequest.model_validate(line["body"])
-                status, body = 200, await self._answer(request, line["body"])
+                status, body = 200, await self._answer(endpoint, line["body"])
             except ValidationError as error:
                 first = error.errors()[0]
                 status, body = 400, error_body(400, first["msg"], None, ".".join(map(str, first["loc"])))
@@ -177,6 +176,7 @@ class BatchRunner:
 class _InputFile:
     """The requests of an input file, and its errors as the API lists them."""
 
+    endpoint: str
     lines: list[Json] = field(default_factory=list)
     errors: list[Json] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
@@ -197,8 +197,8 @@ class _InputFile:
         elif custom_id in self.ids:
             message = f"custom_id '{custom_id[:60]}' is used by an earlier line; make it unique"
             self.add_error(number, "duplicate_custom_id", message)
-        elif line.get("url", ENDPOINT) != ENDPOINT:
-            self.add_error(number, "mismatched_endpoint", f"url must be {ENDPOINT}")
+        elif line.get("url", self.endpoint) != self.endpoint:
+            self.add_error(number, "mismatched_endpoint", f"url must be {self.endpoint}")
         else:
             self.ids.add(custom_id)
             self.lines.append(line)
