@@ -75,6 +75,8 @@ def prepared(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path
     )
     _write_files(folder)
     fingerpost(folder, "train", "tickets.csv", "--epochs", "0")
+    for name in ("queue", "angry", "urgency"):
+        shutil.copytree(folder / "models" / "tickets", folder / "models" / name)
     return folder
 
 
@@ -85,6 +87,10 @@ def _write_log(served: Path) -> None:
     for number, (text, label) in enumerate(ALL[:5]):
         turns = (Message("user", f"{text}, asked at the server"),)
         log.add_log_entries([RequestLogEntry(f"req-{number}", 1, None, "student", turns, label, 0.5, "student", 0.1)])
+    place = {"path": ["action"], "tool": None, "by_tool": False, "named": False}
+    log.add_decision(
+        "route-message", 1, "observe", place, ["billing", "delivery", "other"], "Route it.", "gpt-4.1-mini"
+    )
     log.close()
 
 

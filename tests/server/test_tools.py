@@ -126,7 +126,7 @@ def test_a_schema_that_asks_for_more_than_the_label(client: openai.OpenAI) -> No
 @pytest.mark.parametrize(
     "kind",
     [
-        "argument",
+        pytest.param("argument", marks=pytest.mark.slow),
         pytest.param("name", marks=pytest.mark.slow),
         pytest.param("function_call", marks=pytest.mark.slow),
     ],
