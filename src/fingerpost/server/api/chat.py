@@ -7,7 +7,8 @@ import json
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from fingerpost.server.inference.chat import ChatAnswer, ChatService, Decision
+from fingerpost.server.inference.answers import ChatAnswer, Decision
+from fingerpost.server.inference.chat import ChatService
 from fingerpost.server.schemas import ChatRequest, CompletionRequest, Json, RouteRequest, stream_events, text_events
 
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from fingerpost.core.types import Conversation, Usage
-from fingerpost.server.inference.chat import conversation_of
+from fingerpost.server.inference.answers import conversation_of
 from fingerpost.server.inference.questions import Distribution, Question, QuestionService
 from fingerpost.server.inference.responses import chat_turns
 from fingerpost.server.schemas import (

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fingerpost.core.text import parse_json
 from fingerpost.server.api.chat import chat_response
 from fingerpost.server.api.responses import responses_response
-from fingerpost.server.inference.chat import answer_of
+from fingerpost.server.inference.answers import answer_of
 from fingerpost.server.inference.registry import ModelRegistry
 from fingerpost.server.inference.responses import ResponsesService, input_items
 from fingerpost.server.loop.decisions import ActiveDecision, DecisionLoop, Proposal

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fingerpost.server.inference.chat import ChatAnswer, ChatService
+from fingerpost.server.inference.answers import ChatAnswer
+from fingerpost.server.inference.chat import ChatService
 from fingerpost.server.schemas import ApiError, ChatRequest, Json, ResponsesRequest
 from fingerpost.store.server import ServerStore, new_id, now
 from fingerpost.store.server_rows import ResponseRow

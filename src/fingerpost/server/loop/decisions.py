@@ -24,7 +24,8 @@ from fingerpost.evaluation.drift import DriftMonitor
 from fingerpost.evaluation.thresholds import CutoffChoice
 from fingerpost.llm import prices
 from fingerpost.project import STUDENT
-from fingerpost.server.inference.chat import ChatService, Decision, conversation_of
+from fingerpost.server.inference.answers import Decision, conversation_of
+from fingerpost.server.inference.chat import ChatService
 from fingerpost.server.inference.registry import ServedModel, reply_template_of
 from fingerpost.server.inference.request_log import RequestLog
 from fingerpost.server.inference.response_format import ResponseFormat, requested_format
