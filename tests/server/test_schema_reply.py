@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from fingerpost.server.inference.schema_reply import UnfillableError, find_label
+from fingerpost.server.inference.json_schema import UnfillableError
+from fingerpost.server.inference.schema_reply import find_label
 from fingerpost.task.loader import task_of_labels
 
 TASK = task_of_labels("shop", ["billing", "delivery", "other"])

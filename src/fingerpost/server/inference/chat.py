@@ -13,10 +13,11 @@ from fingerpost.core.text import strip_code_fence
 from fingerpost.core.types import Conversation, Prediction
 from fingerpost.server.inference.answers import ChatAnswer, Decision, answer_of, conversation_of, usage_object
 from fingerpost.server.inference.engine import Engine
+from fingerpost.server.inference.json_schema import UnfillableError, require_kept, require_usable
 from fingerpost.server.inference.registry import ModelRegistry, ServedModel
 from fingerpost.server.inference.request_log import RequestLog
 from fingerpost.server.inference.response_format import ResponseFormat, requested_format, requested_schema
-from fingerpost.server.inference.schema_reply import UNFILLABLE, UnfillableError, require_kept, require_usable
+from fingerpost.server.inference.schema_reply import UNFILLABLE
 from fingerpost.server.inference.teacher import Teacher, Unanswered
 from fingerpost.server.ops.metrics import Metrics
 from fingerpost.server.schemas import (

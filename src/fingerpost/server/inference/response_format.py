@@ -7,15 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from fingerpost.server.inference.json_schema import UnfillableError, choices_in, schema_in
 from fingerpost.server.inference.registry import ServedModel
-from fingerpost.server.inference.schema_reply import (
-    UNFILLABLE,
-    LabelSchema,
-    UnfillableError,
-    choices_in,
-    find_label,
-    schema_in,
-)
+from fingerpost.server.inference.schema_reply import UNFILLABLE, LabelSchema, find_label
 from fingerpost.server.inference.tools import ToolCall, must_call, requested_tool
 from fingerpost.server.schemas import ApiError, ChatRequest, Json, turn_text
 from fingerpost.task.replies import resolve_label

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fingerpost.server.inference.schema_reply import UNFILLABLE, LabelSchema, UnfillableError, find_label
+from fingerpost.server.inference.json_schema import UnfillableError
+from fingerpost.server.inference.schema_reply import UNFILLABLE, LabelSchema, find_label
 from fingerpost.server.schemas import ApiError, ChatRequest, Json
 from fingerpost.task.replies import resolve_label
 from fingerpost.task.settings import Task

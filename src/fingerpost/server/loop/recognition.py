@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias
 from pydantic import ValidationError
 
 from fingerpost.core.text import parse_json, strip_code_fence
+from fingerpost.server.inference.json_schema import UnfillableError, find_choice
 from fingerpost.server.inference.response_format import requested_schema
 from fingerpost.server.inference.responses import chat_body, input_items
-from fingerpost.server.inference.schema_reply import UnfillableError, find_choice
 from fingerpost.server.inference.tools import offered_functions, parameters_of
 from fingerpost.server.schemas import ChatRequest, Json, ResponsesRequest, turn_text
 
