@@ -72,8 +72,9 @@ def decisions(
         _show(one)
     if not found:
         say("no decision has passed by yet")
-        next_step("send requests whose reply is one of a list: a JSON schema with an enum, a forced tool with one, or the header",
-                  "x-fingerpost-decision: NAME")  # fmt: skip
+        next_step(
+            "send requests whose reply is one of a list, or name a decision with a header; see 'fingerpost docs proxy'"
+        )
 
 
 def _latest(rows: list[DecisionRow], version: int | None) -> list[DecisionRow]:
