@@ -13,7 +13,6 @@ import pytest
 from fingerpost.server.app import Server
 from fingerpost.server.jobs.batches import BatchRunner
 from fingerpost.server.ops.clock import HOLD_S, START_S, WallClock
-from fingerpost.server.schemas import ChatRequest
 from fingerpost.server.settings import Settings
 from fingerpost.store.server import now
 from fingerpost.store.server_rows import BatchCounts, BatchRow
@@ -69,10 +68,17 @@ def test_a_batch_does_not_expire_because_the_clock_jumps(tmp_path: Path, clocks:
     ]
     data = "\n".join(map(json.dumps, lines)).encode()
     file = server.files.add("x.jsonl", "batch", lambda stream: stream.write(data))
-    batch = BatchRow("batch_1", now(), "validating", {"input_file_id": file.id}, BatchCounts(0, 0, 0), {})
+    batch = BatchRow(
+        "batch_1",
+        now(),
+        "validating",
+        {"input_file_id": file.id, "endpoint": "/v1/chat/completions"},
+        BatchCounts(0, 0, 0),
+        {},
+    )
     server.store.add_batch(batch)
 
-    async def answer(request: ChatRequest, raw: dict[str, Any]) -> dict[str, Any]:
+    async def answer(_endpoint: str, _body: dict[str, Any]) -> dict[str, Any]:
         if clocks.wall == 0:
             clocks.wall = 30 * DAY_S
         return {}
