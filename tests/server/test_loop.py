@@ -14,7 +14,7 @@ from tiny_encoder import tiny_encoder_folder
 from fingerpost.core.types import Message, Usage
 from fingerpost.project import STUDENT, Project
 from fingerpost.server.loop.decisions import load_model
-from fingerpost.server.loop.projects import LEAST, answers_missing, human_labels, is_same_prompt, learn
+from fingerpost.server.loop.projects import answers_missing, human_labels, is_same_prompt, learn
 from fingerpost.server.loop.recognition import ObservedReply, Place, Wire, read_reply, recognise
 from fingerpost.server.loop.summary import summarise
 from fingerpost.store.server import DATABASE, ServerStore
@@ -38,7 +38,7 @@ def found(
     body: dict[str, Any], name: str | None = None, wire: Wire = "chat"
 ) -> tuple[str, Place, tuple[Any, ...]] | None:
     turns = {"messages": [{"role": "user", "content": "x"}]} if wire == "chat" else {"input": "x"}
-    recognised = recognise(wire, {"model": "m", **turns, **body}, name, lambda _: [])
+    recognised = recognise(wire, {"model": "m", **turns, **body}, name)
     return None if recognised is None else (recognised.hint, recognised.place, recognised.labels)
 
 
@@ -174,8 +174,15 @@ def test_answers_become_a_project_with_a_student_and_a_proven_cutoff(tmp_path: P
     assert project.task.answer_field == "queue" and project.task.teacher_model == "big"
     logged.add(row, range(240, 260))
     assert answers_missing(row, 20) == 100
+    turns = (Message("user", "the student's"),)
+    logged.store.add_log_entries(
+        [
+            RequestLogEntry(f"own_{i}", i, None, "big", turns, "other", 0.9, "student", 0.1, None, row.id, "other")
+            for i in range(9)
+        ]
+    )
     again = logged.learn(row)
-    assert again.training["rows"] == 260 and again.imported == 260 and again.training["stamp"] != row.training["stamp"]
+    assert again.training["rows"] == 260 and again.imported == 269 and again.training["stamp"] != row.training["stamp"]
     with project.store() as store:
         assert sum(store.counts().values()) == 260
 
@@ -223,4 +230,4 @@ def test_reviews_are_learnt_and_shown(tmp_path: Path) -> None:
     summary = summarise(logged.store, row, logged.folder)
     assert summary.humans is not None and summary.humans.n == 60
     assert 0 <= summary.humans.student.low <= summary.humans.student.value <= 1
-    assert "shadow" in summary.next_step and LEAST == 200
+    assert "--mode shadow" in summary.next_step

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -15,10 +15,12 @@ from fingerpost.cli.options import Folder
 from fingerpost.cli.serve import Data
 from fingerpost.core.errors import InputError
 from fingerpost.store.server import DATABASE, SERVED, ServerStore
-from fingerpost.store.server_rows import DecisionRow
+from fingerpost.store.server_rows import DecisionRow, Mode
 
 if TYPE_CHECKING:
     from fingerpost.server.loop.summary import Summary
+
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def decisions(
@@ -40,7 +42,7 @@ def decisions(
 ) -> None:
     """List the decisions that the proxy has seen, and set whether students answer them."""
     from fingerpost.server.loop.decisions import DECISIONS
-    from fingerpost.server.loop.summary import MODES, summarise
+    from fingerpost.server.loop.summary import summarise
 
     served = data or folder / SERVED
     if not (served / DATABASE).is_file():
@@ -48,7 +50,8 @@ def decisions(
             f"{served} is not the folder of a server; start one with 'fingerpost serve --upstream URL', or give its "
             "folder with --data"
         )
-    if mode is not None and (mode not in MODES or name is None):
+    chosen = next((known for known in MODES if known == mode), None)
+    if mode is not None and (chosen is None or name is None):
         raise InputError(f"give the name of a decision, and one of these modes: {', '.join(MODES)}")
     store = ServerStore(served / DATABASE)
     try:
@@ -57,11 +60,9 @@ def decisions(
             rows = [row for row in rows if row.name == name]
             if not rows:
                 raise InputError(f"there is no decision '{name}'; 'fingerpost decisions' lists them")
-        if mode is not None:
-            changed = store.change_decision(
-                rows[0].id, mode=mode, share=share if mode == "canary" else 1.0, alarm=None  # type: ignore[arg-type]
-            )  # fmt: skip
-            rows = [changed or rows[0]]
+        if chosen is not None:
+            answering = share if chosen == "canary" else 1.0
+            rows = [store.change_decision(rows[0].id, mode=chosen, share=answering, alarm=None) or rows[0]]
         found = [summarise(store, row, served / DECISIONS) for row in rows]
     finally:
         store.close()

@@ -167,7 +167,7 @@ def serve(
             cutoff=cutoff,
             agreement=agreement,
             accuracy=accuracy,
-            upstream=None if upstream is None else check_endpoint(upstream),
+            upstream=None if upstream is None else _endpoint(upstream),
             upstream_key=os.environ.get(UPSTREAM_KEY_VARIABLE),
             disagreement=disagreement,
             auto=auto,
@@ -321,7 +321,7 @@ def _teacher_settings(
     return task.teacher
 
 
-def check_endpoint(url: str) -> str:
+def _endpoint(url: str) -> str:
     """The address of an endpoint.
 
     Raises:

@@ -63,14 +63,13 @@ class DriftMonitor:
         elif not self.probation:
             self.probation, self.score = disagrees, max(0.0, self.score)
 
-    def share_to_check(self, answered: int, least: float = LEAST_SHARE) -> float:
+    def share_to_check(self, answered: int) -> float:
         """The share of requests, of those that the student is sure of, to put to the teacher as well.
 
         Args:
             answered: how many the student has answered so far.
-            least: the share once it has answered many.
         """
-        return 1.0 if self.probation else min(max(least, MOST_SHARE), max(least, FIRST / max(1, answered)))
+        return 1.0 if self.probation else min(MOST_SHARE, max(LEAST_SHARE, FIRST / max(1, answered)))
 
     @property
     def evidence(self) -> float:
@@ -80,14 +79,6 @@ class DriftMonitor:
         numbers, values = self._by_start()
         weights = 1 / (numbers * (numbers + 1))  # they sum to 1 over all starts; those still to come are worth 1 each
         return float((weights * np.exp(np.minimum(values, 700.0))).sum() + 1 / (numbers[-1] + 1))
-
-    def interval(self) -> tuple[float, float]:
-        """A 95 % confidence sequence for the disagreement, if it did not change: it holds at all times at once.
-
-        The rates that a beta mixture of bets does not reject (Robbins 1970; Waudby-Smith and Ramdas 2024).
-        """
-        n, wrong = len(self.outcomes), sum(self.outcomes)
-        return confidence_sequence(n, wrong)
 
     def _by_start(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Numbers of the possible times of a change, from 1, and the logarithm of the bet since each of them.
@@ -110,6 +101,8 @@ class DriftMonitor:
 
 def confidence_sequence(n: int, successes: int, level: float = LEVEL) -> tuple[float, float]:
     """An interval for a proportion that holds at all times at once: what a beta mixture of bets does not reject.
+
+    Source: Robbins (1970); Waudby-Smith and Ramdas (2024).
 
     Args:
         n: trials so far.

@@ -125,8 +125,8 @@ def _system_one_question(name: str, asked: Json) -> Question:
     if kind == "noul":
         return Question(name, "predicate", text, (False, True), {})
     if kind == "choice" and isinstance(criteria, dict) and 2 <= len(criteria) <= 255:
-        described = {str(value): str(meaning or "") for value, meaning in criteria.items()}
-        return Question(name, "choice", text, tuple(described), described)  # type: ignore[arg-type]
+        described: dict[str | bool, str] = {str(value): str(meaning or "") for value, meaning in criteria.items()}
+        return Question(name, "choice", text, tuple(described), described)
     if kind == "score" and isinstance(criteria, list) and 2 <= len(set(map(str, criteria))) == len(criteria) <= 255:
         return Question(name, "score", text, tuple(map(str, criteria)), {})
     raise ApiError(

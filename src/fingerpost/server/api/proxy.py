@@ -96,10 +96,11 @@ class Proxy:
         wire: Wire | None = WIRES.get(scope["path"])
         name = next((value.decode("latin-1") for key, value in scope["headers"] if key == HEADER), None)
         foreign, who = scope["state"].get("foreign", False), _caller(scope)
-        if wire == "responses" and body.get("previous_response_id") is not None and not foreign:
-            raw = await asyncio.to_thread(self._with_history, body, raw)
-        history = _no_history if foreign else self._responses.known_history
-        recognised = recognise(wire, body, name, history) if wire is not None else None
+        earlier: list[Json] = []
+        if wire == "responses" and isinstance(previous := body.get("previous_response_id"), str) and not foreign:
+            earlier, before = await asyncio.to_thread(self._responses.history, previous)
+            raw = _with_history(body, earlier, before) if earlier else raw
+        recognised = recognise(wire, body, name, earlier) if wire is not None else None
         if wire is None or recognised is None:
             await self._upstream.forward(scope, receive, send, raw)
             return
@@ -167,28 +168,21 @@ class Proxy:
         self._checks.add(task)
         task.add_done_callback(self._checks.discard)
 
-    def _with_history(self, body: Json, raw: bytes) -> bytes:
-        """A request's body, with the turns of the response that it builds on if only this server has that one."""
-        previous = body.get("previous_response_id")
-        if not isinstance(previous, str) or self._store.get_response(previous) is None:
-            return raw
-        items, before = self._responses.history(previous)
-        given = body.get("input")
-        more = [{"role": "user", "content": given}] if isinstance(given, str) else given or []
-        changed = {**body, "input": [*({**item} for item in items), *more], "previous_response_id": before}
-        if before is None:
-            del changed["previous_response_id"]
-        return json.dumps(changed).encode()
+
+def _with_history(body: Json, earlier: list[Json], before: str | None) -> bytes:
+    """A request's body with the turns that only this server has; `before` is the response of the upstream before them."""
+    given = body.get("input")
+    more = [{"role": "user", "content": given}] if isinstance(given, str) else given or []
+    changed = {**body, "input": [*earlier, *more], "previous_response_id": before}
+    if before is None:
+        del changed["previous_response_id"]
+    return json.dumps(changed).encode()
 
 
 def _caller(scope: Scope) -> str | None:
     """A hash of the key that a caller has sent; None where there is none."""
     sent = [value for key, value in scope["headers"] if key in (b"authorization", b"api-key", b"x-api-key") and value]
     return hashlib.sha256(b"\n".join(sent)).hexdigest() if sent else None
-
-
-def _no_history(_response_id: str) -> list[Json]:
-    return []
 
 
 def _object(raw: bytes) -> Json:

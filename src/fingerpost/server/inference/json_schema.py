@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from cachetools import LRUCache
 from jsonschema import Draft202012Validator
@@ -54,11 +54,12 @@ REASON_NAMES = (
 SCHEMA_STARTS = 20
 """Braces in a prompt that are tried as the beginning of a schema."""
 
+Found = TypeVar("Found")
 PROPERTIES = '"properties"'
 
 _written: LRUCache[bytes, Json | None] = LRUCache(maxsize=64)
 """By the hash of a prompt: the schema that is written in it."""
-_choices: LRUCache[str, tuple[tuple[str, ...], tuple[str | int, ...]] | str] = LRUCache(maxsize=64)
+_choices: LRUCache[Any, Any] = LRUCache(maxsize=64)
 """By schema: its one field with a list of values, or why there is none."""
 
 
@@ -103,17 +104,30 @@ def find_choice(schema: Json) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
         UnfillableError: the schema is no JSON schema, or has no such field, or several, or it is in a list; or it asks for more
             than that, a confidence, a reason and constants.
     """
-    key = json.dumps(schema)
-    if len(key) > MAX_CHARACTERS:
-        raise UnfillableError(f"it has {len(key):,} characters, at most {MAX_CHARACTERS:,} are read")
-    if key not in _choices:
+    return remembered(_choices, schema, (), lambda: _find_choice(schema))
+
+
+def remembered(cache: LRUCache[Any, Any], schema: Json, also: tuple[Any, ...], find: Callable[[], Found]) -> Found:
+    """What was found in a schema, or why nothing was, because to check one takes milliseconds.
+
+    Args:
+        also: what the result depends on besides.
+
+    Raises:
+        UnfillableError: as `find`; or the schema is too long.
+    """
+    text = json.dumps(schema)
+    if len(text) > MAX_CHARACTERS:
+        raise UnfillableError(f"it has {len(text):,} characters, at most {MAX_CHARACTERS:,} are read")
+    key = text, *also
+    if key not in cache:
         try:
-            _choices[key] = _find_choice(schema)
+            cache[key] = find()
         except UnfillableError as error:
-            _choices[key] = str(error)
-    found = _choices[key]
-    if isinstance(found, str):
-        raise UnfillableError(found)
+            cache[key] = error
+    found: Found | UnfillableError = cache[key]
+    if isinstance(found, UnfillableError):
+        raise UnfillableError(str(found))
     return found
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,27 +189,40 @@ class ModelRegistry:
         return results
 
     def _read(self, name: str, path: Path) -> ServedModel:
-        student: Any = students.load(path)
-        manifest: Manifest = student.manifest
-        if manifest.kind == "hosted":
-            raise ModelError(f"{path} is a model that its provider serves; name the folder of a local model instead")
-        task = task_of(manifest)
-        if self._task is not None and (self._task.names, self._task.multi) == (task.names, task.multi):
-            task = self._task
-        reply_template = reply_template_of(manifest)
-        return ServedModel(
-            name=name,
-            folder=path,
-            student=student,
-            task=task,
-            reply_template=reply_template,
-            user_template=manifest.user_template,
-            system_prompt=manifest.system or system_prompt(task, codes=reply_template.codes),
-            created=int((path / MANIFEST).stat().st_mtime),
-            choice=self._choose_cutoff(path),
-            companions=tuple(self._read(other, path.with_name(other)) for other in manifest.companions),
-            reply_schema=manifest.reply_schema,
-        )
+        model = read_model(name, path, self._choose_cutoff(path), self._task)
+        companions = tuple(self._read(other, path.with_name(other)) for other in model.student.manifest.companions)
+        return replace(model, companions=companions)
+
+
+def read_model(name: str, path: Path, choice: CutoffChoice, project_task: Task | None = None) -> ServedModel:
+    """The model in a folder, without companions.
+
+    Args:
+        project_task: used in prompts, if its labels are those of the model.
+
+    Raises:
+        ModelError: the folder is damaged, or its model is at a provider.
+    """
+    student: Any = students.load(path)
+    manifest: Manifest = student.manifest
+    if manifest.kind == "hosted":
+        raise ModelError(f"{path} is a model that its provider serves; name the folder of a local model instead")
+    task = task_of(manifest)
+    if project_task is not None and (project_task.names, project_task.multi) == (task.names, task.multi):
+        task = project_task
+    reply_template = reply_template_of(manifest)
+    return ServedModel(
+        name=name,
+        folder=path,
+        student=student,
+        task=task,
+        reply_template=reply_template,
+        user_template=manifest.user_template,
+        system_prompt=manifest.system or system_prompt(task, codes=reply_template.codes),
+        created=int((path / MANIFEST).stat().st_mtime),
+        choice=choice,
+        reply_schema=manifest.reply_schema,
+    )
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -118,10 +118,6 @@ class ResponsesService:
             before = row.previous
         return [item for turn in reversed(turns) for item in turn], before
 
-    def known_history(self, response_id: str) -> list[Json]:
-        """The items of a response and of those that it builds on, as far as they are stored."""
-        return self.history(response_id)[0]
-
     def _resolved(self, items: list[Json]) -> list[Json]:
         """The items, with those that are named by their id alone."""
         found = []

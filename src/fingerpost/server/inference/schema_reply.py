@@ -15,10 +15,8 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from fingerpost.core.types import Label
 from fingerpost.server.inference.json_schema import (
     CONFIDENCE_NAMES,
-    MAX_CHARACTERS,
     REASON_NAMES,
     UnfillableError,
     allows_text,
@@ -27,6 +25,7 @@ from fingerpost.server.inference.json_schema import (
     leaves,
     listed,
     literals,
+    remembered,
     require_kept,
     require_usable,
     resolved,
@@ -43,7 +42,7 @@ MARK = "\x00label\x00"
 LABEL_NAMES = ("action", "label", "category", "class", "intent", "destination", "route", "choice", "result", "value")
 
 
-_remembered: LRUCache[tuple[str, tuple[Label, ...], str], LabelSchema | str] = LRUCache(maxsize=64)
+_remembered: LRUCache[Any, Any] = LRUCache(maxsize=64)
 """By schema and task: the place of the label, or why there is none."""
 
 
@@ -87,19 +86,7 @@ def find_label(schema: Json, task: Task) -> LabelSchema:
     Raises:
         UnfillableError: the schema is no JSON schema, or has no place for a label, or several.
     """
-    text = json.dumps(schema)
-    if len(text) > MAX_CHARACTERS:
-        raise UnfillableError(f"it has {len(text):,} characters, at most {MAX_CHARACTERS:,} are read")
-    key = text, task.labels, task.answer_field
-    if key not in _remembered:
-        try:
-            _remembered[key] = _find(schema, task)
-        except UnfillableError as error:
-            _remembered[key] = str(error)
-    found = _remembered[key]
-    if isinstance(found, str):
-        raise UnfillableError(found)
-    return found
+    return remembered(_remembered, schema, (task.labels, task.answer_field), lambda: _find(schema, task))
 
 
 def _find(schema: Json, task: Task) -> LabelSchema:

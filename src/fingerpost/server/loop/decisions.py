@@ -16,7 +16,6 @@ from pathlib import Path
 
 from cachetools import LRUCache
 
-from fingerpost import students
 from fingerpost.core.errors import ModelError, TeacherError
 from fingerpost.core.types import Conversation, Usage
 from fingerpost.core.utils import count
@@ -26,7 +25,7 @@ from fingerpost.llm import prices
 from fingerpost.project import STUDENT
 from fingerpost.server.inference.answers import Decision, conversation_of
 from fingerpost.server.inference.chat import ChatService
-from fingerpost.server.inference.registry import ServedModel, reply_template_of
+from fingerpost.server.inference.registry import ServedModel, read_model
 from fingerpost.server.inference.request_log import RequestLog
 from fingerpost.server.inference.response_format import ResponseFormat, requested_format
 from fingerpost.server.loop.projects import is_same_prompt, label_of_reply, overlap, task_of_decision
@@ -37,8 +36,7 @@ from fingerpost.server.ops.metrics import Metrics
 from fingerpost.server.schemas import ApiError, Json
 from fingerpost.store.server import ServerStore, now
 from fingerpost.store.server_rows import DecisionRow, LoggedTeacherReply, Mode, RequestLogEntry
-from fingerpost.students.folder import MANIFEST, task_of
-from fingerpost.task.prompt import system_prompt
+from fingerpost.students.folder import MANIFEST
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate, without_template
 from fingerpost.task.settings import Task, TeacherSettings
 
@@ -115,7 +113,6 @@ class DecisionLoop:
         folder: the server's folder.
         limit: the share of the student's answers that may differ from the upstream's.
         auto: take the next step of a decision without being asked, when it is proven.
-        least_check: the least share of the student's answers that are checked.
         request_log: None keeps nothing, so that nothing is learnt.
         redact: applied to prompts before they are stored.
     """
@@ -131,15 +128,14 @@ class DecisionLoop:
         redact: Callable[[str], str] | None = None,
         limit: float = 0.05,
         auto: bool = False,
-        least_check: float = 0.01,
     ) -> None:
         self._store, self._chat, self._log, self._metrics = store, chat, request_log, metrics
         self._redact = redact
         self.folder = folder / DECISIONS
-        self.limit, self.auto, self._least_check = limit, auto, least_check
+        self.limit, self.auto = limit, auto
         self._active: dict[int, ActiveDecision] = {}
         self._bound: LRUCache[bytes, ActiveDecision] = LRUCache(maxsize=4096)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._binding = asyncio.Lock()
         self._random = random.Random()
         self.sync()
@@ -229,7 +225,7 @@ class DecisionLoop:
         sure = decision.whole_confidence >= cutoff
         in_service = mode == "on" or (mode == "canary" and self._random.random() < active.row.share)
         answers = sure and in_service and may_answer and not monitor.probation
-        check = answers and self._random.random() < monitor.share_to_check(active.answered, self._least_check)
+        check = answers and self._random.random() < monitor.share_to_check(active.answered)
         return Proposal(monitor, decision, response_format, sure, answers, check)
 
     async def answered_by_student(
@@ -291,13 +287,18 @@ class DecisionLoop:
                 return
             monitor.add(disagrees)
             active.changed = True
+            if monitor.alarm and active.row.mode in ("canary", "on"):  # before `sync` can take it for a person's reset
+                self._raise_alarm(active)
         self._metrics.decision_checks.labels(active.row.name, "different" if disagrees else "same").inc()
-        if monitor.alarm and active.row.mode in ("canary", "on"):
-            wrong, n = sum(monitor.outcomes), len(monitor.outcomes)
-            reason = f"{wrong} of {n} checked answers differ from the upstream's: more than {monitor.limit:.0%}, with 95 % confidence"
-            log("decision alarm", logging.WARNING, decision=active.row.name, reason=reason)
-            self._metrics.decision_alarms.labels(active.row.name).inc()
-            self.set_mode(active, "shadow", alarm=reason)
+
+    def _raise_alarm(self, active: ActiveDecision) -> None:
+        """Take a student out of service."""
+        monitor = active.monitor
+        wrong, n = sum(monitor.outcomes), len(monitor.outcomes)
+        reason = f"{wrong} of {n} checked answers differ from the upstream's: more than {monitor.limit:.0%}, with 95 % confidence"
+        log("decision alarm", logging.WARNING, decision=active.row.name, reason=reason)
+        self._metrics.decision_alarms.labels(active.row.name).inc()
+        self.set_mode(active, "shadow", alarm=reason)
 
     def set_mode(self, active: ActiveDecision, mode: Mode, alarm: str | None = None, share: float = 1.0) -> None:
         """Change the mode of a decision, unless a person has changed it in the meantime."""
@@ -422,27 +423,19 @@ def load_model(row: DecisionRow, folder: Path) -> ServedModel:
     Raises:
         ModelError: the folder is damaged.
     """
-    student = students.load(folder)
-    manifest = student.manifest
-    task = task_of(manifest)
-    template = ReplyTemplate(**row.reply_template) if row.reply_template else reply_template_of(manifest)
-    return ServedModel(
-        name=row.name,
-        folder=folder,
-        student=student,  # type: ignore[arg-type]
-        task=task,
-        reply_template=template,
+    model = read_model(row.name, folder, CutoffChoice(row.training.get("cutoff")))
+    return replace(
+        model,
+        reply_template=ReplyTemplate(**row.reply_template) if row.reply_template else model.reply_template,
         user_template=UserTemplate(**row.user_template) if row.user_template else UserTemplate(),
-        system_prompt=row.prompt or system_prompt(task),
-        created=int((folder / MANIFEST).stat().st_mtime),
-        choice=CutoffChoice(row.training.get("cutoff")),
+        system_prompt=row.prompt or model.system_prompt,
     )
 
 
 def _stored(active: ActiveDecision) -> Json:
     monitor = active.monitor
     return {
-        "outcomes": "".join("10"[not one] for one in monitor.outcomes),
+        "outcomes": "".join("1" if one else "0" for one in monitor.outcomes),
         "limit": monitor.limit,
         "probation": monitor.probation,
         "score": monitor.score,

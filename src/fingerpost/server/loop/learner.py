@@ -15,7 +15,7 @@ from fingerpost.server.ops.logs import log
 from fingerpost.server.ops.supervise import run_forever
 from fingerpost.server.schemas import Json
 from fingerpost.server.settings import Settings
-from fingerpost.store.server import DATABASE, ServerStore, now
+from fingerpost.store.server import DATABASE, ServerStore
 
 REVIEWS = 50
 """New human labels from which on a student is trained again."""
@@ -79,6 +79,6 @@ class Learner:
             log("a decision cannot be learnt yet", logging.WARNING, decision=row.name, problem=problem)
             current = next(one for one in await asyncio.to_thread(self.store.decisions) if one.id == row.id)
             new = await asyncio.to_thread(self.store.count_answers, row.id, current.imported)
-            tried = {**current.training, "tried": round(new * 1.1) + 1, "problem": problem, "tried_at": now()}
+            tried = {**current.training, "tried": round(new * 1.1) + 1, "problem": problem}
             await asyncio.to_thread(self.store.change_decision, row.id, training=tried)
         await asyncio.to_thread(self.loop.sync)

@@ -77,9 +77,10 @@ def is_same_prompt(one: str, other: str, named: bool) -> bool:
     return overlap(set(first), set(second)) >= SAME_PROMPT if named else first == second
 
 
-def prompt_words(prompt: str) -> list[str]:
+@lru_cache(maxsize=256)
+def prompt_words(prompt: str) -> tuple[str, ...]:
     """The words of a prompt, without numbers and the names of days and months."""
-    return [word for word in re.findall(r"[^\W\d]+", prompt.lower()) if word not in CALENDAR]
+    return tuple(word for word in re.findall(r"[^\W\d]+", prompt.lower()) if word not in CALENDAR)
 
 
 def task_of_decision(row: DecisionRow) -> Task | None:
@@ -150,9 +151,9 @@ def learn(store: ServerStore, row: DecisionRow, folder: Path, limit: float, **op
         if not row.imported:
             for earlier in _earlier_versions(store, row):
                 import_log(questions, project.task, _usable(store, earlier, row, task), SOURCE)
-        seen: list[int] = []
+        seen: list[tuple[int, str]] = []
         import_log(questions, project.task, _usable(store, row, row, task, last, seen), SOURCE)
-        last = max([last, *seen])
+        last = max([last, *(number for number, _ in seen)])
     trained = project.train(compare=False, **options)
     manifest = trained.folder / MANIFEST
     upstream: dict[str, str] = {}
@@ -169,11 +170,9 @@ def learn(store: ServerStore, row: DecisionRow, folder: Path, limit: float, **op
     )
     training: Json = {
         "at": now(),
-        "rows": int(row.training.get("rows", 0)) + len(seen),
-        "learnt": int(trained.manifest.training.get("train_rows", 0)),
+        "rows": int(row.training.get("rows", 0)) + sum(by != "student" for _, by in seen),
         "seconds": round(time.monotonic() - began, 1),
         "stamp": manifest.stat().st_mtime_ns,
-        "needed": choice.needed,
         "humans": humans,
         "corrected": corrected,
     }
@@ -201,19 +200,24 @@ def human_labels(place: Path) -> int:
 
 
 def _usable(
-    store: ServerStore, source: DecisionRow, row: DecisionRow, task: Task, after: int = 0, seen: list[int] | None = None
+    store: ServerStore,
+    source: DecisionRow,
+    row: DecisionRow,
+    task: Task,
+    after: int = 0,
+    seen: list[tuple[int, str]] | None = None,
 ) -> Iterator[RequestLogEntry]:
     """The logged upstream answers of a decision, as answers of this version; those that name another label are left out.
 
     Args:
         source: the version that they were logged for.
         after: leave out what has no higher id.
-        seen: gets the ids.
+        seen: gets the id of each logged request, and who answered it.
     """
     user = UserTemplate(**row.user_template) if row.user_template else UserTemplate()
     for number, entry in store.decision_log(source.id, after):
         if seen is not None:
-            seen.append(number)
+            seen.append((number, entry.by))
         if entry.teacher is None:
             continue
         label = entry.teacher.label
@@ -227,11 +231,13 @@ def _usable(
 
 def _with_templates(store: ServerStore, row: DecisionRow) -> DecisionRow:
     """The row with the text around replies and messages, which is told from the first ones that were logged."""
-    logged = [entry for _, entry in store.decision_log(row.id)] if row.user_template is None else []
+    told = row.user_template is not None and row.labels
+    logged = [] if told else [entry for _, entry in store.decision_log(row.id)]
     if len(logged) < FEWEST_REPLIES:
         return row
-    user = find_user_template([entry.messages[-1].content for entry in logged])
-    row = store.change_decision(row.id, user_template=user.model_dump()) or row
+    if row.user_template is None:
+        user = find_user_template([entry.messages[-1].content for entry in logged])
+        row = store.change_decision(row.id, user_template=user.model_dump()) or row
     if not row.labels:
         raws = [entry.teacher.raw for entry in logged if entry.teacher is not None]
         try:

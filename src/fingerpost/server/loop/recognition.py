@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -95,18 +95,17 @@ class Recognised:
     responses: ResponsesRequest | None = None
 
 
-def recognise(wire: Wire, body: Json, name: str | None, history: Callable[[str], list[Json]]) -> Recognised | None:
+def recognise(wire: Wire, body: Json, name: str | None, earlier: Sequence[Json] = ()) -> Recognised | None:
     """The decision in the body of a request; None if there is none that can be told.
 
     Args:
         name: what the request's header calls the decision.
-        history: the items of a stored response and of those that it builds on, by its id; empty if it is not known.
+        earlier: the items of the stored responses that it builds on.
     """
     responses = None
     try:
         if wire == "responses":
             responses = ResponsesRequest(**body)
-            earlier = history(responses.previous_response_id) if responses.previous_response_id else []
             request = ChatRequest(**chat_body(responses, [*earlier, *input_items(responses)]))
         else:
             request = ChatRequest(**body)

@@ -17,9 +17,6 @@ from fingerpost.store.server_rows import DecisionCounts, DecisionRow
 from fingerpost.students.folder import dev_answers
 from fingerpost.task.loader import TASK_FILE
 
-MODES = ("observe", "shadow", "canary", "on")
-"""The modes that a person may set."""
-
 
 @dataclass(frozen=True, slots=True)
 class HumanMeasured:

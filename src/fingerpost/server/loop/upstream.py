@@ -67,13 +67,14 @@ class Upstream:
         await self._client.aclose()
 
     async def is_open(self) -> bool:
-        """Whether the endpoint answers without a key, so that a key proves nothing. It is asked once."""
+        """Whether the endpoint answers without a key, so that a key proves nothing. It is asked once.
+
+        Raises:
+            ApiError: 502, the endpoint cannot be reached.
+        """
         if self._open is None:
-            try:
-                async with self.send("GET", "/v1/models", b"", [], b"") as response:
-                    self._open = response.status_code == 200
-            except ApiError:
-                return True
+            async with self.send("GET", "/v1/models", b"", [], b"") as response:
+                self._open = response.status_code == 200
         return self._open
 
     def headers(self, scope: Scope, readable: bool) -> Headers:
@@ -134,8 +135,8 @@ class Upstream:
         send: Send,
         body: bytes | AsyncIterator[bytes],
         on_answer: OnAnswer | None = None,
-    ) -> int:
-        """Pass a request on, and its response back as it comes; returns its status.
+    ) -> None:
+        """Pass a request on, and its response back as it comes.
 
         Args:
             on_answer: is awaited with the whole response before the end of it is sent.
@@ -161,21 +162,20 @@ class Upstream:
             passed.append((BY, b"upstream"))
             await send({"type": "http.response.start", "status": response.status_code, "headers": passed})
             kept: list[bytes] = []
-            held = b""
+            sent = 0  # parts of `kept`
             gone = asyncio.create_task(_disconnected(receive, body))
             try:
                 async for part in response.aiter_raw():
                     if gone.done():
-                        return response.status_code
+                        return
                     if on_answer is None:
                         await send({"type": "http.response.body", "body": part, "more_body": True})
                         continue
                     kept.append(part)
-                    held += part
                     if "event-stream" not in kind or any(mark in part for mark in LAST_EVENTS):
                         continue  # the end, or a response that has to be whole anyway
-                    await send({"type": "http.response.body", "body": held, "more_body": True})
-                    held = b""
+                    await send({"type": "http.response.body", "body": b"".join(kept[sent:]), "more_body": True})
+                    sent = len(kept)
             finally:
                 gone.cancel()
             if on_answer is not None:
@@ -184,8 +184,7 @@ class Upstream:
                     await on_answer(answer)
                 except Exception as error:  # noqa: BLE001 - the client gets its answer, whatever becomes of ours
                     log_sometimes("an upstream answer could not be learnt from", logging.ERROR, error)
-            await send({"type": "http.response.body", "body": held, "more_body": False})
-            return response.status_code
+            await send({"type": "http.response.body", "body": b"".join(kept[sent:]), "more_body": False})
 
     async def ask(self, path: str, headers: Headers, body: bytes) -> UpstreamAnswer:
         """The whole response to a request, for a check that no client waits for.
