@@ -14,8 +14,9 @@ from fingerpost.cli.console import next_step, say
 from fingerpost.cli.options import Folder
 from fingerpost.cli.serve import Data
 from fingerpost.core.errors import InputError
+from fingerpost.core.text import shorten
 from fingerpost.store.server import DATABASE, SERVED, ServerStore
-from fingerpost.store.server_rows import DecisionRow, Mode
+from fingerpost.store.server_rows import DecisionRow, Mode, RepeatedPrompt
 
 if TYPE_CHECKING:
     from fingerpost.server.loop.summary import Summary
@@ -42,7 +43,7 @@ def decisions(
 ) -> None:
     """List the decisions that the proxy has seen, and set whether students answer them."""
     from fingerpost.server.loop.decisions import DECISIONS
-    from fingerpost.server.loop.summary import summarise
+    from fingerpost.server.loop.summary import summarise, unnamed_prompts
 
     served = data or folder / SERVED
     if not (served / DATABASE).is_file():
@@ -64,6 +65,7 @@ def decisions(
             answering = share if chosen == "canary" else 1.0
             rows = [store.change_decision(rows[0].id, mode=chosen, share=answering, alarm=None) or rows[0]]
         found = [summarise(store, row, served / DECISIONS) for row in rows]
+        repeated = [] if name is not None else unnamed_prompts(store)
     finally:
         store.close()
     if as_json:
@@ -71,7 +73,9 @@ def decisions(
         return
     for one in found:
         _show(one)
-    if not found:
+    for prompt in repeated:
+        _show_prompt(prompt)
+    if not found and not repeated:
         say("no decision has passed by yet")
         next_step(
             "send requests whose reply is one of a list, or name a decision with a header; see 'fingerpost docs proxy'"
@@ -83,6 +87,12 @@ def _latest(rows: list[DecisionRow], version: int | None) -> list[DecisionRow]:
     if version is not None:
         return [row for row in rows if row.version == version]
     return list({row.name: row for row in rows}.values())
+
+
+def _show_prompt(prompt: RepeatedPrompt) -> None:
+    say(f'perhaps a decision: the prompt "{shorten(prompt.prompt, 80)}" to {prompt.model}')
+    say(f"  {prompt.replies:,} replies named {len(prompt.labels)} labels: {shorten(', '.join(prompt.labels), 120)}")
+    say("  next: to have it learnt, send the header x-fingerpost-decision: NAME with these requests")
 
 
 def _show(one: Summary) -> None:
@@ -115,10 +125,12 @@ def _show(one: Summary) -> None:
         say(
             f"  monitoring: above the cut-off, {one.differing:,} of {one.checked:,} differ (95 % CI {low:.1%} to {high:.1%})"
         )
+    if row.panel and row.panel.get("alarm"):
+        say(f"  upstream: {row.panel['alarm']}")
     if one.humans is not None:
         student, upstream = one.humans.student, one.humans.upstream
         say(
-            f"  by {one.humans.n:,} human labels: the student is right on {student.value:.1%} ({student.low:.1%} to "
+            f"  by {one.humans.n:,} human labels{'' if one.humans.at_random else ' from the review queue'}: the student is right on {student.value:.1%} ({student.low:.1%} to "
             f"{student.high:.1%}), {row.model} on {upstream.value:.1%} ({upstream.low:.1%} to {upstream.high:.1%})"
         )
     if counts.by_student and one.saved_s is not None:

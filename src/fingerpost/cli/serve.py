@@ -110,6 +110,15 @@ def serve(
             "--auto", help="Proxy mode: take decisions from observe to on without being asked, when that is proven."
         ),
     ] = False,
+    panel: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=500,
+            help="Proxy mode: put so many requests of each decision to the upstream endpoint once a day, to notice when its "
+            "model changes. They are paid for with FINGERPOST_UPSTREAM_KEY. Default: none.",
+        ),
+    ] = 0,
     encoder: Annotated[
         str,
         typer.Option(
@@ -154,6 +163,8 @@ def serve(
         raise InputError("give one of --agreement, --accuracy and --cutoff, because each of them sets the cut-off")
     if not targets and (teacher or teacher_url or budget is not None):
         raise InputError("it is not set which requests go to the teacher; give --agreement, --accuracy or --cutoff")
+    if panel and (upstream is None or not os.environ.get(UPSTREAM_KEY_VARIABLE)):
+        raise InputError(f"--panel needs --upstream, and the upstream's key in {UPSTREAM_KEY_VARIABLE}")
     with ExitStack() as stack:
         forward_to = _teacher_settings(task, teacher, teacher_url, folder, stack) if targets else None
         settings = Settings(
@@ -171,6 +182,7 @@ def serve(
             upstream_key=os.environ.get(UPSTREAM_KEY_VARIABLE),
             disagreement=disagreement,
             auto=auto,
+            panel=panel,
             encoder=encoder,
             keys_required=require_keys or not loopback,
             allowed_hosts=(*LOOPBACK, host),

@@ -33,7 +33,7 @@ from fingerpost.data.rows import Columns
 from fingerpost.labelled_file import TEST_SHARE, train_on_file
 from fingerpost.project import Project
 from fingerpost.students.folder import Manifest
-from fingerpost.training.dataset import TrainingSet, from_file, from_store
+from fingerpost.training.dataset import TrainingSet, from_file, from_store, levels_of
 from fingerpost.training.holdout import MIN_ROWS
 
 ENCODER, HOSTED = "encoder", "hosted"
@@ -89,6 +89,13 @@ def train(
     multi: Annotated[
         bool, typer.Option("--multi", help="Several labels for a text: split each cell of the file at | ; or ,")
     ] = False,
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,...,HIGH",
+            help="The labels of the file are levels of a scale: all of them, the lowest first, separated by commas.",
+        ),
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="The sentence encoder: a folder or a hub name. Default: auto, by the language.")
     ] = None,
@@ -160,6 +167,10 @@ def train(
         )
     if file is None and multi:
         raise InputError("--multi is for files; for a project, write multi = true in task.toml")
+    if file is None and levels:
+        raise InputError("--levels is for files; for a project, write ordinal = true in task.toml")
+    if multi and levels:
+        raise InputError("give --multi or --levels: an answer is a set of labels, or one level of a scale")
     if student == HOSTED:
         from fingerpost.cli.hosted import Hosting, train_hosted
 
@@ -186,14 +197,17 @@ def train(
         show_trained(project, given, use, output, compare)
         next_step(*project.next_steps())
         return
-    _train_on_file(file, target, columns, test_share, cross_validate or 0, skip_bad_rows, json_file, html, given)
+    folds = cross_validate or 0
+    show_format(file, columns.format)
+    data = from_file(file, columns, 0.0 if folds else test_share, levels_of(levels))
+    _train_on_file(file, target, columns, data, folds, skip_bad_rows, json_file, html, given)
 
 
 def _train_on_file(
     file: Path,
     target: Path,
     columns: Columns,
-    test_share: float,
+    data: TrainingSet,
     folds: int,
     skip_bad_rows: bool,
     json_file: Path | None,
@@ -206,8 +220,6 @@ def _train_on_file(
         InputError: many rows cannot be used.
         Exit: some rows could not be used.
     """
-    show_format(file, columns.format)
-    data = from_file(file, columns, 0.0 if folds else test_share)
     examples = [*data.train, *data.dev, *data.test]
     total = len(data.rejected) + len(examples)
     show_rejected(file, data.rejected, total)

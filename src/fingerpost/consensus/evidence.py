@@ -12,7 +12,7 @@ from scipy.special import expit, softmax
 
 from fingerpost.consensus.model import Array, Consensus, Rows, fit_consensus, lda_whitening, pool_votes
 from fingerpost.core.text import encoder_input, hash_fraction
-from fingerpost.core.types import Question
+from fingerpost.core.types import Question, Verdict
 from fingerpost.core.verdicts import REVIEW, QuestionVerdicts
 from fingerpost.students.binary_relevance import held_out_scores
 from fingerpost.students.denoise import Rows as StudentRows
@@ -112,15 +112,15 @@ def collect_evidence(
         for author in {(verdict.kind, verdict.by) for verdict in by_models}:
             if author not in teacher_votes:
                 teacher_votes[author] = _no_votes(shape, task.multi)
-            answers = [str(verdict.label) for verdict in by_models if (verdict.kind, verdict.by) == author]
-            teacher_votes[author][row] = _shares(task, answers)
+            own = [verdict for verdict in by_models if (verdict.kind, verdict.by) == author]
+            teacher_votes[author][row] = _shares(task, own)
         human = verdicts.human
         if not human or question.split in hidden:
             continue
         if verdicts.none_fits:
             none_fits.append(row)
             continue
-        human_votes[row] = _shares(task, [verdict.label for verdict in human if verdict.label is not None])
+        human_votes[row] = _shares(task, [verdict for verdict in human if verdict.label is not None])
         if any(verdict.origin == REVIEW for verdict in human):
             from_queue.append(row)
     order = list(dict.fromkeys([*from_queue, *human_votes]))
@@ -140,13 +140,14 @@ def _no_votes(shape: tuple[int, int], multi: bool) -> Array:
     return np.full(shape, np.nan if multi else 0.0, dtype=np.float32)
 
 
-def _shares(task: Task, answers: Sequence[str]) -> Array:
-    """The share of the answers that name each label, shape (labels,)."""
+def _shares(task: Task, verdicts: Sequence[Verdict]) -> Array:
+    """The share of these verdicts' votes for each label, shape (labels,)."""
     index = {name: i for i, name in enumerate(task.names)}
     shares = np.zeros(len(index), dtype=np.float32)
-    for answer in answers:
-        for label in task.labels_in(answer):
-            shares[index[label]] += 1 / len(answers)
+    for verdict in verdicts:
+        for answer, share in verdict.votes.items():
+            for label in task.labels_in(answer):
+                shares[index[label]] += share / len(verdicts)
     return shares
 
 

@@ -25,6 +25,8 @@ SUGGESTIONS = 5
 CONVERGED_PREDICTED = 0.9  # share of a round's answers that the consensus predicted ...
 CONVERGED_CHANGED = 0.002  # ... and share of all labels that changed: from here, more reviews bring little
 SMALLEST_GROUP = 5
+ALARM = "alarm"
+"""Source of questions on which a student in service and the model that it replaces differed. They are asked first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,8 @@ class ReviewQueue(ReviewSession):
         closed = np.union1d(decided, np.array([*in_session, *self._skipped], dtype=np.int64))
         open_rows: Rows = np.setdiff1d(np.arange(len(self.questions)), closed)
         seed = int(1e6 * hash_fraction(f"{self.by}/{len(decided)}/{len(self._skipped)}"))
-        self._queue = select_rows(
+        first = [row for row in open_rows.tolist() if self.questions[row].source == ALARM][:ROUND_SIZE]
+        self._queue = [Selection(row, 1, float(self._error_probability[row])) for row in first] or select_rows(
             self._features.embeddings,
             self._error_probability,
             open_rows,
@@ -232,6 +235,8 @@ class ReviewQueue(ReviewSession):
         student = answer_of_row(self.task, self._features.student[selected.row])
         similar = selected.represents - 1
         reasons = [f"about {similar:,} similar questions" if similar else "no similar questions"]
+        if self.questions[selected.row].source == ALARM:
+            reasons = ["the student in service and the model that it replaces differed here, which raised an alarm"]
         teacher = votes.most_common(1)[0][0] if votes else None
         if len(votes) > 1:
             reasons.append("the teacher's answers differ: " + ", ".join(str(label) for label in votes))

@@ -88,6 +88,7 @@ class Verdict:
         order: number of the label order in that prompt.
         raw: the reply as it came.
         logprob: log-probability of the whole reply, in nats.
+        probabilities: the probability that a teacher gave each label, where it says more than one label; they sum to 1.
         mark: verdicts with the same mark were given together and can be taken back together.
         note: what a human wrote beside it.
         draft, item: of a writer, the id of the draft and the number of the item in it that the question answers.
@@ -108,6 +109,14 @@ class Verdict:
     note: str | None = None
     draft: int | None = None
     item: int | None = None
+    probabilities: Mapping[str, float] | None = None
+
+    @property
+    def votes(self) -> Mapping[str, float]:
+        """Its vote, which sums to 1: for its label, or divided by the probabilities; empty without a label."""
+        if self.probabilities is not None:
+            return self.probabilities
+        return {} if self.label is None else {self.label: 1.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,8 @@ class QuestionVerdicts:
         counted = {"human": human, "teacher": teachers}.get(use, human or teachers)
         found: dict[str, float] = {}
         for verdict in counted:
-            found[str(verdict.label)] = found.get(str(verdict.label), 0.0) + 1 / len(counted)
+            for label, share in verdict.votes.items():
+                found[label] = found.get(label, 0.0) + share / len(counted)
         return found or None
 
     def label_distribution(self, use: LabelsFrom = "best") -> dict[str, float] | None:

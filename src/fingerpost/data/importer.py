@@ -15,7 +15,7 @@ from fingerpost.data.splits import NewQuestion, assign_large
 from fingerpost.data.spool import QuestionSpool
 from fingerpost.store.project import Store
 from fingerpost.store.server_rows import RequestLogEntry
-from fingerpost.task.replies import resolve
+from fingerpost.task.replies import label_probabilities, resolve
 from fingerpost.task.settings import Task
 
 STEP = "import"
@@ -128,6 +128,7 @@ def _logged(
                 logprob=answer.logprob,
                 usage=answer.usage,
                 at=datetime.fromtimestamp(record.at, UTC),
+                probabilities=label_probabilities(task, answer.probabilities),
             )
         yield NewQuestion(key, record.messages, source, split), verdict
 

@@ -44,7 +44,11 @@ class ModelAnswers:
 
 
 def compare(
-    labels: Sequence[str], rows: Sequence[TestRow], answers: Sequence[ModelAnswers], multi: bool = False
+    labels: Sequence[str],
+    rows: Sequence[TestRow],
+    answers: Sequence[ModelAnswers],
+    multi: bool = False,
+    ordinal: bool = False,
 ) -> tuple[list[ModelReport], list[Pair]]:
     """Measure every model on the rows and test every pair of models.
 
@@ -53,6 +57,7 @@ def compare(
         rows: at least one; either all have a human label, or none has.
         answers: each model's answers to these rows.
         multi: a row may have several labels; an answer is right if all of them are.
+        ordinal: the labels are the levels of a scale, the lowest first.
 
     Returns:
         A report for each model in order, and the paired tests; no tests where the rows have no human labels.
@@ -77,7 +82,7 @@ def compare(
         if multi:
             _measure_sets(report, model, rows, labels)
         else:
-            _measure_labels(report, gold, predicted[model.name], labels)
+            _measure_labels(report, gold, predicted[model.name], labels, ordinal)
     return reports, _pairs(right, {model.name: model.role for model in answers})
 
 
@@ -142,13 +147,15 @@ def _against_gold(
 
 
 def _measure_labels(
-    model: ModelReport, gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Sequence[str]
+    model: ModelReport, gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Sequence[str], ordinal: bool
 ) -> None:
     """Add what is measured by label, where each row has one."""
     matrix = metrics.confusion(gold, predicted, len(labels))
     f1 = metrics.macro_f1(matrix)
     model.macro_f1, model.macro_f1_low, model.macro_f1_high = f1.value, f1.low, f1.high
     model.confusion = matrix.tolist()
+    if ordinal:
+        model.kappa, model.mean_absolute_error = metrics.quadratic_kappa(matrix), metrics.mean_absolute_error(matrix)
     model.labels = metrics.by_label(gold, predicted, labels)
 
 

@@ -65,6 +65,7 @@ def evaluate(
     spent_usd: float = 0.0,
     inputs: str = "",
     multi: bool = False,
+    ordinal: bool = False,
     notes: Sequence[str] = (),
     on_progress: ProgressCallback = no_progress,
 ) -> Report:
@@ -78,6 +79,7 @@ def evaluate(
         spent_usd: cost of labelling in US dollars, for the break-even point.
         inputs: a fingerprint of the evaluated data and models, stored in the report.
         multi: a row may have several labels.
+        ordinal: the labels are the levels of a scale, the lowest first.
         notes: remarks for the report.
 
     Raises:
@@ -101,12 +103,13 @@ def evaluate(
         predictions = predictor.predict([row.messages for row in measured])
         seconds = _latencies(candidate, measured, predictions)
         answers.append(ModelAnswers(unique, candidate.role, predictions, seconds, candidate.teacher))
-    models, pairs = compare(list(labels), measured, answers, multi)
+    models, pairs = compare(list(labels), measured, answers, multi, ordinal)
     sources = sorted({row.source for row in measured})
     by_source = []
     for source in sources if len(sources) > 1 else []:
         chosen = [i for i, row in enumerate(measured) if row.source == source]
-        found = compare(list(labels), [measured[i] for i in chosen], [answer.take(chosen) for answer in answers], multi)
+        taken = [answer.take(chosen) for answer in answers]
+        found = compare(list(labels), [measured[i] for i in chosen], taken, multi, ordinal)
         by_source.append(DataReport(source=source, n=len(chosen), models=found[0], pairs=found[1]))
     notes = list(notes)
     if len(measured) < len(rows):
@@ -119,6 +122,7 @@ def evaluate(
         against="human labels" if with_gold else "teacher's answers",
         n=len(measured),
         multi=multi,
+        ordinal=ordinal,
         models=models,
         pairs=pairs,
         by_source=by_source,

@@ -102,6 +102,7 @@ def evaluate_with_base(
             rows,
             [Candidate("base", load(base)), *candidates],
             multi=task.multi,
+            ordinal=task.ordinal,
             notes=notes,
             on_progress=on_progress,
         )
@@ -162,7 +163,8 @@ def evaluate_texts(
         messages = (Message("user", text),)
         rows.append(TestRow(question_id(messages), messages, "user", label))
     known = list(dict.fromkeys(label for candidate in candidates for label in candidate.predictor.labels))
-    return evaluate(name, known, rows, candidates, multi=multi, on_progress=on_progress)
+    ordinal = all(candidate.predictor.manifest.ordinal for candidate in candidates)
+    return evaluate(name, known, rows, candidates, multi=multi, ordinal=ordinal, on_progress=on_progress)
 
 
 def _as_candidate(model: Any) -> Candidate:

@@ -5,7 +5,7 @@ Labels are integers, shape (rows,). In a model's answers, -1 means that it named
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -34,6 +34,31 @@ def proportion(right: Right) -> Interval:
     return Interval(value=float(right.mean()), low=float(low), high=float(high))
 
 
+def prediction_powered(proxy: Right, proxy_judged: Right, judged: Right) -> Interval:
+    """A rate on rows of which only a random sample was judged, with the help of a cheap proxy of the judgement on all rows.
+
+    Source: power-tuned prediction-powered inference (Angelopoulos, Duchi and Zrnic 2023, "PPI++"), with a normal interval.
+
+    Args:
+        proxy: the proxy on the rows that were not judged, such as whether two models agree.
+        proxy_judged, judged: the proxy, and the judgement, on the rows of the sample; at least two.
+    """
+    n, rest = len(judged), len(proxy)
+    truth, known, other = judged.astype(float), proxy_judged.astype(float), proxy.astype(float)
+    spread = float(np.concatenate([known, other]).var(ddof=1))
+    weight = 0.0
+    if rest > 1 and spread > 0:
+        weight = float(np.clip(np.cov(truth, known)[0, 1] / (spread * (1 + n / rest)), 0, 1))
+    value = float(truth.mean() + weight * ((other.mean() if rest else 0.0) - known.mean()))
+    # With the variance of the Wilson interval, which is not 0 where all are right.
+    variance = float((truth - weight * known).var(ddof=1)) / n + (
+        weight**2 * float(other.var(ddof=1)) / rest if rest > 1 else 0.0
+    )
+    least = (proportion(judged).high - proportion(judged).low) / 4 if judged.all() or not judged.any() else 0.0
+    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * max(variance**0.5, least)
+    return Interval(value=min(1.0, max(0.0, value)), low=max(0.0, value - half), high=min(1.0, value + half))
+
+
 def confusion(gold: Labels, answers: Labels, labels: int) -> NDArray[np.int64]:
     """Confusion matrix, shape (labels, labels + 1): rows are gold labels, columns are answers, the last for "no label"."""
     columns = np.where(answers < 0, labels, answers)
@@ -50,10 +75,7 @@ def macro_f1(matrix: NDArray[np.int64], seed: int = 0) -> Interval:
     Args:
         matrix: from `confusion`.
     """
-    total = int(matrix.sum())
-    drawn = np.random.default_rng(seed).multinomial(total, (matrix / total).ravel(), size=RESAMPLES)
-    low, high = np.quantile(_f1(drawn.reshape(-1, *matrix.shape)), [0.025, 0.975])
-    return Interval(value=float(_f1(matrix[None])[0]), low=float(low), high=float(high))
+    return _resampled(matrix, _f1, seed)
 
 
 def _f1(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -73,6 +95,58 @@ def by_label(gold: Labels, answers: Labels, names: Sequence[str]) -> list[LabelS
         LabelScore(label=name, n=int(n), precision=float(p), recall=float(r), f1=float(f))
         for name, p, r, f, n in zip(names, *scores, strict=True)
     ]
+
+
+def quadratic_kappa(matrix: NDArray[np.int64], seed: int = 0) -> Interval:
+    """Quadratic weighted kappa (Cohen 1968) of ordered labels, with a bootstrap percentile interval.
+
+    1 where all answers are right, 0 where they are as far off as by chance. A row without an answer counts as far off as
+    possible.
+
+    Args:
+        matrix: from `confusion`.
+    """
+    total, size = int(matrix.sum()), len(matrix)
+    weights = (_distances(size) / max(1, size - 1)) ** 2
+
+    def kappa(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
+        expected = np.einsum("ri,rj->rij", matrices.sum(2), matrices.sum(1)) / total
+        observed, by_chance = (weights * matrices).sum((1, 2)), (weights * expected).sum((1, 2))
+        result: NDArray[np.float64] = 1 - np.divide(
+            observed, by_chance, out=np.zeros_like(observed, dtype=np.float64), where=by_chance > 0
+        )
+        return result
+
+    return _resampled(matrix, kappa, seed)
+
+
+def mean_absolute_error(matrix: NDArray[np.int64], seed: int = 0) -> Interval:
+    """The mean distance of ordered labels from the right ones, in levels, with a bootstrap percentile interval.
+
+    A row without an answer counts as far off as possible.
+
+    Args:
+        matrix: from `confusion`.
+    """
+    total, distances = int(matrix.sum()), _distances(len(matrix))
+    return _resampled(matrix, lambda drawn: (distances * drawn).sum((1, 2)) / total, seed)
+
+
+def _distances(size: int) -> NDArray[np.float64]:
+    """The distance of each answer, the last being "no label", from each right label; shape (size, size + 1)."""
+    levels = np.arange(size)
+    known = np.abs(levels[:, None] - levels[None, :])
+    return np.concatenate([known, known.max(1, keepdims=True)], axis=1).astype(np.float64)
+
+
+def _resampled(
+    matrix: NDArray[np.int64], score: Callable[[NDArray[np.int64]], NDArray[np.float64]], seed: int
+) -> Interval:
+    """A score of confusion matrices, and its percentile interval over matrices drawn like this one; see `macro_f1`."""
+    total = int(matrix.sum())
+    drawn = np.random.default_rng(seed).multinomial(total, (matrix / total).ravel(), size=RESAMPLES)
+    low, high = np.quantile(score(drawn.reshape(-1, *matrix.shape)), [0.025, 0.975])
+    return Interval(value=float(score(matrix[None])[0]), low=float(low), high=float(high))
 
 
 def error_reduction(base: Right, model: Right, seed: int = 0) -> Interval | None:

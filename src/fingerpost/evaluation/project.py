@@ -77,7 +77,7 @@ def evaluate_project(
                 f"{combined.name}: {describe_cutoff(choice, teacher.name, cascade.accuracy or cascade.agreement)}"
             )
     report = evaluate(
-        task.name, task.names, rows, candidates, multi=task.multi,
+        task.name, task.names, rows, candidates, multi=task.multi, ordinal=task.ordinal,
         spent_usd=store.ledger.account().committed_usd, inputs=inputs, notes=notes, on_progress=on_progress,
     )  # fmt: skip
     curves = {}

@@ -9,6 +9,9 @@ from pydantic import BaseModel
 
 from fingerpost.evaluation.formatting import dollars, milliseconds, percent_with_interval, ratio, with_interval
 
+KAPPA, MEAN_ERROR = "quadratic kappa", "mean abs. error"
+"""Headings of what is measured of ordinal tasks."""
+
 
 class Interval(BaseModel):
     """An estimate with its 95 % confidence interval."""
@@ -65,6 +68,8 @@ class ModelReport(BaseModel):
         no_answer: number of rows where the model named no label; they count as wrong.
         accuracy: of a multi-label task, the share of rows on which all labels are right (exact match).
         micro_f1: of a multi-label task, the F1 of all labels counted together.
+        kappa: of an ordinal task, the quadratic weighted kappa.
+        mean_absolute_error: of an ordinal task, the mean distance from the right level, in levels.
         error_reduction: relative to the base.
         agreement: with the first teacher, on the `agreement_n` rows that it answered.
         confusion: (labels, labels + 1) counts; rows are human labels, columns are answers, the last for "no label".
@@ -86,6 +91,8 @@ class ModelReport(BaseModel):
     macro_f1: float | None = None
     macro_f1_low: float | None = None
     macro_f1_high: float | None = None
+    kappa: Interval | None = None
+    mean_absolute_error: Interval | None = None
     error_reduction: Interval | None = None
     agreement: Interval | None = None
     agreement_n: int = 0
@@ -170,6 +177,7 @@ class Report(BaseModel):
         fingerpost: the version that made the report.
         against: what accuracy and agreement are measured against.
         multi: a text may have several labels.
+        ordinal: the labels are the levels of a scale, the lowest first.
         n: number of test rows.
         models, pairs: on all test rows.
         by_source: the same by source of the rows, where there are several.
@@ -186,6 +194,7 @@ class Report(BaseModel):
     against: Literal["human labels", "teacher's answers"]
     n: int
     multi: bool = False
+    ordinal: bool = False
     models: list[ModelReport]
     pairs: list[Pair]
     by_source: list[DataReport] = []
@@ -271,6 +280,7 @@ class Report(BaseModel):
             "model",
             "exact match" if self.multi else "accuracy",
             *(("micro F1",) if self.multi else ()),
+            *((KAPPA, MEAN_ERROR) if self.ordinal else ()),
             "macro F1",
             "error reduction",
             "agreement",
@@ -283,6 +293,7 @@ class Report(BaseModel):
                 model.name,
                 with_interval(model.accuracy, model.accuracy_low, model.accuracy_high),
                 *((_with_interval(model.micro_f1),) if self.multi else ()),
+                *((_with_interval(model.kappa), _with_interval(model.mean_absolute_error)) if self.ordinal else ()),
                 with_interval(model.macro_f1, model.macro_f1_low, model.macro_f1_high),
                 percent_with_interval(reduction.value, reduction.low, reduction.high) if reduction else ratio(None),
                 ratio(model.agreement.value if model.agreement else None),

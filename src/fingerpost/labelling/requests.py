@@ -10,14 +10,22 @@ from numpy.typing import NDArray
 
 from fingerpost.core.errors import TaskError
 from fingerpost.core.text import fingerprint
-from fingerpost.core.types import Question, Split, Verdict
+from fingerpost.core.types import Conversation, Question, Split, Verdict
 from fingerpost.core.utils import chunks
 from fingerpost.core.verdicts import WITH_EXAMPLES
 from fingerpost.llm.completion import Chat, Reply, Schema
 from fingerpost.llm.requests import Key, teacher_of
 from fingerpost.store.project import Store
-from fingerpost.task.prompt import Shots, label_order, order_number, prompt_fingerprint, render, schema
-from fingerpost.task.replies import parse
+from fingerpost.task.prompt import (
+    Shots,
+    decision_question,
+    label_order,
+    order_number,
+    prompt_fingerprint,
+    render,
+    schema,
+)
+from fingerpost.task.replies import label_probabilities, parse
 from fingerpost.task.settings import Task
 
 STEP = "label"
@@ -178,6 +186,21 @@ def jobs_with_shots(task: Task, store: Store, found: Sequence[tuple[Question, Sh
     return OpenJobs(iter(jobs), planned_at, {question.id: shots for question, shots in found})
 
 
+def label_request(task: Task, messages: Conversation, order: Sequence[str], shots: Shots = ()) -> tuple[Chat, Schema]:
+    """The chat messages that ask the teacher for a label, and the JSON schema of the reply; or the question, on the decisions wire.
+
+    Args:
+        order: label names in the order to list them.
+        shots: examples in the prompt.
+
+    Raises:
+        TaskError: the task has no teacher, or one that cannot answer with several labels.
+    """
+    if teacher_of(task).wire == "decisions":
+        return decision_question(task, messages, order, shots)
+    return render(task, messages, order, shots=shots), schema(task)
+
+
 def fingerprint_with(prompt: str, shots: Shots) -> str:
     """The fingerprint of a prompt, and after SHOTS that of its examples, if there are any."""
     if not shots:
@@ -191,13 +214,13 @@ class LabelRequests:
     step, expected, retry, temperature = STEP, "names a label", "then ask again with --retry", 0.0
 
     def __init__(self, task: Task) -> None:
-        self._task, self._schema, self._prompt = task, schema(task), prompt_fingerprint(task)
+        self._task, self._prompt = task, prompt_fingerprint(task)
         orders = order_count(task)
         self._orders = [label_order(task, number, orders) for number in range(orders)]
 
     def request(self, job: LabelJob) -> tuple[Chat, Schema]:
-        """The chat messages of a job, and the JSON schema of the reply."""
-        return render(self._task, job.question.messages, self._orders[job.order], shots=job.shots), self._schema
+        """The chat messages of a job, and the JSON schema of the reply; or the question, on the decisions wire."""
+        return label_request(self._task, job.question.messages, self._orders[job.order], job.shots)
 
     def key(self, job: LabelJob) -> Key:
         """The id of the question, the label order and the fingerprint of the prompt."""
@@ -217,5 +240,6 @@ class LabelRequests:
             order=order,
             raw=reply.text if reply.text else reply.refusal,
             logprob=reply.logprob,
+            probabilities=label_probabilities(self._task, reply.probabilities),
         )
         return verdict, label is not None

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from fingerpost.core.text import question_id
 from fingerpost.core.types import Conversation
-from fingerpost.labelling.requests import order_count
+from fingerpost.labelling.requests import label_request, order_count
 from fingerpost.llm.completion import Chat, Schema
 from fingerpost.llm.predictor import ChatPredictor
 from fingerpost.llm.requests import teacher_of
 from fingerpost.store.ledger import Ledger
 from fingerpost.students.folder import manifest_of
-from fingerpost.task.prompt import label_order, order_number, render, schema
+from fingerpost.task.prompt import label_order, order_number
 from fingerpost.task.settings import Task
 
 
@@ -31,10 +31,9 @@ class LiveTeacher(ChatPredictor):
     def __init__(self, task: Task, folder: Path, ledger: Ledger | None = None, budget_usd: float | None = None) -> None:
         settings, count = teacher_of(task), order_count(task)
         orders = [label_order(task, number, count) for number in range(count)]
-        reply_schema = schema(task)
 
         def request(messages: Conversation) -> tuple[Chat, Schema]:
-            return render(task, messages, orders[order_number(question_id(messages), 0, count)]), reply_schema
+            return label_request(task, messages, orders[order_number(question_id(messages), 0, count)])
 
         manifest = manifest_of("teacher", settings.model, task)
         super().__init__(settings.model, manifest, task, settings, folder, request, ledger, budget_usd)

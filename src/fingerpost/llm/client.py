@@ -43,6 +43,7 @@ from fingerpost.llm.completion import (
     request_parameters,
     teacher_error,
 )
+from fingerpost.llm.decisions import decision_body, parse_decision
 from fingerpost.llm.recording import Recorder, ReplayTransport, recorded_answer, recorded_latency, request_key
 from fingerpost.llm.transport import BoundedTransport
 from fingerpost.task.settings import TeacherSettings
@@ -63,13 +64,16 @@ class ChatModel:
         temperature: sampling temperature.
 
     Raises:
-        TeacherError: on construction, if the environment variable of the API key is not set.
+        TeacherError: on construction, if the environment variable of the API key is not set, or the answers cannot be
+            recorded.
     """
 
     def __init__(
         self, settings: TeacherSettings, folder: Path, record: Path | None = None, temperature: float = 0.0
     ) -> None:
         self.settings = settings
+        if record is not None and settings.wire == "decisions":
+            raise TeacherError('answers with wire = "decisions" cannot be recorded; leave out --record')
         self._recorder = Recorder(record) if record else None
         transport = (
             ReplayTransport(folder / settings.recorded)
@@ -85,6 +89,8 @@ class ChatModel:
             timeout=settings.timeout_s,
             http_client=httpx2.AsyncClient(transport=transport, timeout=settings.timeout_s),
         )
+        on_decisions = settings.wire == "decisions"
+        self._path, self._parse = ("/decisions", parse_decision) if on_decisions else ("/chat/completions", parse_reply)
         self._parameters = request_parameters(settings, temperature)
         self._schema_modes: list[SchemaMode] = ["json_schema", "json_object", None]
         self._requests = _limiter(settings.requests_per_minute)
@@ -110,26 +116,27 @@ class ChatModel:
         """Send a request and return the reply, retrying while the endpoint is overloaded.
 
         Args:
-            schema: JSON schema of the reply; None for free text.
+            schema: JSON schema of the reply, None for free text; on the decisions wire, the question.
             idempotency_key: identifies the request, in the header that the settings name, if they name one.
 
         Raises:
             RequestLost: no readable reply came, but the request may have been charged. The caller decides on a retry.
-            TeacherError: the endpoint cannot be reached, refuses the key or the model, or stays overloaded.
+            TeacherError: the endpoint cannot be reached, refuses the key or the model, stays overloaded, or does not answer
+                chat.
         """
         tokens = sum(len(message["content"]) for message in messages) // 4 + self.settings.max_tokens
         header = self.settings.idempotency_header
         for attempt in range(ATTEMPTS):
             await self._wait_for_limits(tokens)
             started = time.perf_counter()
-            body = request_body(self.settings.model, messages, schema, self._parameters, self._schema_modes[0])
+            body = self._body(messages, schema)
             # Another body needs another key: a parameter that the endpoint rejects is left out of the next attempt.
             headers = {header: fingerprint([idempotency_key, json.dumps(body)])} if header and idempotency_key else {}
             try:
                 # The same request as `client.chat.completions.create`, without the cost of building its response objects.
                 async with asyncio.timeout(self.settings.timeout_s):  # the client's own limits each read, not their sum
                     response = await self._client.post(
-                        "/chat/completions", cast_to=httpx2.Response, body=body, options={"headers": headers}
+                        self._path, cast_to=httpx2.Response, body=body, options={"headers": headers}
                     )
             except openai.APIStatusError as error:
                 if is_maybe_charged(error.status_code):
@@ -151,7 +158,7 @@ class ChatModel:
                     raise teacher_error(error, self.where, self.settings.key_env, then) from None
                 raise RequestLost("the connection broke") from None
             seconds = recorded_latency(response, time.perf_counter() - started)
-            reply = parse_reply(response.content, seconds, self.where)
+            reply = self._parse(response.content, seconds, self.where)
             if self._recorder and reply.text is not None:
                 self._recorder.add(request_key(self.settings.model, messages), recorded_answer(reply))
             return reply
@@ -159,6 +166,11 @@ class ChatModel:
             f"{self.where} was overloaded {ATTEMPTS} times in a row; wait, or lower concurrency or "
             "requests_per_minute in task.toml, and run the command again: finished requests are kept"
         )
+
+    def _body(self, messages: Chat, schema: Schema | None) -> dict[str, Any]:
+        if self.settings.wire == "decisions":
+            return decision_body(self.settings.model, messages, schema)
+        return request_body(self.settings.model, messages, schema, self._parameters, self._schema_modes[0])
 
     def _adapt(self, error: openai.APIStatusError, body: dict[str, Any]) -> bool:
         """Leave out the parameter that the endpoint's error rejects.

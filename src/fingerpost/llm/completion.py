@@ -49,6 +49,7 @@ class Reply:
         refusal: the model's refusal or the endpoint's error message.
         rejected: the endpoint rejected the request, so nothing was charged.
         message: the message object as it came.
+        probabilities: of an answer on the decisions wire, the probability of each value; else None.
     """
 
     text: str | None
@@ -57,6 +58,7 @@ class Reply:
     refusal: str | None = None
     rejected: bool = False
     message: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    probabilities: Mapping[str, float] | None = None
 
 
 def request_parameters(settings: TeacherSettings, temperature: float) -> dict[str, Any]:

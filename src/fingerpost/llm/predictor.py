@@ -16,7 +16,7 @@ from fingerpost.llm import prices
 from fingerpost.llm.client import ChatModel
 from fingerpost.llm.completion import Chat, Reply, RequestLost, Schema, request_bytes, usage_with_cost
 from fingerpost.store.ledger import Call, Ledger, Settlement
-from fingerpost.task.replies import parse
+from fingerpost.task.replies import label_probabilities, parse
 from fingerpost.task.settings import Task, TeacherSettings
 
 STEP = "predict"
@@ -135,6 +135,9 @@ class ChatPredictor(BasePredictor):
         label = parse(self._task, reply.text)
         confidence = math.nan if reply.logprob is None else math.exp(min(0.0, reply.logprob))
         multi = self._task.multi
+        shares = label_probabilities(self._task, reply.probabilities)
+        if shares is not None:
+            return Prediction(label, confidence, shares, self.name, settlement.usage)
         scores = {label: confidence} if label is not None and reply.logprob is not None and not multi else {}
         return Prediction(label, confidence, scores, self.name, settlement.usage, multi=multi)
 

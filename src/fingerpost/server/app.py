@@ -35,6 +35,8 @@ from fingerpost.server.jobs.uploads import UploadStorage
 from fingerpost.server.jobs.webhook import WebhookSender
 from fingerpost.server.loop.decisions import DecisionLoop
 from fingerpost.server.loop.learner import Learner
+from fingerpost.server.loop.panel import PanelRunner
+from fingerpost.server.loop.repeated_prompts import RepeatedPrompts
 from fingerpost.server.loop.upstream import Upstream
 from fingerpost.server.ops.access import AccessMiddleware
 from fingerpost.server.ops.clock import WallClock
@@ -83,8 +85,13 @@ class Server:
             self.upstream = Upstream(settings.upstream, settings.upstream_key)
             self.loop = DecisionLoop(
                 self.store, settings.folder, self.chat, self.request_log, self.metrics, redact=settings.redact,
-                limit=settings.disagreement, auto=settings.auto,
+                limit=settings.disagreement, auto=settings.auto, panel=settings.panel,
             )  # fmt: skip
+        self.panel: PanelRunner | None = None
+        if self.upstream is not None and settings.panel and settings.upstream_key:
+            self.panel = PanelRunner(
+                self.store, self.upstream, settings.panel, settings.upstream_key, settings.panel_every_s
+            )
         self.jobs = JobRunner(settings, self.store)
         self.batches = BatchRunner(
             self.store, self.files, settings.folder / "batches", self._answer_batch_line, self.clock
@@ -109,7 +116,13 @@ class Server:
         app = FastAPI(title="Fingerpost", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan)
         if self.upstream is not None and self.loop is not None:
             app.add_middleware(
-                Proxy, upstream=self.upstream, loop=self.loop, models=self.models, responses=self.responses, store=store
+                Proxy,
+                upstream=self.upstream,
+                loop=self.loop,
+                models=self.models,
+                responses=self.responses,
+                store=store,
+                repeated=RepeatedPrompts(store, settings.redact) if settings.log_requests else None,
             )
         app.add_middleware(AccessMiddleware, settings=settings, store=store, metrics=self.metrics)
         if settings.cors_origins:  # added last, so that it answers preflight requests before a key is asked for
@@ -149,6 +162,7 @@ class Server:
                         run_periodically("decisions", SYNC_S, self.loop.sync),
                     ]
                 ),
+                *([] if self.panel is None else [self.panel.run()]),
                 run_periodically("model reload", RELOAD_S, self._reload_models),
                 run_periodically("file clean-up", CLEAN_UP_S, self._clean_up_files),
                 run_periodically("request log clean-up", CLEAN_UP_S, self._delete_old_log_entries),

@@ -28,6 +28,8 @@ class Settings:
         upstream_key: its key for callers with a key of this server; others send their own.
         disagreement: the share of a decision's answers that may differ from the upstream's.
         auto: take the next step of a decision without being asked, when it is proven.
+        panel: requests of each decision that are put to the upstream endpoint once a day; 0 for none.
+        panel_every_s: seconds between two repetitions.
         encoder: base encoder of fine-tuning jobs, a folder or a hub name; `auto` chooses by the language of a job's texts.
         allowed_hosts: host names that requests without API keys may come from.
         cors_origins: web pages that may use the server from a browser, such as https://app.example.com.
@@ -56,6 +58,8 @@ class Settings:
     upstream_key: str | None = None
     disagreement: float = 0.05
     auto: bool = False
+    panel: int = 0
+    panel_every_s: float = 86_400.0
     encoder: str = "auto"
     keys_required: bool = False
     allowed_hosts: tuple[str, ...] = ()

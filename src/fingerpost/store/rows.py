@@ -53,6 +53,7 @@ def verdict_row(verdict: Verdict, key: str) -> dict[str, Any]:
         "note": verdict.note,
         "draft": verdict.draft,
         "item": verdict.item,
+        "probabilities": None if verdict.probabilities is None else dict(verdict.probabilities),
     }
 
 
@@ -91,6 +92,7 @@ def to_verdict(row: Row[Any]) -> Verdict:
         row.note,
         row.draft,
         row.item,
+        row.probabilities,
     )
 
 

@@ -17,6 +17,7 @@ from fingerpost.store import tables
 from fingerpost.store.engine import connect, disconnect, writing
 from fingerpost.store.holders import LeaseHolders
 from fingerpost.store.ledger import Ledger
+from fingerpost.store.rows import insert_new
 from fingerpost.store.server_rows import (
     BatchChanges,
     BatchRow,
@@ -33,6 +34,7 @@ from fingerpost.store.server_rows import (
     KeyRow,
     LoggedTeacherReply,
     Mode,
+    RepeatedPrompt,
     RequestLogEntry,
     ResponseRow,
     log_entry_values,
@@ -349,6 +351,27 @@ class ServerStore:
             row = connection.execute(query.values(**changes).returning(*decisions.c)).first()
         return None if row is None else to_decision(row._mapping)
 
+    def add_repeated_prompt(
+        self, key: str, model: str, prompt: str, replies: int, labels: list[str], most: int
+    ) -> None:
+        """Add a prompt whose replies repeat, unless it is known or there are `most` already.
+
+        Args:
+            key: identifies the prompt: 64 hexadecimal digits.
+        """
+        table = tables.repeated_prompts
+        row = {"key": key, "at": now(), "model": model, "prompt": prompt, "replies": replies, "labels": labels}
+        with writing(self._engine) as connection:
+            if connection.execute(select(func.count()).select_from(table)).scalar_one() < most:
+                insert_new(connection, table, [row])
+
+    def repeated_prompts(self) -> list[RepeatedPrompt]:
+        """The prompts whose replies repeat, oldest first."""
+        table = tables.repeated_prompts
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(table).order_by(table.c.id)).all()
+        return [RepeatedPrompt(row.at, row.model, row.prompt, row.replies, row.labels) for row in rows]
+
     def count_answers(self, decision_id: int, after: int) -> int:
         """The upstream answers of a decision that are logged with a higher id than `after`, also those without a label."""
         requests = tables.requests.c
@@ -388,10 +411,11 @@ class ServerStore:
         with self._engine.connect() as connection:
             return DecisionCounts(*connection.execute(query).one())
 
-    def set_teacher_reply(self, request_id: str, reply: LoggedTeacherReply) -> None:
-        """Add the teacher's reply to a logged request that the student answered."""
+    def set_teacher_reply(self, request_id: str, decision_id: int, reply: LoggedTeacherReply) -> None:
+        """Add the teacher's reply to a logged request of a decision that the student answered."""
         requests = tables.requests
-        query = update(requests).where(requests.c.request_id == request_id).values(teacher=asdict(reply))
+        chosen = and_(requests.c.request_id == request_id, requests.c.decision == decision_id)
+        query = update(requests).where(chosen).values(teacher=asdict(reply))
         with writing(self._engine) as connection:
             connection.execute(query)
 

@@ -149,13 +149,19 @@ class KeyRow:
 
 @dataclass(frozen=True, slots=True)
 class LoggedTeacherReply:
-    """The teacher's reply to a logged request. `label` is None where the reply was unusable."""
+    """The teacher's reply to a logged request.
+
+    Attributes:
+        label: None where the reply was unusable.
+        probabilities: by label, where the reply states them.
+    """
 
     model: str
     label: str | None
     raw: str
     logprob: float | None
     usage: Usage
+    probabilities: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +232,7 @@ class DecisionRow:
         monitor: the state of the alarm for drift.
         alarm: why the student was taken out of service.
         announced: whether the webhook was told of the alarm.
+        panel: of `fingerpost.server.loop.panel.Panel`.
     """
 
     id: int
@@ -245,11 +252,28 @@ class DecisionRow:
     monitor: Json = field(default_factory=dict)
     alarm: str | None = None
     announced: bool = True
+    panel: Json | None = None
 
     @property
     def folder(self) -> str:
         """The name of its project's folder."""
         return self.name if self.version == 1 else f"{self.name}.{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedPrompt:
+    """A prompt whose replies repeat, so that it is probably a decision that no schema shows.
+
+    Attributes:
+        replies: that were seen when it was found.
+        labels: what they named.
+    """
+
+    at: int
+    model: str
+    prompt: str
+    replies: int
+    labels: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +314,7 @@ class DecisionChanges(TypedDict, total=False):
     monitor: Json
     alarm: str | None
     announced: bool
+    panel: Json
 
 
 # --- dataclasses from and to database rows
@@ -372,7 +397,8 @@ def _teacher_reply(stored: Json) -> LoggedTeacherReply:
     usage = stored["usage"]
     # version 0.1.0 stored the list [prompt, cached, completion, cost_usd, latency_s]
     parsed = Usage(*usage) if isinstance(usage, list) else Usage(**usage)
-    return LoggedTeacherReply(stored["model"], stored["label"], stored["raw"], stored["logprob"], parsed)
+    return LoggedTeacherReply(stored["model"], stored["label"], stored["raw"], stored["logprob"], parsed,
+                              stored.get("probabilities"))  # fmt: skip
 
 
 def log_entry_values(entry: RequestLogEntry) -> Json:

@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0007"
+HEAD = "0008"
 
 metadata = MetaData()
 
@@ -59,6 +59,7 @@ verdicts = Table(
     Column("note", Text),
     Column("draft", Integer),
     Column("item", Integer),
+    Column("probabilities", JSON(none_as_null=True)),
     Index("verdicts_by_question", "question_id"),
 )
 
@@ -240,6 +241,20 @@ decisions = Table(
     Column("monitor", JSON, nullable=False),
     Column("alarm", Text),
     Column("announced", Boolean, nullable=False, default=True),
+    Column("panel", JSON(none_as_null=True)),
+)
+
+# Prompts on the way to an upstream endpoint whose replies repeat: see RepeatedPrompt.
+repeated_prompts = Table(
+    "repeated_prompts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", String(64), nullable=False, unique=True),
+    Column("at", Integer, nullable=False),
+    Column("model", String(300), nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("replies", Integer, nullable=False),
+    Column("labels", JSON, nullable=False),
 )
 
 responses = Table(

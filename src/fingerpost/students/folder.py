@@ -123,6 +123,7 @@ class Manifest(BaseModel):
         temperature: logits are divided by it before the softmax.
         stack: the weights of the views. Folders of earlier versions have the encoder view alone.
         fast: when the lexical view answers alone.
+        ordinal: the labels are the levels of a scale, the lowest first.
         multi: of a multi-label model, how it decides. A model at a provider has no thresholds: its reply lists the labels.
         encoder: name, origin and hash of the pretrained encoder.
         requested: `encoder` and `max_tokens` as they stood in the settings: `auto` and None leave the choice to training.
@@ -154,6 +155,7 @@ class Manifest(BaseModel):
     temperature: float = 1.0
     stack: Stack = Stack()
     fast: FastTier | None = None
+    ordinal: bool = False
     multi: MultiLabel | None = None
     precision: Literal["int8", "fp32"] = "fp32"
     encoder: dict[str, str] = {}
@@ -219,6 +221,7 @@ def manifest_of(kind: str, name: str, task: Task, **fields: Any) -> Manifest:
         "labels": list(task.labels),
         "answer_field": task.answer_field,
         "fallback": task.fallback,
+        "ordinal": task.ordinal,
         "history": task.student.history,
         "max_tokens": 0,
         "task_fingerprint": prompt_fingerprint(task),
@@ -230,7 +233,13 @@ def manifest_of(kind: str, name: str, task: Task, **fields: Any) -> Manifest:
 def task_of(manifest: Manifest) -> Task:
     """The task that a model was trained for, with the name, labels and answer field in its manifest."""
     multi = manifest.multi is not None
-    return Task(name=manifest.name, labels=tuple(manifest.labels), answer_field=manifest.answer_field, multi=multi)
+    return Task(
+        name=manifest.name,
+        labels=tuple(manifest.labels),
+        answer_field=manifest.answer_field,
+        multi=multi,
+        ordinal=manifest.ordinal,
+    )
 
 
 def copy_model(folder: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,9 @@ def load_task(path: Path) -> Task:
     return task
 
 
-def task_of_labels(name: str, labels: Iterable[str], answer_field: str = "action", multi: bool = False) -> Task:
+def task_of_labels(
+    name: str, labels: Iterable[str], answer_field: str = "action", multi: bool = False, levels: Sequence[str] = ()
+) -> Task:
     """A task from label names alone, for use without a task.toml.
 
     Labels are sorted and unique. Each label's description is its name written as words.
@@ -96,20 +98,24 @@ def task_of_labels(name: str, labels: Iterable[str], answer_field: str = "action
         labels: label names; repeats are ignored.
         answer_field: the JSON field of a reply that holds the label.
         multi: `labels` are sets of labels (`core.label_sets`).
+        levels: all labels in their order, the lowest first, if they are the levels of a scale.
 
     Raises:
-        TaskError: fewer than two labels.
+        TaskError: fewer than two labels, or a label is none of the levels.
     """
     unique = sorted({part for label in labels for part in (split_labels(label) if multi else (label,))})
     if len(unique) < 2:
         raise TaskError(
             f"{name}: {len(unique)} label found, at least two are needed; give the label column with --label"
         )
+    if missing := next((label for label in unique if levels and label not in levels), None):
+        raise TaskError(f"{name}: the label '{missing}' is not one of the levels {', '.join(levels)}; add it to them")
     return Task(
         name=name,
         answer_field=answer_field,
         multi=multi,
-        labels=tuple(Label(name=label, description=humanise(label)) for label in unique),
+        ordinal=bool(levels),
+        labels=tuple(Label(name=label, description=humanise(label)) for label in (levels or unique)),
     )
 
 

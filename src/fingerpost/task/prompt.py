@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from fingerpost.core.errors import TaskError
 from fingerpost.core.text import fingerprint, hash_fraction
 from fingerpost.core.types import Conversation, Label, Message
 from fingerpost.task.settings import Task
@@ -79,6 +80,33 @@ def system_prompt(task: Task, order: Sequence[str] | None = None, codes: bool = 
     if task.fallback:
         text += f" If none fits, it is {json.dumps(answer_of(by_name[task.fallback], codes))}."
     return text
+
+
+def decision_question(
+    task: Task, messages: Conversation, order: Sequence[str] | None = None, shots: Shots = ()
+) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """A request on the decisions wire: chat messages, the first of them with the instructions, and the question.
+
+    Args:
+        order: label names in the order to list them. The levels of an ordinal task keep theirs.
+        shots: examples, which are added to the instructions.
+
+    Raises:
+        TaskError: a message may have several labels, which one question cannot ask for.
+    """
+    if task.multi:
+        raise TaskError(
+            'multi = true needs a teacher with wire = "chat": a question on the decisions wire has one answer'
+        )
+    by_name = {label.name: label for label in task.labels}
+    text = (task.prompt if task.prompt is not None else task.instructions).replace(LABELS_PLACEHOLDER, "").strip()
+    examples = [f"{given!r}: {answer}" for given, answer in shots]
+    text = "\n".join([text or "Which of these fits?", *(["Examples:", *examples] if examples else [])])
+    if task.ordinal:
+        values = [{"label": label.name, "description": label.description} for label in task.labels]
+        return chat(text, messages), {"type": "score", "name": task.answer_field, "levels": values}
+    values = [{"value": name, "description": by_name[name].description} for name in (order or task.names)]
+    return chat(text, messages), {"type": "choice", "name": task.answer_field, "choices": values}
 
 
 def _description(label: Label, codes: bool) -> str:

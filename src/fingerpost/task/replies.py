@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +28,16 @@ def parse(task: Task, raw: str | None) -> str | None:
     if isinstance(value, dict):
         value = value.get(task.answer_field, next(iter(value.values())) if len(value) == 1 else None)
     return resolve(task, value)
+
+
+def label_probabilities(task: Task, values: Mapping[str, float] | None) -> dict[str, float] | None:
+    """The probabilities of values as those of the labels that they name, which sum to 1; None where there are none."""
+    found: dict[str, float] = {}
+    for value, probability in (values or {}).items():
+        if (label := resolve_label(task, value)) is not None:
+            found[label] = found.get(label, 0.0) + probability
+    total = sum(found.values())
+    return {label: round(probability / total, 6) for label, probability in found.items()} if total > 0 else None
 
 
 def resolve(task: Task, value: object) -> str | None:

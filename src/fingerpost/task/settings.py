@@ -47,6 +47,7 @@ class TeacherSettings(Strict):
 
     Attributes:
         model: the model's name at the endpoint.
+        wire: `decisions` for an endpoint that answers typed questions with probabilities (POST /decisions); else `chat`.
         base_url: address of an OpenAI-compatible endpoint; default is OpenAI.
         key_env: environment variable that holds the API key.
         gguf: a local GGUF model file to serve instead of an endpoint, relative to the project's folder.
@@ -61,6 +62,7 @@ class TeacherSettings(Strict):
     """
 
     model: Annotated[str, Field(min_length=1)]
+    wire: Literal["chat", "decisions"] = "chat"
     base_url: Annotated[str, AfterValidator(endpoint)] | None = None
     key_env: str = "OPENAI_API_KEY"
     gguf: str | None = None
@@ -74,6 +76,12 @@ class TeacherSettings(Strict):
     prices: Prices | None = None
     idempotency_header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] | None = None
     batch_price: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _answers_itself(self) -> TeacherSettings:
+        if self.wire == "decisions" and (self.gguf or self.recorded):
+            raise ValueError('with wire = "decisions", leave out gguf and recorded: they answer chat requests')
+        return self
 
 
 class SplitSettings(Strict):
@@ -152,6 +160,7 @@ class Task(Strict):
         answer_field: the JSON field of a reply that holds the label.
         fallback: the label for messages that no other label fits.
         multi: a message may have several labels.
+        ordinal: the labels are the levels of a scale, the lowest first; a wrong answer counts by its distance.
         second_teacher: a model that labels the same questions; its answers are pooled with the teacher's.
         data: files that `fingerpost run` imports.
     """
@@ -162,6 +171,7 @@ class Task(Strict):
     answer_field: Annotated[str, Field(min_length=1)] = "action"
     fallback: str | None = None
     multi: bool = False
+    ordinal: bool = False
     labels: Annotated[tuple[Label, ...], Field(min_length=2)]
     teacher: TeacherSettings | None = None
     second_teacher: TeacherSettings | None = None
@@ -169,6 +179,12 @@ class Task(Strict):
     split: SplitSettings = SplitSettings()
     student: StudentSettings = StudentSettings()
     generate: GenerateSettings = GenerateSettings()
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Task:
+        if self.ordinal and (self.multi or self.fallback is not None):
+            raise ValueError("with ordinal = true, leave out multi and fallback: an answer is one level of the scale")
+        return self
 
     @property
     def names(self) -> list[str]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 REVIEWED_WEIGHT = 5.0  # weight of an example with a human label, relative to consensus labels
 DEV_FRACTION = 0.1
 MIN_ROWS = 2
+LEVEL_SEPARATOR = ","
 
 Embed: TypeAlias = "Callable[[Sequence[Question]], Array]"
 """Computes unit vectors of questions, shape (questions, width)."""
@@ -191,7 +192,12 @@ def _fingerprint(task: Task, labelled: Iterable[tuple[Question, QuestionVerdicts
     return fingerprint([*with_encoder, *rows])
 
 
-def from_file(path: Path, columns: Columns, test_share: float = 0.0) -> TrainingSet:
+def levels_of(given: str | None) -> list[str]:
+    """The levels in a text that separates them by commas; none in an empty one."""
+    return [level.strip() for level in (given or "").split(LEVEL_SEPARATOR) if level.strip()]
+
+
+def from_file(path: Path, columns: Columns, test_share: float = 0.0, levels: Sequence[str] = ()) -> TrainingSet:
     """The training set of a labelled file: its train and dev rows if it has a `split` column, else all rows.
 
     Chat JSONL for fine-tuning also defines the reply template. Without dev rows, a tenth of the rows is held out for dev;
@@ -199,6 +205,7 @@ def from_file(path: Path, columns: Columns, test_share: float = 0.0) -> Training
 
     Args:
         columns: the columns of texts and labels.
+        levels: the labels in their order, the lowest first, if they are the levels of a scale.
         test_share: the fraction of the rows that are held out for testing, if no row is in a split.
 
     Raises:
@@ -207,6 +214,7 @@ def from_file(path: Path, columns: Columns, test_share: float = 0.0) -> Training
     named = {
         "file": str(path), "text": columns.text, "label": columns.label, "multi": "true" if columns.multi else None,
         **columns.format.options(), "test_share": str(test_share) if test_share else None,
+        "levels": LEVEL_SEPARATOR.join(levels),
     }  # fmt: skip
     trained_from = {key: value for key, value in named.items() if value}
     if is_chat_file(path, columns):
@@ -237,7 +245,7 @@ def from_file(path: Path, columns: Columns, test_share: float = 0.0) -> Training
     if not divided:
         train, test = split_train_test(train, test_share)
     train, dev = held_out(train, splits["dev"])
-    task = task_of_labels(path.stem, (example.label for example in train + dev), multi=multi)
+    task = task_of_labels(path.stem, (example.label for example in train + dev), multi=multi, levels=levels)
     text_column = rows[0].text_column
     return _training_set(
         task, train, dev, rejected=tuple(rejected), trained_from=trained_from, test=test, text_column=text_column
@@ -253,7 +261,8 @@ def training_examples(manifest: Manifest) -> list[Example]:
     try:
         form = format_of_options(given.get("quote"), given.get("encoding"), given.get("delimiter"))
         columns = Columns(given.get("text"), given.get("label"), multi="multi" in given, format=form)
-        data = from_file(path, columns, float(given.get("test_share", 0)))
+        levels = levels_of(given.get("levels"))
+        data = from_file(path, columns, float(given.get("test_share", 0)), levels)
     except InputError:
         return []
     return data.train if data.fingerprint == manifest.data_fingerprint else []
@@ -305,12 +314,15 @@ def _chat_set(
     )
 
 
-def from_texts(texts: Sequence[str], labels: Sequence[str], name: str = "task") -> TrainingSet:
+def from_texts(
+    texts: Sequence[str], labels: Sequence[str], name: str = "task", levels: Sequence[str] = ()
+) -> TrainingSet:
     """The training set of texts with labels. A tenth of the texts is held out for dev.
 
     Args:
         texts, labels: sequences, arrays or columns of the same length. A label may be a list of labels.
         name: the task's name.
+        levels: the labels in their order, the lowest first, if they are the levels of a scale.
 
     Raises:
         InputError: the lengths differ, a text is empty, or there are fewer than two labels.
@@ -327,7 +339,7 @@ def from_texts(texts: Sequence[str], labels: Sequence[str], name: str = "task") 
         _example((Message("user", text),), label, multi) for text, label in zip(given_texts, names, strict=True)
     ]
     train, dev = held_out(examples, [])
-    return _training_set(task_of_labels(name, names, multi=multi), train, dev)
+    return _training_set(task_of_labels(name, names, multi=multi, levels=levels), train, dev)
 
 
 def held_out(train: Sequence[Example], dev: Sequence[Example]) -> tuple[list[Example], list[Example]]:

@@ -71,6 +71,7 @@ def train_texts(
     *,
     folder: str | Path | None = None,
     name: str = "student",
+    levels: Sequence[str] = (),
     on_progress: ProgressCallback = no_progress,
     **options: Any,
 ) -> EncoderStudent:
@@ -86,6 +87,7 @@ def train_texts(
         folder: the model folder. Without it, the model is temporary: it is deleted with the student object, unless it
             is saved with `student.save(folder)`.
         name: the student's name if there is no folder.
+        levels: the labels in their order, the lowest first, if they are the levels of a scale.
         options: passed to `fingerpost.students.encoder.train.fit`, such as `encoder`, `epochs`, `history` and `seed`.
 
     Raises:
@@ -96,7 +98,7 @@ def train_texts(
     from fingerpost.students.encoder.predict import EncoderStudent
 
     target = Path(tempfile.mkdtemp()) / name if folder is None else Path(folder)
-    data = from_texts(texts, labels, target.name)
+    data = from_texts(texts, labels, target.name, levels)
     manifest = train(data, target, on_progress=on_progress, **options)
     student = EncoderStudent(target, manifest, threads=1)
     if folder is None:

@@ -11,7 +11,7 @@ from rich.text import Text
 from fingerpost.core.printable import printable
 from fingerpost.evaluation.formatting import dollars, milliseconds, ratio
 from fingerpost.evaluation.report import sentences
-from fingerpost.evaluation.results import CascadePoint, DataReport, ModelReport, Report
+from fingerpost.evaluation.results import KAPPA, MEAN_ERROR, CascadePoint, DataReport, ModelReport, Report
 
 WIDTH = 140  # characters, where the output is not a terminal
 STYLES = {"student": "bold", "cascade": "bold", "teacher": "", "base": "dim", "baseline": "dim"}
@@ -26,7 +26,7 @@ def show(report: Report) -> None:
         console.print(_text(f"warning: {warning}", "bold"))
     for part in [whole, *report.by_source]:
         title = f"{report.task}: {part.source}, n = {part.n:,}, against {report.against}, 95 % intervals"
-        console.print(_table(title, part.models, report.against == "human labels", report.multi))
+        console.print(_table(title, part.models, report.against == "human labels", report))
     for name, points in report.cascade_curve.items():
         console.print(_curve(name, points))
     for pair in report.pairs:
@@ -49,10 +49,11 @@ def _text(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style)
 
 
-def _table(title: str, models: list[ModelReport], human_labels: bool, multi: bool) -> Table:
+def _table(title: str, models: list[ModelReport], human_labels: bool, report: Report) -> Table:
     cascade = any(model.role == "cascade" for model in models)
     table = Table(title=_text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    measured = ["exact match", "micro F1"] if multi else ["accuracy"]
+    measured = ["exact match", "micro F1"] if report.multi else ["accuracy"]
+    measured += [KAPPA, MEAN_ERROR] if report.ordinal else []
     for heading in ["model", *measured, "macro F1", "error reduction"] if human_labels else ["model"]:
         table.add_column(heading)
     headings = ["agreement", "calib. error", "p50", "per 1,000"]
@@ -61,7 +62,9 @@ def _table(title: str, models: list[ModelReport], human_labels: bool, multi: boo
     for model in models:
         cells: list[str | Text] = [_text(model.name, STYLES[model.role])]
         if human_labels:
-            cells += [sentences.accuracy(model), *([sentences.interval(model.micro_f1)] if multi else [])]
+            cells += [sentences.accuracy(model), *([sentences.interval(model.micro_f1)] if report.multi else [])]
+            if report.ordinal:
+                cells += [sentences.interval(model.kappa), sentences.interval(model.mean_absolute_error)]
             cells += [ratio(model.macro_f1), sentences.percent(model.error_reduction)]
         cells += [
             ratio(model.agreement.value if model.agreement else None),

@@ -13,17 +13,26 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fingerpost.core.text import parse_json
+from fingerpost.core.types import Usage
 from fingerpost.server.api.chat import chat_response
 from fingerpost.server.api.responses import responses_response
 from fingerpost.server.inference.answers import answer_of
+from fingerpost.server.inference.decisions_wire import DECISIONS, SYSTEM_ONE, questions_response
 from fingerpost.server.inference.registry import ModelRegistry
 from fingerpost.server.inference.responses import ResponsesService, input_items
-from fingerpost.server.loop.decisions import ActiveDecision, DecisionLoop, Proposal
-from fingerpost.server.loop.recognition import WIRES, Recognised, Wire, read_reply, recognise
-from fingerpost.server.loop.upstream import Headers, Upstream, UpstreamAnswer
+from fingerpost.server.loop.decisions import DecisionLoop, Proposal
+from fingerpost.server.loop.recognition import CHAT, WIRES, Recognised, Wire, plain_request, read_reply, recognise
+from fingerpost.server.loop.repeated_prompts import RepeatedPrompts
+from fingerpost.server.loop.typed_questions import (
+    asked_questions,
+    observed_answers,
+    recognise_question,
+    student_answer,
+)
+from fingerpost.server.loop.upstream import BY, Headers, OnAnswer, Upstream, UpstreamAnswer
 from fingerpost.server.ops.access import READ_PATHS
 from fingerpost.server.ops.logs import log_sometimes
-from fingerpost.server.schemas import ApiError, Json
+from fingerpost.server.schemas import ApiError, ChatRequest, Json
 from fingerpost.store.server import ServerStore, new_id
 
 HEADER = b"x-fingerpost-decision"
@@ -44,9 +53,11 @@ class Proxy:
         models: ModelRegistry,
         responses: ResponsesService,
         store: ServerStore,
+        repeated: RepeatedPrompts | None,
     ) -> None:
         self._app, self._upstream, self._loop = app, upstream, loop
         self._models, self._responses, self._store = models, responses, store
+        self._repeated = repeated
         self._proven: TTLCache[str, bool] = TTLCache(MOST_PROVEN, PROVEN_S)
         self._checks: set[asyncio.Task[None]] = set()
 
@@ -71,7 +82,8 @@ class Proxy:
             if not foreign and self._models.has(body.get("model")):
                 await self._app(scope, _replay(raw, receive), send)
             else:
-                await self._decide(scope, _replay(raw, receive), send, raw, body)
+                decide = self._decide_questions if path in (DECISIONS, SYSTEM_ONE) else self._decide
+                await decide(scope, _replay(raw, receive), send, raw, body)
         elif not foreign and await asyncio.to_thread(self._is_own, path):
             await self._app(scope, receive, send)
         elif scope["method"] in ("GET", "HEAD", "DELETE", "OPTIONS"):
@@ -94,7 +106,7 @@ class Proxy:
 
     async def _decide(self, scope: Scope, receive: Receive, send: Send, raw: bytes, body: Json) -> None:
         wire: Wire | None = WIRES.get(scope["path"])
-        name = next((value.decode("latin-1") for key, value in scope["headers"] if key == HEADER), None)
+        name = _decision_name(scope)
         foreign, who = scope["state"].get("foreign", False), _caller(scope)
         earlier: list[Json] = []
         if wire == "responses" and isinstance(previous := body.get("previous_response_id"), str) and not foreign:
@@ -102,7 +114,8 @@ class Proxy:
             raw = _with_history(body, earlier, before) if earlier else raw
         recognised = recognise(wire, body, name, earlier) if wire is not None else None
         if wire is None or recognised is None:
-            await self._upstream.forward(scope, receive, send, raw)
+            watched = plain_request(body) if scope["path"] == CHAT and self._repeated is not None else None
+            await self._upstream.forward(scope, receive, send, raw, self._watch(watched))
             return
         known = self._loop.find(recognised)
         proposal = await self._loop.propose(known, recognised, not foreign or who in self._proven) if known else None
@@ -114,20 +127,94 @@ class Proxy:
                 headers = self._upstream.headers(scope, readable=True) if proposal.check else []
                 await response(scope, receive, send)
                 if proposal.check:
-                    self._check_later(wire, known, recognised, proposal, scope["path"], headers, raw, request_id)
+
+                    async def on_check(answer: UpstreamAnswer) -> None:
+                        found = read_reply(wire, answer.content_type, answer.body)
+                        await self._loop.checked(known, recognised, proposal, answer, found, request_id)
+
+                    self._check_later(scope["path"], headers, raw, on_check)
                 return
 
         async def on_answer(answer: UpstreamAnswer) -> None:
-            if answer.status == 200 and who is not None:
-                self._proven[who] = True
-            elif answer.status in (401, 403) and who is not None:
-                self._proven.pop(who, None)
+            self._note_key(who, answer)
             reply = read_reply(wire, answer.content_type, answer.body) if answer.status == 200 else None
             active = await self._loop.bind(recognised) if reply is not None else known
             if active is not None:
                 await self._loop.answered_upstream(active, recognised, proposal, answer, reply, request_id, key)
 
         await self._upstream.forward(scope, receive, send, raw, on_answer)
+
+    async def _decide_questions(self, scope: Scope, receive: Receive, send: Send, raw: bytes, body: Json) -> None:
+        """Answer typed questions, if the students are sure of all of them; each is a decision of its own."""
+        asked = asked_questions(scope["path"], body)
+        if asked is None:
+            await self._upstream.forward(scope, receive, send, raw)
+            return
+        name = _decision_name(scope) if len(asked.questions) == 1 else None
+        foreign, who = scope["state"].get("foreign", False), _caller(scope)
+        may_answer = not foreign or who in self._proven
+        request_id, key = scope["state"]["request_id"], scope["state"].get("key")
+        recognised = [recognise_question(asked, number, name, body) for number in range(len(asked.questions))]
+        known = [self._loop.find(one) for one in recognised]
+        proposals = [
+            await self._loop.propose(active, one, may_answer) if active is not None else None
+            for active, one in zip(known, recognised, strict=True)
+        ]
+        given = [
+            (active, one, proposal)
+            for active, one, proposal in zip(known, recognised, proposals, strict=True)
+            if active is not None and proposal is not None and proposal.answers
+        ]
+        if len(given) == len(recognised):
+            for active, one, proposal in given:
+                await self._loop.answered_by_student(active, one, proposal, request_id, key)
+            decisions = [proposal.decision for _, _, proposal in given]
+            answers = [student_answer(*pair) for pair in zip(asked.questions, decisions, strict=True)]
+            usage = Usage(prompt=max(decision.prompt_tokens for decision in decisions), completion=0)
+            check = any(proposal.check for _, _, proposal in given)
+            headers = self._upstream.headers(scope, readable=True) if check else []
+            response = JSONResponse(questions_response(asked, answers, usage), headers={BY.decode(): "student"})
+            await response(scope, receive, send)
+
+            async def on_check(answer: UpstreamAnswer) -> None:
+                replies = observed_answers(asked, recognised, answer.body)
+                for (active, one, proposal), reply in zip(given, replies, strict=True):
+                    if proposal.check:
+                        await self._loop.checked(active, one, proposal, answer, reply, request_id)
+
+            if check:
+                self._check_later(scope["path"], headers, raw, on_check)
+            return
+
+        async def on_answer(answer: UpstreamAnswer) -> None:
+            self._note_key(who, answer)
+            replies = observed_answers(asked, recognised, answer.body)
+            for active, one, proposal, reply in zip(known, recognised, proposals, replies, strict=True):
+                bound = await self._loop.bind(one) if reply is not None and answer.status == 200 else active
+                if bound is not None:
+                    await self._loop.answered_upstream(bound, one, proposal, answer, reply, request_id, key)
+
+        await self._upstream.forward(scope, receive, send, raw, on_answer)
+
+    def _watch(self, request: ChatRequest | None) -> OnAnswer | None:
+        """What counts the replies to a request's prompt; None where they are not counted."""
+        repeated = self._repeated
+        if request is None or repeated is None or not repeated.watches(request):
+            return None
+
+        async def on_answer(answer: UpstreamAnswer) -> None:
+            reply = read_reply("chat", answer.content_type, answer.body) if answer.status == 200 else None
+            if reply is not None:
+                await asyncio.to_thread(repeated.add, request, reply)
+
+        return on_answer
+
+    def _note_key(self, who: str | None, answer: UpstreamAnswer) -> None:
+        """Remember whether the upstream endpoint has accepted a caller's key."""
+        if answer.status == 200 and who is not None:
+            self._proven[who] = True
+        elif answer.status in (401, 403) and who is not None:
+            self._proven.pop(who, None)
 
     async def _answer(self, recognised: Recognised, proposal: Proposal, foreign: bool) -> Response | None:
         """The response that states what the student says; None if it cannot be in the form that is asked for."""
@@ -145,22 +232,16 @@ class Proxy:
 
     def _check_later(
         self,
-        wire: Wire,
-        active: ActiveDecision,
-        recognised: Recognised,
-        proposal: Proposal,
         path: str,
         headers: Headers,
         raw: bytes,
-        request_id: str,
+        on_answer: OnAnswer,
     ) -> None:
         """Ask the upstream endpoint what the student has just answered."""
 
         async def check() -> None:
             try:
-                answer = await self._upstream.ask(path, headers, raw)
-                reply = read_reply(wire, answer.content_type, answer.body)
-                await self._loop.checked(active, recognised, proposal, answer, reply, request_id)
+                await on_answer(await self._upstream.ask(path, headers, raw))
             except Exception as error:  # noqa: BLE001 - nobody waits for it
                 log_sometimes("a check of the student failed", logging.WARNING, error)
 
@@ -177,6 +258,11 @@ def _with_history(body: Json, earlier: list[Json], before: str | None) -> bytes:
     if before is None:
         del changed["previous_response_id"]
     return json.dumps(changed).encode()
+
+
+def _decision_name(scope: Scope) -> str | None:
+    """The name that the request gives its decision."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == HEADER), None)
 
 
 def _caller(scope: Scope) -> str | None:

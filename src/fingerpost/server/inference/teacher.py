@@ -53,7 +53,7 @@ class Teacher:
     """Forwards chat requests to the teacher, within a budget if there is one.
 
     Raises:
-        TeacherError: on construction, without an API key, or with a budget but no known price.
+        TeacherError: on construction, without an API key, with a budget but no known price, or if it does not answer chat.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class Teacher:
         self._settings, self._ledger, self._budget = settings, ledger, budget_usd
         self._timeout = timeout_s
         self._slots = asyncio.Semaphore(settings.concurrency)
+        if settings.wire == "decisions":
+            raise TeacherError('a teacher with wire = "decisions" answers no chat; serve the student without it')
         if budget_usd is not None:
             prices.cost(settings, Usage(prompt=1))
         base_url = (settings.base_url or DEFAULT_BASE_URL).rstrip("/") + "/"

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from cachetools import LRUCache
@@ -28,7 +28,14 @@ from fingerpost.server.inference.chat import ChatService
 from fingerpost.server.inference.registry import ServedModel, read_model
 from fingerpost.server.inference.request_log import RequestLog
 from fingerpost.server.inference.response_format import ResponseFormat, requested_format
-from fingerpost.server.loop.projects import is_same_prompt, label_of_reply, overlap, task_of_decision
+from fingerpost.server.loop.panel import Panel, panel_of
+from fingerpost.server.loop.projects import (
+    is_same_prompt,
+    label_of_reply,
+    overlap,
+    queue_disagreements,
+    task_of_decision,
+)
 from fingerpost.server.loop.recognition import ObservedReply, Recognised
 from fingerpost.server.loop.upstream import UpstreamAnswer
 from fingerpost.server.ops.logs import log, log_sometimes
@@ -62,6 +69,9 @@ class ActiveDecision:
         answered: requests that this student has answered.
         changed: the monitor has to be stored.
         stamp: identifies the model's files.
+        panel: its panel, while requests are still being added.
+        new_panel: it has to be stored.
+        new_alarm: the answers behind its alarm have to be put into the review queue.
     """
 
     row: DecisionRow
@@ -70,6 +80,9 @@ class ActiveDecision:
     answered: int = 0
     changed: bool = False
     stamp: int = 0
+    panel: Panel = field(default_factory=Panel)
+    new_panel: bool = False
+    new_alarm: bool = False
 
     @property
     def task(self) -> Task | None:
@@ -113,6 +126,7 @@ class DecisionLoop:
         folder: the server's folder.
         limit: the share of the student's answers that may differ from the upstream's.
         auto: take the next step of a decision without being asked, when it is proven.
+        panel: requests of each decision that are kept to put to the upstream endpoint again and again.
         request_log: None keeps nothing, so that nothing is learnt.
         redact: applied to prompts before they are stored.
     """
@@ -128,11 +142,12 @@ class DecisionLoop:
         redact: Callable[[str], str] | None = None,
         limit: float = 0.05,
         auto: bool = False,
+        panel: int = 0,
     ) -> None:
         self._store, self._chat, self._log, self._metrics = store, chat, request_log, metrics
         self._redact = redact
         self.folder = folder / DECISIONS
-        self.limit, self.auto = limit, auto
+        self.limit, self.auto, self._panel = limit, auto, panel
         self._active: dict[int, ActiveDecision] = {}
         self._bound: LRUCache[bytes, ActiveDecision] = LRUCache(maxsize=4096)
         self._lock = threading.RLock()
@@ -172,7 +187,7 @@ class DecisionLoop:
         return _Sought(
             slug(recognised.name or recognised.hint),
             named,
-            {**asdict(recognised.place), "path": list(recognised.place.path), "named": named},
+            _stored_place(recognised, named),
             list(recognised.labels),
             recognised.system if self._redact is None else self._redact(recognised.system),
             recognised.request.model,
@@ -257,6 +272,9 @@ class DecisionLoop:
         label = label_of_reply(active.row, task, reply)
         teacher = self._teacher_reply(recognised, reply, label, answer.seconds)
         await self._write(active, recognised, request_id, key, label, "upstream", answer.seconds, teacher, proposal)
+        if label is not None and len(active.panel.requests) < self._panel:
+            with self._lock:
+                active.new_panel = active.panel.add_request(recognised, label, self._redact) or active.new_panel
         probation = active.monitor.probation and active.row.mode in ("canary", "on")
         if proposal is not None and proposal.sure and probation and task is not None:
             self._compare(active, proposal, label)
@@ -275,7 +293,7 @@ class DecisionLoop:
             return
         label = label_of_reply(active.row, active.task, reply)
         teacher = self._teacher_reply(recognised, reply, label, answer.seconds)
-        await asyncio.to_thread(self._store.set_teacher_reply, request_id, teacher)
+        await asyncio.to_thread(self._store.set_teacher_reply, request_id, active.row.id, teacher)
         self._compare(active, proposal, label)
 
     def _compare(self, active: ActiveDecision, proposal: Proposal, label: str | None) -> None:
@@ -299,6 +317,7 @@ class DecisionLoop:
         log("decision alarm", logging.WARNING, decision=active.row.name, reason=reason)
         self._metrics.decision_alarms.labels(active.row.name).inc()
         self.set_mode(active, "shadow", alarm=reason)
+        active.new_alarm = True
 
     def set_mode(self, active: ActiveDecision, mode: Mode, alarm: str | None = None, share: float = 1.0) -> None:
         """Change the mode of a decision, unless a person has changed it in the meantime."""
@@ -349,8 +368,10 @@ class DecisionLoop:
         if prompt is not None:
             with suppress(TeacherError):  # its price may not be known
                 usage = replace(usage, cost_usd=prices.cost(TeacherSettings(model=model), usage))
-        return LoggedTeacherReply(model, label, (reply.tool or "") if recognised.place.by_tool else reply.text or "",
-                                  None, usage)  # fmt: skip
+        raw = (reply.tool or "") if recognised.place.by_tool else reply.text or ""
+        return LoggedTeacherReply(
+            model, label, raw, None, usage, dict(reply.probabilities) if reply.probabilities else None
+        )
 
     def _count(self, active: ActiveDecision, by: str) -> None:
         self._metrics.decisions.labels(active.row.name, by, "").inc()
@@ -364,15 +385,24 @@ class DecisionLoop:
                 if active.changed:
                     active.changed = False
                     self._store.change_decision(active.row.id, monitor=_stored(active))
+                if active.new_panel:
+                    active.new_panel = False
+                    self._store.change_decision(active.row.id, panel=asdict(active.panel))
             for row in self._store.decisions():
                 if row.id not in self._active:
                     answered = int(row.monitor.get("answered", 0))
-                    self._active[row.id] = ActiveDecision(row, _monitor(row, self.limit), None, answered)
+                    self._active[row.id] = ActiveDecision(
+                        row, _monitor(row, self.limit), None, answered, panel=panel_of(row)
+                    )
                 active = self._active[row.id]
                 active.row = row
                 if active.monitor.alarm and row.alarm is None:  # a person has put the student back into service
                     active.monitor, active.changed = active.new_monitor(self.limit), True
         for active in self.active:
+            if active.new_alarm:
+                active.new_alarm = False
+                queued = queue_disagreements(self._store, active.row, self.folder)
+                log("questions behind an alarm put into the review queue", decision=active.row.name, questions=queued)
             self._load(active)
             if self.auto:
                 self._promote(active)
@@ -430,6 +460,12 @@ def load_model(row: DecisionRow, folder: Path) -> ServedModel:
         user_template=UserTemplate(**row.user_template) if row.user_template else UserTemplate(),
         system_prompt=row.prompt or model.system_prompt,
     )
+
+
+def _stored_place(recognised: Recognised, named: bool) -> Json:
+    place = recognised.place
+    stored: Json = {"path": list(place.path), "tool": place.tool, "by_tool": place.by_tool, "named": named}
+    return stored | {"ordinal": True} if recognised.ordinal else stored
 
 
 def _stored(active: ActiveDecision) -> Json:

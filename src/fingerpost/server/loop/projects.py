@@ -6,6 +6,7 @@ import calendar
 import math
 import re
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -15,6 +16,7 @@ from typing import Any
 import tomlkit
 from pydantic import ValidationError
 
+from fingerpost.consensus.review import ALARM
 from fingerpost.core.errors import InputError
 from fingerpost.core.types import Label
 from fingerpost.data.importer import import_log
@@ -57,6 +59,8 @@ CALENDAR = {
 SOURCE = "upstream"
 FEWEST_REPLIES = 50
 """Replies in plain text from which the labels are told, and messages from which the text around them is told."""
+MOST_QUEUED = 100
+"""Questions behind an alarm that lead the review queue: the latest."""
 FEWEST_REVIEWS = 50
 """Human labels from which on a student is held to the upstream's answers as the consensus corrects them."""
 MORE_SETTINGS = "\n# What passes by later tests the student.\n[split]\ntest = 0.0\ndev = 0.15\n"
@@ -85,13 +89,16 @@ def prompt_words(prompt: str) -> tuple[str, ...]:
 
 def task_of_decision(row: DecisionRow) -> Task | None:
     """The task of a decision; None while its labels are not known."""
-    return _task(row.name, tuple(row.labels), row.prompt, (row.place["path"] or ["action"])[-1])
+    field = (row.place["path"] or ["action"])[-1]
+    return _task(row.name, tuple(row.labels), row.prompt, field, bool(row.place.get("ordinal")))
 
 
 @lru_cache(maxsize=256)
-def _task(name: str, values: tuple[str | int, ...], prompt: str, field: str) -> Task | None:
+def _task(name: str, values: tuple[str | int, ...], prompt: str, field: str, ordinal: bool) -> Task | None:
+    known = _labels(values, prompt)
+    labels = tuple(known[value] for value in values) if ordinal else tuple(known.values())
     try:
-        return Task(name=name, labels=tuple(_labels(values, prompt).values()), answer_field=field)
+        return Task(name=name, labels=labels, answer_field=field, ordinal=ordinal)
     except ValidationError:
         return None
 
@@ -185,6 +192,28 @@ def learn(store: ServerStore, row: DecisionRow, folder: Path, limit: float, **op
     return changed or row
 
 
+def queue_disagreements(store: ServerStore, row: DecisionRow, folder: Path) -> int:
+    """Put the requests on which the student was sure and the upstream said something else at the head of the review queue.
+
+    Args:
+        folder: of the projects of all decisions.
+
+    Returns:
+        The number of new questions.
+    """
+    task, cutoff = task_of_decision(row), float(row.training.get("cutoff") or 0.0)
+    place = folder / row.folder
+    if task is None or not (place / TASK_FILE).is_file():
+        return 0
+    differing: deque[RequestLogEntry] = deque(maxlen=MOST_QUEUED)
+    for entry in _usable(store, row, row, task, row.imported):
+        if entry.student not in (None, entry.label) and entry.confidence >= cutoff:
+            differing.append(entry)
+    project = Project(place)
+    with project.store() as questions:
+        return import_log(questions, project.task, differing, ALARM, limit=MOST_QUEUED).new
+
+
 def _difference(folder: Path, upstream: Mapping[str, str], cutoff: float) -> float:
     """The upper bound, with 95 % confidence, of how often a student differs from the upstream where it is sure."""
     answers = {one.id: one for one in dev_answers(folder, cross_validated=True)}
@@ -269,6 +298,8 @@ def _task_text(row: DecisionRow, task: Task) -> str:
     )
     document = tomlkit.parse(text)
     document["answer_field"] = task.answer_field
+    if task.ordinal:
+        document["ordinal"] = True
     for label in task.labels:
         if label.code is not None:
             described = tomlkit.inline_table()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -17,7 +17,8 @@ from fingerpost.server.inference.tools import offered_functions, parameters_of
 from fingerpost.server.schemas import ChatRequest, Json, ResponsesRequest, turn_text
 
 Wire: TypeAlias = Literal["chat", "responses"]
-WIRES: dict[str, Wire] = {"/v1/chat/completions": "chat", "/v1/responses": "responses"}
+CHAT = "/v1/chat/completions"
+WIRES: dict[str, Wire] = {CHAT: "chat", "/v1/responses": "responses"}
 """The wires whose requests may be decisions, by path."""
 ELSEWHERE = ("background", "conversation", "prompt")
 """Parameters of the Responses API with which a part of the request is kept by the upstream endpoint alone."""
@@ -66,11 +67,13 @@ class ObservedReply:
         text: the text, or the arguments of the tool call.
         tool: the name of the called tool.
         usage: the usage object as it came.
+        probabilities: by value, where the reply states them.
     """
 
     text: str | None
     tool: str | None = None
     usage: Json = field(default_factory=dict)
+    probabilities: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Recognised:
         labels: the values that a reply may have; empty where only a header says that there is a decision.
         system: the system prompt.
         responses: the request of the Responses wire, if it came on that one.
+        ordinal: the labels are the levels of a scale, the lowest first.
+        path, body: of the request as it came.
     """
 
     request: ChatRequest
@@ -93,6 +98,9 @@ class Recognised:
     place: Place
     system: str
     responses: ResponsesRequest | None = None
+    ordinal: bool = False
+    path: str = ""
+    body: Json = field(default_factory=dict)
 
 
 def recognise(wire: Wire, body: Json, name: str | None, earlier: Sequence[Json] = ()) -> Recognised | None:
@@ -121,7 +129,18 @@ def recognise(wire: Wire, body: Json, name: str | None, earlier: Sequence[Json] 
             return None
         found = "", Place(), ()
     hint, place, labels = found
-    return Recognised(request, name, hint, labels, place, system, responses)
+    path = next(path for path, known in WIRES.items() if known == wire)
+    return Recognised(request, name, hint, labels, place, system, responses, path=path, body=body)
+
+
+def plain_request(body: Json) -> ChatRequest | None:
+    """A chat request that asks for one reply in text, without a schema or tools; None if it is another one."""
+    try:
+        request = ChatRequest(**body)
+        plain = not offered_functions(request)[0] and requested_schema(request) is None
+    except (ValidationError, TypeError, AttributeError, UnfillableError):
+        return None
+    return request if plain and (request.n or 1) == 1 and request.messages[-1].role == "user" else None
 
 
 def _choice_in(request: ChatRequest) -> tuple[str, Place, tuple[str | int, ...]] | None:

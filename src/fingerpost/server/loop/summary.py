@@ -8,21 +8,31 @@ from pathlib import Path
 import numpy as np
 
 from fingerpost.evaluation.drift import confidence_sequence
-from fingerpost.evaluation.metrics import proportion
+from fingerpost.evaluation.metrics import prediction_powered, proportion
 from fingerpost.evaluation.results import Interval
 from fingerpost.project import STUDENT, Project
-from fingerpost.server.loop.projects import answers_missing, task_of_decision
+from fingerpost.server.loop.projects import answers_missing, is_same_prompt, task_of_decision
 from fingerpost.store.server import ServerStore
-from fingerpost.store.server_rows import DecisionCounts, DecisionRow
+from fingerpost.store.server_rows import DecisionCounts, DecisionRow, RepeatedPrompt
 from fingerpost.students.folder import dev_answers
 from fingerpost.task.loader import TASK_FILE
+
+FEWEST_SAMPLED = 20
+"""Human labels of dev questions, which are drawn at random, from which on they alone are measured on."""
 
 
 @dataclass(frozen=True, slots=True)
 class HumanMeasured:
-    """Accuracy by human labels of questions that the student had not learnt from when it answered them."""
+    """Accuracy by human labels of questions that the student had not learnt from when it answered them.
+
+    Attributes:
+        n: the questions with a human label.
+        at_random: they are a random sample of the dev questions, and the student's accuracy is estimated with the help of all
+            others (prediction-powered inference). Else they are from the review queue, where the hard questions come first.
+    """
 
     n: int
+    at_random: bool
     student: Interval
     upstream: Interval
 
@@ -76,22 +86,38 @@ def summarise(store: ServerStore, row: DecisionRow, folder: Path) -> Summary:
     )
 
 
+def unnamed_prompts(store: ServerStore) -> list[RepeatedPrompt]:
+    """The prompts whose replies repeat, less those that are known as decisions by now."""
+    known = [row.prompt for row in store.decisions()]
+    return [
+        one for one in store.repeated_prompts() if not any(is_same_prompt(one.prompt, prompt, True) for prompt in known)
+    ]
+
+
 def _by_humans(place: Path) -> HumanMeasured | None:
     """The accuracy on the questions of a project that have a human label, an upstream answer and an answer of the student."""
     if not (place / TASK_FILE).is_file() or not (place / "models" / STUDENT).is_dir():
         return None
     project = Project(place)
     answers = {one.id: one.answer for one in dev_answers(project.models / STUDENT, cross_validated=True)}
-    student, upstream = [], []
+    found: dict[str, list[tuple[bool, bool, bool]]] = {"train": [], "dev": []}
+    others: list[bool] = []
     with project.store() as store:
         for question, verdicts in store.stream_labelled(project.task.answers, None, "train", "dev"):
-            label, theirs = verdicts.label("human"), verdicts.label("teacher")
-            if label is not None and theirs is not None and question.id in answers:
-                student.append(answers[question.id] == label)
-                upstream.append(theirs == label)
-    return (
-        HumanMeasured(len(student), proportion(np.array(student)), proportion(np.array(upstream))) if student else None
-    )
+            label, upstream, student = verdicts.label("human"), verdicts.label("teacher"), answers.get(question.id)
+            if upstream is None or student is None:
+                continue
+            if label is not None:
+                found[question.split].append((student == upstream, student == label, upstream == label))
+            elif question.split == "dev":
+                others.append(student == upstream)
+    at_random = len(found["dev"]) >= FEWEST_SAMPLED
+    judged = found["dev"] if at_random else [*found["train"], *found["dev"]]
+    if not judged:
+        return None
+    agreed, right, upstream_right = np.array(judged).T
+    estimate = prediction_powered(np.array(others, dtype=bool), agreed, right) if at_random else proportion(right)
+    return HumanMeasured(len(judged), at_random, estimate, proportion(upstream_right))
 
 
 def _next_step(row: DecisionRow, new: int, project: Path) -> str:

@@ -36,6 +36,7 @@ from fingerpost.students.folder import (
 )
 from fingerpost.students.lexical import LinearScores, Ngrams, held_out_familiarity, margins
 from fingerpost.students.linear import Array, Head, Projection
+from fingerpost.students.ordinal import over_levels
 from fingerpost.students.stack import MIN_ROWS, fit_fast_tier, fit_stack
 from fingerpost.task.settings import Task
 
@@ -98,14 +99,15 @@ def prepare(base: Encoder, task: Task, train: Rows, dev: Rows) -> TrainingRows:
 def fit_labels(data: TrainingRows, tuning: Tuning, epochs: int, seed: int, on_progress: ProgressCallback) -> Fitted:
     """Fit both views and their stack to rows with one label each, and fine-tune."""
     train, dev = data.train, data.dev
-    cleaned = clean(train, seed)
+    learnt, learnt_dev = (over_levels(train), over_levels(dev)) if data.task.ordinal else (train, dev)
+    cleaned = clean(learnt, seed)
     cleaned.stack.familiarity = _least_familiarity(train)
     views = fit_views(cleaned.rows, cleaned.stack)
     implausible = float((cleaned.plausibility < IMPLAUSIBLE).mean())
     on_progress(Progress(STEP, f"{implausible:.1%} of the training labels are probably wrong"))
     step = _head_step(views.head, cleaned.rows, dev, epochs)
     on_progress(Progress(STEP, _views_message(views, dev), 0, epochs, data=step))
-    cleaned_dev, dev_plausibility = clean_held_out(dev, train, views, seed)
+    cleaned_dev, dev_plausibility = clean_held_out(learnt_dev, learnt, views, seed)
     network = data.network(views.head)
     tuned: list[TrainingStep] = []
     if tuning == "on" or (tuning == "auto" and is_promising(data.base, data.network, cleaned.rows, seed, on_progress)):
@@ -116,7 +118,7 @@ def fit_labels(data: TrainingRows, tuning: Tuning, epochs: int, seed: int, on_pr
     lexical_scores = views.lexical_scores(dev)
     stack = views.stack
     if tuned and len(dev.texts) >= MIN_ROWS:
-        stack = fit_stack(encoder_scores, lexical_scores, dev.targets, cleaned_dev.weights)
+        stack = fit_stack(encoder_scores, lexical_scores, learnt_dev.targets, cleaned_dev.weights)
         stack.familiarity = views.stack.familiarity
     logits = stack.combine(encoder_scores, lexical_scores)
     temperature = calibrate(logits, dev.targets, dev.weights)

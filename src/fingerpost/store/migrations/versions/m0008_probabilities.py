@@ -1,0 +1,22 @@
+"""Verdicts with the probability of each label; the fixed panel of a decision, and the requests to the upstream endpoint that looked like decisions."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    op.add_column("verdicts", sa.Column("probabilities", sa.JSON))
+    op.add_column("decisions", sa.Column("panel", sa.JSON))
+    op.create_table(
+        "repeated_prompts",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("key", sa.String(64), nullable=False, unique=True),
+        sa.Column("at", sa.Integer, nullable=False),
+        sa.Column("model", sa.String(300), nullable=False),
+        sa.Column("prompt", sa.Text, nullable=False),
+        sa.Column("replies", sa.Integer, nullable=False),
+        sa.Column("labels", sa.JSON, nullable=False),
+    )
