@@ -132,7 +132,7 @@ class Teacher:
                     writer.write(self.raw.pop(0)[1])
                     await writer.drain()
                     break
-                if not path.endswith("/chat/completions"):
+                if not path.endswith(("/chat/completions", "/decisions")):
                     if path.startswith("/v1/fine_tuning/jobs"):
                         status, payload = self.fine_tuning.handle(method, path, data)
                     else:
@@ -171,7 +171,8 @@ class Teacher:
             await asyncio.sleep(self.drip_s)
 
     async def _answer(self, body: dict[str, Any]) -> tuple[int, dict[str, str], Any] | None:
-        text = body["messages"][-1]["content"]
+        turns = body.get("messages") or body["input"]
+        text = turns if isinstance(turns, str) else turns[-1]["content"]
         text = text if isinstance(text, str) else json.dumps(text)
         self.asked[text] += 1
         self.bodies.append(body)
@@ -189,6 +190,11 @@ class Teacher:
                     {"error": {"message": message, "type": "invalid_request_error", "param": name}},
                 )
         await asyncio.sleep(self.delay_s)
+        if "questions" in body:
+            self.answered[text] += 1
+            answers = [_typed_answer(question, self.reply or text) for question in body["questions"]]
+            used = {"input_tokens": 100, "output_tokens": 5, "total_tokens": 105}
+            return 200, {}, {"answers": answers, "model": body["model"], "usage": used}
         label = next((label for label in LABELS if label in text), "other")
         content = self.reply if self.reply is not None else json.dumps({"action": label})
         wanted = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema", {}).get("properties", {})
@@ -232,6 +238,28 @@ class Teacher:
             turns = wanted[key].get("properties")
             texts[key] = {turn: f"{said} {turn}" for turn in turns} if turns else said
         return json.dumps(texts)
+
+
+def _typed_answer(question: dict[str, Any], text: str) -> dict[str, Any]:
+    """The first value that the text contains, else the last one, with a probability of 0.8."""
+    named = {"type": question["type"], "name": question.get("name")}
+    if question["type"] == "predicate":
+        return named | {"probability": 0.8 if "yes" in text else 0.2}
+    of_choice = question["type"] == "choice"
+    values = (
+        [one["value"] for one in question["choices"]] if of_choice else [one["label"] for one in question["levels"]]
+    )
+    best = next((value for value in values if str(value) in text), values[-1])
+    shares = [0.8 if value == best else 0.2 / (len(values) - 1) for value in values]
+    if of_choice:
+        rows = [{"value": value, "probability": share} for value, share in zip(values, shares, strict=True)]
+        return named | {"choice": best, "confidence": 0.8, "probabilities": rows}
+    levels = [{"label": value, "value": i, "probability": shares[i]} for i, value in enumerate(values)]
+    return named | {
+        "score": sum(i * share for i, share in enumerate(shares)),
+        "confidence": 0.8,
+        "probabilities": levels,
+    }
 
 
 def words(number: int) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import cohen_kappa_score, f1_score
 
 from fingerpost.evaluation import metrics
 
@@ -83,3 +83,40 @@ def test_a_perfectly_calibrated_model_has_little_error() -> None:
     right = draw.random(20_000) < confidence
     assert metrics.calibration_error(confidence, right).value < 0.02
     assert metrics.calibration_error(np.ones(100), flags(50, 50)).value == pytest.approx(0.5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=8, max_size=40))
+def test_kappa_and_mean_error_as_scikit_learn_computes_them(pairs: list[tuple[int, int]]) -> None:
+    gold, answers = np.array(pairs).T
+    matrix = metrics.confusion(gold, answers, 4)
+    error = metrics.mean_absolute_error(matrix)
+    assert error.value == pytest.approx(np.abs(gold - answers).mean()) and error.low <= error.value <= error.high
+    if len({*gold.tolist(), *answers.tolist()}) > 1:
+        expected = cohen_kappa_score(gold, answers, labels=range(4), weights="quadratic")
+        assert metrics.quadratic_kappa(matrix).value == pytest.approx(expected)
+
+
+def test_no_answer_is_as_far_off_as_possible() -> None:
+    gold, answers = np.array([0, 1, 2, 2]), np.array([0, 1, 2, -1])
+    matrix = metrics.confusion(gold, answers, 3)
+    assert metrics.mean_absolute_error(matrix).value == pytest.approx(2 / 4)
+    assert metrics.quadratic_kappa(matrix).value < 1
+
+
+def test_a_proxy_helps_as_much_as_it_tells() -> None:
+    random = np.random.default_rng(0)
+    covered, widths = 0, []
+    for _ in range(200):
+        right = random.random(2_050) < 0.8
+        agrees = np.where(random.random(2_050) < 0.9, right, ~right)
+        found = metrics.prediction_powered(agrees[50:], agrees[:50], right[:50])
+        covered += found.low <= 0.8 <= found.high
+        widths.append(found.high - found.low)
+    alone = metrics.proportion(np.arange(50) < 40)
+    assert covered >= 180 and np.mean(widths) < 0.85 * (alone.high - alone.low)
+    noise = metrics.prediction_powered(random.random(2_000) < 0.5, random.random(50) < 0.5, flags(40, 10))
+    assert abs(noise.value - 0.8) < 0.1
+    perfect = metrics.prediction_powered(flags(100, 0), flags(30, 0), flags(30, 0))
+    assert perfect.value == 1 and perfect.low < 0.99
+    assert metrics.prediction_powered(flags(0, 0), flags(10, 0), flags(5, 5)).value == 0.5

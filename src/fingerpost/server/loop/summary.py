@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +72,9 @@ def summarise(store: ServerStore, row: DecisionRow, folder: Path) -> Summary:
     outcomes = str(row.monitor.get("outcomes", ""))
     differing = outcomes.count("1")
     saved_s = None if counts.upstream_s is None or counts.student_s is None else counts.upstream_s - counts.student_s
+    shown = replace(row, panel=row.panel and {"alarm": row.panel.get("alarm")})  # without people's messages
     return Summary(
-        row=row,
+        row=shown,
         counts=counts,
         project=folder / row.folder,
         checked=len(outcomes),
