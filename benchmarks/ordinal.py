@@ -1,4 +1,4 @@
-"""A student of a scale beside an ordinary one on the same texts: accuracy, quadratic weighted kappa, mean absolute error.
+"""A student that knows the order of the labels beside one that does not, on the same texts: accuracy, quadratic weighted kappa, mean absolute error.
 
 Usage: ordinal.py FILE.txt [FILE.txt ...] [--rows 400 2000] [--seeds 3]
 
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def compare(file: Path, count: int, seed: int) -> None:
-    """Print one row for the ordinary student and one for the student of a scale."""
+    """Print one row for each of the two students."""
     lines = [line.split("\t") for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
     rows = [
         (html.unescape(parts[2]).strip(), float(parts[1])) for parts in lines if len(parts) == 3 and parts[2].strip()
@@ -57,7 +57,7 @@ def compare(file: Path, count: int, seed: int) -> None:
     ]
     students = [
         fingerpost.train(texts[TESTED:], levels[TESTED:], levels=order, seed=seed, epochs=0, name=name)
-        for name, order in (("ordinary", []), ("of a scale", LEVELS))
+        for name, order in (("nominal", []), ("ordinal", LEVELS))
     ]
     report = evaluate(
         file.stem, LEVELS, test, [Candidate("student", one, timed=False) for one in students], ordinal=True

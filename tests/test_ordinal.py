@@ -62,7 +62,7 @@ def test_a_scale_in_a_file_and_in_a_project(cli: Cli, folder: Path) -> None:
     again = cli("evaluate", "models/tickets", "tickets.csv", "--label", "urgency")
     assert "mean abs. error" in again.stdout or "trained on all" in again.stderr, again
     assert "--levels is for files" in cli("train", "--levels", "low,high").stderr
-    assert "--multi or --levels" in cli("train", "tickets.csv", "--multi", "--levels", "low,high").stderr
+    assert "--multi and --levels" in cli("train", "tickets.csv", "--multi", "--levels", "low,high").stderr
     text = (folder / "task.toml").read_text()
     (folder / "task.toml").write_text("ordinal = true\n" + text)
     with pytest.raises(TaskError, match="ordinal"):

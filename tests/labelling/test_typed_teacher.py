@@ -32,7 +32,7 @@ def typed(task: Task, folder: Path, store: Store) -> Task:
     """The task with its teacher on the decisions wire, and thirty questions."""
     import_file(store, task, write_questions(folder / "q.txt", 30))
     assert task.teacher is not None
-    return task.model_copy(update={"teacher": task.teacher.model_copy(update={"wire": "decisions"})})
+    return task.model_copy(update={"teacher": task.teacher.model_copy(update={"api": "decisions"})})
 
 
 def test_probabilities_are_kept_and_learnt_from(typed: Task, store: Store, folder: Path, teacher: Teacher) -> None:
@@ -58,7 +58,7 @@ def test_probabilities_are_kept_and_learnt_from(typed: Task, store: Store, folde
 
 def test_a_server_of_ours_is_such_a_teacher(task: Task, student: Path, tmp_path: Path) -> None:
     with Serving(tmp_path / "served", f"queue={student}") as server:
-        settings = TeacherSettings(model="queue", wire="decisions", base_url=server.url)
+        settings = TeacherSettings(model="queue", api="decisions", base_url=server.url)
         own = task.model_copy(update={"teacher": settings})
         texts = [question_text(number) for number in range(6)]
         found = LiveTeacher(own, tmp_path).predict(texts)
@@ -87,7 +87,7 @@ def test_what_such_a_teacher_cannot_do_is_said(typed: Task, store: Store, folder
     with pytest.raises(TeacherError, match="neither write questions nor describe"):
         decision_body("m", [], {"type": "object"})
     with pytest.raises(ValueError, match="leave out gguf and recorded"):
-        TeacherSettings(model="m", wire="decisions", gguf="x.gguf")
+        TeacherSettings(model="m", api="decisions", gguf="x.gguf")
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"answers": []}', b'{"answers": [{"type": "choice"}]}', b"[1]",

@@ -64,7 +64,7 @@ def test_answers_that_change_more_than_by_chance_are_another_model() -> None:
         assert not panel.add_answers([None, *same[1:]], "big")
     changed: list[str | None] = ["other"] * 50
     assert panel.add_answers(changed, "big") or panel.add_answers(changed, "big")
-    assert panel.alarm is not None and "answers of big to the same requests had changed" in panel.alarm
+    assert panel.alarm is not None and "repeated requests got a different answer from big" in panel.alarm
     assert panel.repeated is None and [one["label"] for one in panel.requests] == changed
 
 
@@ -92,7 +92,7 @@ def test_the_panel_is_put_to_the_endpoint(tmp_path: Path, teacher: Teacher) -> N
         asyncio.run(repeat())
     (row,) = store.decisions()
     assert panel_of(row).alarm is not None and not row.announced
-    assert "requests" not in (summarise(store, row, logged.folder).row.panel or {})
+    assert (summarise(store, row, logged.folder).row.panel or {})["requests"] == 12
 
 
 def test_a_served_panel(tmp_path: Path, teacher: Teacher) -> None:
@@ -123,11 +123,11 @@ def test_a_prompt_whose_replies_repeat_is_announced(tmp_path: Path, teacher: Tea
             ]
             client.chat.completions.create(model="big", messages=turns)
         listed = run_subprocess(("decisions", "--data", str(front.folder)), tmp_path, "", {}).stdout
-        assert 'perhaps a decision: the prompt "Sort the mail' in listed and "billing, delivery, other" in listed
+        assert 'possible decision: the prompt "Sort the mail' in listed and "billing, delivery, other" in listed
         for _ in range(3):
             client.chat.completions.create(model="big", messages=turns, extra_headers={"x-fingerpost-decision": "mail"})
         listed = run_subprocess(("decisions", "--data", str(front.folder)), tmp_path, "", {}).stdout
-        assert "mail: observe" in listed and "perhaps" not in listed
+        assert "mail: observe" in listed and "possible decision" not in listed
 
 
 def test_free_text_is_not_watched_for_long(tmp_path: Path) -> None:
@@ -188,5 +188,5 @@ def test_what_raised_an_alarm_leads_the_review_queue(tmp_path: Path) -> None:
             queue.answer(card.question, str(card.teacher_label))
     texts = {card.question.messages[-1].content for card in first[:4]}
     assert texts == {question_text(number) for number in range(300, 304)}
-    assert "raised an alarm" in first[0].reason
-    assert "raised an alarm" not in first[4].reason
+    assert "contributed to an alarm" in first[0].reason
+    assert "contributed to an alarm" not in first[4].reason

@@ -90,9 +90,9 @@ def _latest(rows: list[DecisionRow], version: int | None) -> list[DecisionRow]:
 
 
 def _show_prompt(prompt: RepeatedPrompt) -> None:
-    say(f'perhaps a decision: the prompt "{shorten(prompt.prompt, 80)}" to {prompt.model}')
+    say(f'possible decision: the prompt "{shorten(prompt.prompt, 80)}" to {prompt.model}')
     say(f"  {prompt.replies:,} replies named {len(prompt.labels)} labels: {shorten(', '.join(prompt.labels), 120)}")
-    say("  next: to have it learnt, send the header x-fingerpost-decision: NAME with these requests")
+    say("  next: to learn it, add the header x-fingerpost-decision: NAME to these requests")
 
 
 def _show(one: Summary) -> None:
@@ -125,8 +125,8 @@ def _show(one: Summary) -> None:
         say(
             f"  monitoring: above the cut-off, {one.differing:,} of {one.checked:,} differ (95 % CI {low:.1%} to {high:.1%})"
         )
-    if row.panel and row.panel.get("alarm"):
-        say(f"  upstream: {row.panel['alarm']}")
+    if row.panel:
+        say(f"  upstream: {row.panel['alarm'] or 'no change found'} (panel of {row.panel['requests']} requests)")
     if one.humans is not None:
         student, upstream = one.humans.student, one.humans.upstream
         say(

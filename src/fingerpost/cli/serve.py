@@ -115,8 +115,9 @@ def serve(
         typer.Option(
             min=0,
             max=500,
-            help="Proxy mode: put so many requests of each decision to the upstream endpoint once a day, to notice when its "
-            "model changes. They are paid for with FINGERPOST_UPSTREAM_KEY. Default: none.",
+            metavar="N",
+            help="Proxy mode: send N stored requests of each decision to the upstream again every day, to detect a change of "
+            "its model. They are billed to FINGERPOST_UPSTREAM_KEY. Default: 0, which is off.",
         ),
     ] = 0,
     encoder: Annotated[

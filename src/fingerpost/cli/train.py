@@ -93,7 +93,7 @@ def train(
         str | None,
         typer.Option(
             metavar="LOW,...,HIGH",
-            help="The labels of the file are levels of a scale: all of them, the lowest first, separated by commas.",
+            help="Ordinal labels in a file: all levels in order, the lowest first, separated by commas.",
         ),
     ] = None,
     encoder: Annotated[
@@ -170,7 +170,7 @@ def train(
     if file is None and levels:
         raise InputError("--levels is for files; for a project, write ordinal = true in task.toml")
     if multi and levels:
-        raise InputError("give --multi or --levels: an answer is a set of labels, or one level of a scale")
+        raise InputError("--multi and --levels cannot be combined")
     if student == HOSTED:
         from fingerpost.cli.hosted import Hosting, train_hosted
 

@@ -145,7 +145,7 @@ def _shares(task: Task, verdicts: Sequence[Verdict]) -> Array:
     index = {name: i for i, name in enumerate(task.names)}
     shares = np.zeros(len(index), dtype=np.float32)
     for verdict in verdicts:
-        for answer, share in verdict.votes.items():
+        for answer, share in verdict.label_shares.items():
             for label in task.labels_in(answer):
                 shares[index[label]] += share / len(verdicts)
     return shares

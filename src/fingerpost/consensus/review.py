@@ -236,7 +236,9 @@ class ReviewQueue(ReviewSession):
         similar = selected.represents - 1
         reasons = [f"about {similar:,} similar questions" if similar else "no similar questions"]
         if self.questions[selected.row].source == ALARM:
-            reasons = ["the student in service and the model that it replaces differed here, which raised an alarm"]
+            reasons = [
+                "the student in service and the model that it replaces disagreed here, which contributed to an alarm"
+            ]
         teacher = votes.most_common(1)[0][0] if votes else None
         if len(votes) > 1:
             reasons.append("the teacher's answers differ: " + ", ".join(str(label) for label in votes))

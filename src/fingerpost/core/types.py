@@ -112,7 +112,7 @@ class Verdict:
     probabilities: Mapping[str, float] | None = None
 
     @property
-    def votes(self) -> Mapping[str, float]:
+    def label_shares(self) -> Mapping[str, float]:
         """Its vote, which sums to 1: for its label, or divided by the probabilities; empty without a label."""
         if self.probabilities is not None:
             return self.probabilities

@@ -93,7 +93,7 @@ class QuestionVerdicts:
         counted = {"human": human, "teacher": teachers}.get(use, human or teachers)
         found: dict[str, float] = {}
         for verdict in counted:
-            for label, share in verdict.votes.items():
+            for label, share in verdict.label_shares.items():
                 found[label] = found.get(label, 0.0) + share / len(counted)
         return found or None
 

@@ -187,7 +187,7 @@ def jobs_with_shots(task: Task, store: Store, found: Sequence[tuple[Question, Sh
 
 
 def label_request(task: Task, messages: Conversation, order: Sequence[str], shots: Shots = ()) -> tuple[Chat, Schema]:
-    """The chat messages that ask the teacher for a label, and the JSON schema of the reply; or the question, on the decisions wire.
+    """The chat messages that ask the teacher for a label, and the JSON schema of the reply; or the question, of the Decisions API.
 
     Args:
         order: label names in the order to list them.
@@ -196,7 +196,7 @@ def label_request(task: Task, messages: Conversation, order: Sequence[str], shot
     Raises:
         TaskError: the task has no teacher, or one that cannot answer with several labels.
     """
-    if teacher_of(task).wire == "decisions":
+    if teacher_of(task).api == "decisions":
         return decision_question(task, messages, order, shots)
     return render(task, messages, order, shots=shots), schema(task)
 
@@ -219,7 +219,7 @@ class LabelRequests:
         self._orders = [label_order(task, number, orders) for number in range(orders)]
 
     def request(self, job: LabelJob) -> tuple[Chat, Schema]:
-        """The chat messages of a job, and the JSON schema of the reply; or the question, on the decisions wire."""
+        """The chat messages of a job, and the JSON schema of the reply; or the question, of the Decisions API."""
         return label_request(self._task, job.question.messages, self._orders[job.order], job.shots)
 
     def key(self, job: LabelJob) -> Key:

@@ -108,8 +108,8 @@ def run_batch(
         TeacherError: the provider cannot be reached or refuses the batch, or none of its replies is usable.
         BudgetError: the budget has no room for a single request.
     """
-    if teacher.wire == "decisions":
-        raise TeacherError('batches are for chat requests; with wire = "decisions", run the command without --batch')
+    if teacher.api == "decisions":
+        raise TeacherError('batches are for chat requests; with api = "decisions", run the command without --batch')
     if teacher.recorded:
         raise TeacherError("the teacher's answers are replayed from a file; run the command without --batch")
     with locked(

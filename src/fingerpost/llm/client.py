@@ -72,8 +72,8 @@ class ChatModel:
         self, settings: TeacherSettings, folder: Path, record: Path | None = None, temperature: float = 0.0
     ) -> None:
         self.settings = settings
-        if record is not None and settings.wire == "decisions":
-            raise TeacherError('answers with wire = "decisions" cannot be recorded; leave out --record')
+        if record is not None and settings.api == "decisions":
+            raise TeacherError('answers with api = "decisions" cannot be recorded; leave out --record')
         self._recorder = Recorder(record) if record else None
         transport = (
             ReplayTransport(folder / settings.recorded)
@@ -89,7 +89,7 @@ class ChatModel:
             timeout=settings.timeout_s,
             http_client=httpx2.AsyncClient(transport=transport, timeout=settings.timeout_s),
         )
-        on_decisions = settings.wire == "decisions"
+        on_decisions = settings.api == "decisions"
         self._path, self._parse = ("/decisions", parse_decision) if on_decisions else ("/chat/completions", parse_reply)
         self._parameters = request_parameters(settings, temperature)
         self._schema_modes: list[SchemaMode] = ["json_schema", "json_object", None]
@@ -116,7 +116,7 @@ class ChatModel:
         """Send a request and return the reply, retrying while the endpoint is overloaded.
 
         Args:
-            schema: JSON schema of the reply, None for free text; on the decisions wire, the question.
+            schema: JSON schema of the reply, None for free text; of the Decisions API, the question.
             idempotency_key: identifies the request, in the header that the settings name, if they name one.
 
         Raises:
@@ -168,7 +168,7 @@ class ChatModel:
         )
 
     def _body(self, messages: Chat, schema: Schema | None) -> dict[str, Any]:
-        if self.settings.wire == "decisions":
+        if self.settings.api == "decisions":
             return decision_body(self.settings.model, messages, schema)
         return request_body(self.settings.model, messages, schema, self._parameters, self._schema_modes[0])
 

@@ -49,7 +49,7 @@ class Reply:
         refusal: the model's refusal or the endpoint's error message.
         rejected: the endpoint rejected the request, so nothing was charged.
         message: the message object as it came.
-        probabilities: of an answer on the decisions wire, the probability of each value; else None.
+        probabilities: of an answer of the Decisions API, the probability of each value; else None.
     """
 
     text: str | None

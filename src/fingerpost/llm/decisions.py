@@ -1,4 +1,4 @@
-"""The decisions wire, POST /decisions: a typed question about a conversation, and the probability of each of its values."""
+"""The Decisions API, POST /decisions: a typed question about a conversation, and the probability of each of its values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def decision_body(model: str, messages: Chat, question: Schema | None) -> dict[s
     """
     if question is None or question.get("type") not in VALUE_FIELD:
         raise TeacherError(
-            f'{model} answers typed questions only (wire = "decisions"), so it can label, but neither write questions nor '
+            f'{model} answers typed questions only (api = "decisions"), so it can label, but neither write questions nor '
             "describe labels; name another model for that, such as one in [[generate.writers]]"
         )
     instructions, *turns = messages
@@ -46,7 +46,7 @@ def parse_decision(body: str | bytes, seconds: float | None, where: str) -> Repl
         where: the endpoint, for the error message.
 
     Raises:
-        RequestLost: the body is not a response of the decisions wire.
+        RequestLost: the body is not a response of the Decisions API.
     """
     try:
         response = parse_json(body)
@@ -69,7 +69,9 @@ def parse_decision(body: str | bytes, seconds: float | None, where: str) -> Repl
         }
         best = str(answer["choice"]) if kind == "choice" else max(shares, key=shares.__getitem__)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise RequestLost(f"{where} does not answer as /v1/decisions does; does base_url end with /v1?") from None
+        raise RequestLost(
+            f"{where} did not return a valid /v1/decisions response; check that base_url ends with /v1"
+        ) from None
     text = storable(json.dumps({str(name or "answer"): best}, ensure_ascii=False))[:MAX_REPLY_CHARACTERS]
     logprob = math.log(shares[best]) if best in shares else None
     return Reply(text, usage, logprob, probabilities=shares, message=answer)

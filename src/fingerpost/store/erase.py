@@ -16,7 +16,16 @@ from fingerpost.core.text import normalise, question_id
 from fingerpost.core.types import Conversation, Message
 from fingerpost.core.utils import chunks
 from fingerpost.store.engine import connect, disconnect, explain, writing
-from fingerpost.store.tables import drafts, questions, requests, responses, sketches, verdicts
+from fingerpost.store.tables import (
+    decisions,
+    drafts,
+    questions,
+    repeated_prompts,
+    requests,
+    responses,
+    sketches,
+    verdicts,
+)
 
 BATCH = 500
 WAIT_MS = 5_000
@@ -94,6 +103,12 @@ def _erase_rows(engine: Engine, found: Mapping[str, Conversation], wanted: Calla
         answered = [
             row.id for row in kept if any(_without(part, texts, wanted) != part for part in (row.input, row.response))
         ]
+    with engine.connect() as connection:
+        prompts = connection.execute(select(repeated_prompts.c.id, repeated_prompts.c.prompt)).all()
+        panels = connection.execute(
+            select(decisions.c.id, decisions.c.panel).where(decisions.c.panel.is_not(None))
+        ).all()
+    shown = [row.id for row in prompts if _without(row.prompt, texts, wanted) != row.prompt]
     counts: Counter[str] = Counter()
     with writing(engine) as connection:
         connection.exec_driver_sql("PRAGMA secure_delete=ON")
@@ -113,6 +128,13 @@ def _erase_rows(engine: Engine, found: Mapping[str, Conversation], wanted: Calla
         for ids in chunks(answered, BATCH):
             removed = connection.execute(delete(responses).where(responses.c.id.in_(ids)))
             counts["stored responses"] += removed.rowcount
+        removed = connection.execute(delete(repeated_prompts).where(repeated_prompts.c.id.in_(shown)))
+        counts["repeated prompts"] += removed.rowcount
+        for row in panels:
+            panel = _panel_without(row.panel, texts, wanted)
+            if gone := len(row.panel["requests"]) - len(panel["requests"]):
+                connection.execute(update(decisions).where(decisions.c.id == row.id).values(panel=panel))
+                counts["panel requests"] += gone
         for draft in written:
             brief, raw = _without(draft.brief, texts, wanted), _reply_without(draft.raw, texts, wanted)
             if (brief, raw) != (draft.brief, draft.raw):
@@ -121,6 +143,14 @@ def _erase_rows(engine: Engine, found: Mapping[str, Conversation], wanted: Calla
         if guard:
             connection.exec_driver_sql(str(guard))
     return counts
+
+
+def _panel_without(panel: dict[str, Any], texts: set[str], wanted: Callable[[str], bool]) -> dict[str, Any]:
+    """The panel of a decision without the requests that hold one of the texts."""
+    requests = panel["requests"]
+    kept = [i for i, request in enumerate(requests) if _without(request["body"], texts, wanted) == request["body"]]
+    repeated = panel["repeated"] and [panel["repeated"][i] for i in kept]
+    return {**panel, "requests": [requests[i] for i in kept], "repeated": repeated}
 
 
 def _without(value: Any, texts: set[str], wanted: Callable[[str], bool]) -> Any:

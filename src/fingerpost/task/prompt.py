@@ -85,7 +85,7 @@ def system_prompt(task: Task, order: Sequence[str] | None = None, codes: bool = 
 def decision_question(
     task: Task, messages: Conversation, order: Sequence[str] | None = None, shots: Shots = ()
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """A request on the decisions wire: chat messages, the first of them with the instructions, and the question.
+    """A request of the Decisions API: chat messages, the first of them with the instructions, and the question.
 
     Args:
         order: label names in the order to list them. The levels of an ordinal task keep theirs.
@@ -96,7 +96,7 @@ def decision_question(
     """
     if task.multi:
         raise TaskError(
-            'multi = true needs a teacher with wire = "chat": a question on the decisions wire has one answer'
+            'multi = true needs a teacher with api = "chat": a question of the Decisions API has one answer'
         )
     by_name = {label.name: label for label in task.labels}
     text = (task.prompt if task.prompt is not None else task.instructions).replace(LABELS_PLACEHOLDER, "").strip()

@@ -47,7 +47,7 @@ class TeacherSettings(Strict):
 
     Attributes:
         model: the model's name at the endpoint.
-        wire: `decisions` for an endpoint that answers typed questions with probabilities (POST /decisions); else `chat`.
+        api: the endpoint's API for labels: `chat`, or `decisions` for typed questions with probabilities (POST /decisions).
         base_url: address of an OpenAI-compatible endpoint; default is OpenAI.
         key_env: environment variable that holds the API key.
         gguf: a local GGUF model file to serve instead of an endpoint, relative to the project's folder.
@@ -62,7 +62,7 @@ class TeacherSettings(Strict):
     """
 
     model: Annotated[str, Field(min_length=1)]
-    wire: Literal["chat", "decisions"] = "chat"
+    api: Literal["chat", "decisions"] = "chat"
     base_url: Annotated[str, AfterValidator(endpoint)] | None = None
     key_env: str = "OPENAI_API_KEY"
     gguf: str | None = None
@@ -79,8 +79,8 @@ class TeacherSettings(Strict):
 
     @model_validator(mode="after")
     def _answers_itself(self) -> TeacherSettings:
-        if self.wire == "decisions" and (self.gguf or self.recorded):
-            raise ValueError('with wire = "decisions", leave out gguf and recorded: they answer chat requests')
+        if self.api == "decisions" and (self.gguf or self.recorded):
+            raise ValueError('with api = "decisions", leave out gguf and recorded: they answer chat requests')
         return self
 
 

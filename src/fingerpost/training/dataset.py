@@ -218,6 +218,8 @@ def from_file(path: Path, columns: Columns, test_share: float = 0.0, levels: Seq
     }  # fmt: skip
     trained_from = {key: value for key, value in named.items() if value}
     if is_chat_file(path, columns):
+        if levels:
+            raise InputError(f"{path} is chat JSONL, whose labels have no order; leave out --levels")
         data = as_classification(read_chat(path, MIN_ROWS), path.stem)
         rest, test = split_train_test(data.examples, test_share)
         return replace(_chat_set(data, *held_out(rest, [])), trained_from=trained_from, test=test)

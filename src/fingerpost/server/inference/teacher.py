@@ -64,8 +64,10 @@ class Teacher:
         self._settings, self._ledger, self._budget = settings, ledger, budget_usd
         self._timeout = timeout_s
         self._slots = asyncio.Semaphore(settings.concurrency)
-        if settings.wire == "decisions":
-            raise TeacherError('a teacher with wire = "decisions" answers no chat; serve the student without it')
+        if settings.api == "decisions":
+            raise TeacherError(
+                'a teacher with api = "decisions" cannot answer chat requests; name a chat model with --teacher'
+            )
         if budget_usd is not None:
             prices.cost(settings, Usage(prompt=1))
         base_url = (settings.base_url or DEFAULT_BASE_URL).rstrip("/") + "/"

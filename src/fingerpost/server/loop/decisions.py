@@ -272,7 +272,8 @@ class DecisionLoop:
         label = label_of_reply(active.row, task, reply)
         teacher = self._teacher_reply(recognised, reply, label, answer.seconds)
         await self._write(active, recognised, request_id, key, label, "upstream", answer.seconds, teacher, proposal)
-        if label is not None and len(active.panel.requests) < self._panel:
+        collecting = active.panel.repeated is None and len(active.panel.requests) < self._panel
+        if label is not None and collecting:
             with self._lock:
                 active.new_panel = active.panel.add_request(recognised, label, self._redact) or active.new_panel
         probation = active.monitor.probation and active.row.mode in ("canary", "on")

@@ -89,8 +89,8 @@ class Panel:
             return False
         date = time.strftime("%Y-%m-%d", time.gmtime(now()))
         self.alarm = (
-            f"on {date}, {sum(differing)} of {len(differing)} answers of {model} to the same requests had changed, more than "
-            f"the {self.limit:.0%} that vary by chance; its vendor has probably changed the model"
+            f"on {date}, {sum(differing)} of {len(differing)} repeated requests got a different answer from {model}; at most "
+            f"{self.limit:.0%} is expected by chance. The provider has probably changed the model"
         )
         # From here on, the new answers are the ones to compare with.
         for request, label in zip(self.requests, labels, strict=True):
@@ -128,7 +128,8 @@ class PanelRunner:
     async def _next(self) -> None:
         for row in await asyncio.to_thread(self._store.decisions):
             panel = panel_of(row)
-            if len(panel.requests) >= self._size and now() - panel.asked_at >= self._every and row.labels:
+            complete = panel.repeated is not None or len(panel.requests) >= self._size
+            if complete and now() - panel.asked_at >= self._every and row.labels:
                 await self._repeat(row, panel)
         await asyncio.sleep(min(POLL_S, self._every))
 

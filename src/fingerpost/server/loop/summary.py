@@ -72,7 +72,7 @@ def summarise(store: ServerStore, row: DecisionRow, folder: Path) -> Summary:
     outcomes = str(row.monitor.get("outcomes", ""))
     differing = outcomes.count("1")
     saved_s = None if counts.upstream_s is None or counts.student_s is None else counts.upstream_s - counts.student_s
-    shown = replace(row, panel=row.panel and {"alarm": row.panel.get("alarm")})  # without people's messages
+    shown = replace(row, panel=row.panel and {"alarm": row.panel["alarm"], "requests": len(row.panel["requests"])})
     return Summary(
         row=shown,
         counts=counts,
