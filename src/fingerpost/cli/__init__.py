@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Labels": {
         "label": "Have the teacher label questions.",
+        "ui": "Review, compare and watch in the browser.",
         "review": "Correct the few labels that teach the student most.",
         "define": "Improve the descriptions of labels that the teacher misreads.",
         "export": "Write chat JSONL for fine-tuning elsewhere.",
@@ -69,6 +70,7 @@ EXTRAS: dict[str, str] = {
     **dict.fromkeys(("predict", "docs"), ""),
     **dict.fromkeys(("generate", "review", "run", "train", "evaluate"), "train"),
     **dict.fromkeys(("serve", "decisions"), "serve"),
+    "ui": "ui",
 }
 """The extra that a command needs; those that are not listed need `project`. It is checked before anything else."""
 

@@ -27,6 +27,7 @@ EXAMPLES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("fingerpost generate tickets --count 400 --budget 5", "fingerpost generate tickets --from-errors"),
     ),
     "label": ("label", ("fingerpost label tickets --budget 5", "fingerpost label tickets --again doubtful --limit 50")),
+    "ui": ("ui", ("fingerpost ui tickets", "fingerpost ui tickets --host 0.0.0.0 --double 0.1")),
     "review": (
         "better-than-the-teacher",
         ("fingerpost review tickets", "fingerpost review tickets --export queue.csv"),

@@ -22,6 +22,7 @@ class Decision:
         at: ISO 8601 time; empty where unknown.
         active: whether it has not been taken back.
         text: the first question's last message.
+        question: the first question's id.
     """
 
     mark: str
@@ -32,6 +33,7 @@ class Decision:
     at: str
     active: bool
     text: str = ""
+    question: str = ""
 
 
 def decisions(store: Store) -> list[Decision]:
@@ -46,7 +48,7 @@ def decisions(store: Store) -> list[Decision]:
         first = given[0]
         at = first.at.isoformat(timespec="seconds") if first.at else ""
         active = len(given) == len(verdicts)
-        found.append(Decision(mark, first.by, len(given), first.label, first.note, at, active))
+        found.append(Decision(mark, first.by, len(given), first.label, first.note, at, active, "", first.question_id))
         firsts[mark] = first.question_id
     texts = {question.id: question.messages[-1].content for question in store.questions_by_id(firsts.values())}
     found = [replace(decision, text=texts.get(firsts[decision.mark], "")) for decision in found]

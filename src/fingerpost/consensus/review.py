@@ -99,6 +99,11 @@ class ReviewQueue(ReviewSession):
             self._fill_queue()
         return self._card(self._queue.pop(0)) if self._queue else None
 
+    def upcoming(self, count: int) -> list[Card]:
+        """The next cards, without taking them out of the queue; fewer where fewer questions are open."""
+        self._fill_queue(count)
+        return [self._card(selected) for selected in self._queue]
+
     def answer(self, question: Question, label: str | None, note: str | None = None) -> str:
         mark = super().answer(question, label, note)
         self._round.append((mark, label == self._label(self._row[question.id])))
@@ -199,21 +204,22 @@ class ReviewQueue(ReviewSession):
         changed = sum(answer != old for answer, old in zip(self._answers(), before, strict=True))
         self.rounds.append(ReviewRound(answers, predicted, changed, len(self.questions)))
 
-    def _fill_queue(self) -> None:
+    def _fill_queue(self, count: int = ROUND_SIZE) -> None:
         decided = np.concatenate([self._evidence.reviewed, self._evidence.none_fits])
         in_session = [self._row[question_id] for _, ids in self.log.decisions for question_id in ids]
         closed = np.union1d(decided, np.array([*in_session, *self._skipped], dtype=np.int64))
         open_rows: Rows = np.setdiff1d(np.arange(len(self.questions)), closed)
         seed = int(1e6 * hash_fraction(f"{self.by}/{len(decided)}/{len(self._skipped)}"))
-        first = [row for row in open_rows.tolist() if self.questions[row].source == ALARM][:ROUND_SIZE]
-        self._queue = [Selection(row, 1, float(self._error_probability[row])) for row in first] or select_rows(
+        first = [row for row in open_rows.tolist() if self.questions[row].source == ALARM][:count]
+        others = select_rows(
             self._features.embeddings,
             self._error_probability,
-            open_rows,
+            np.setdiff1d(open_rows, np.array(first, dtype=np.int64)),
             closed.astype(np.int64),
-            ROUND_SIZE,
+            count - len(first),
             seed=seed,
         )
+        self._queue = [*(Selection(row, 1, float(self._error_probability[row])) for row in first), *others]
 
     def _card(self, selected: Selection) -> Card:
         probabilities = self._consensus.estimates[selected.row]
@@ -228,6 +234,7 @@ class ReviewQueue(ReviewSession):
             tuple((names[i], float(probabilities[i])) for i in order),
             votes.most_common(1)[0][0] if votes else None,
             tuple((self.questions[row], label) for row, label in neighbours),
+            answer_of_row(self.task, self._features.student[selected.row]),
         )
 
     def _reason(self, selected: Selection, votes: Counter[str | None], neighbours: list[tuple[int, str]]) -> str:

@@ -24,6 +24,7 @@ class Card:
         reason: why the question was selected.
         suggestions: the most probable labels with their probability, the most probable first.
         teacher_label: the teacher's label, if it has one.
+        student_label: what a student answers that has not learnt from this question.
         neighbours: the most similar reviewed questions with their label.
     """
 
@@ -32,6 +33,7 @@ class Card:
     suggestions: tuple[tuple[str, float], ...] = ()
     teacher_label: str | None = None
     neighbours: tuple[tuple[Question, str], ...] = ()
+    student_label: str | None = None
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ EXTRAS = {
     "parquet": ("polars",),
     "project": ("alembic", "genai_prices", "httpx2", "json_repair", "openai", "rensa", "sqlalchemy", "tomlkit"),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "cachetools", "scipy", "sqlalchemy"),
+    "ui": ("itsdangerous", "jinja2", "starlette", "uvicorn", "torch", "sklearn"),
     "train": ("sqlalchemy", "torch", "transformers", "sklearn", "scipy", "statsmodels", "onnx", "onnxscript", "altair"),
 }
 """By extra, modules that it installs and that are imported where they are needed."""

@@ -1,0 +1,304 @@
+"""The review queue of a project for several people: verdicts are stored at once, and the consensus is recomputed beside."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from fingerpost.consensus.history import Decision, decisions, take_back
+from fingerpost.consensus.review import QuestionGroup, ReviewQueue
+from fingerpost.consensus.session import Card, ReviewSession, UniformSample
+from fingerpost.core.errors import FingerpostError, InputError
+from fingerpost.core.types import Progress, Question, Verdict
+from fingerpost.core.verdicts import BULK, WITHDRAWN, QuestionVerdicts, active
+from fingerpost.project import Project
+from fingerpost.store.project import Store
+from fingerpost.ui.leases import LEASE_S, LeasedCards
+
+logger = logging.getLogger(__name__)
+PREPARED = 100
+"""Cards that are computed at once."""
+ROUND = 25
+"""Answers after which consensus and queue are computed anew."""
+SAMPLE = 100
+"""Questions of the test sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a reviewer did: `answer`, `skip` or `group`, to which questions, and the mark of the verdicts."""
+
+    kind: str
+    questions: tuple[str, ...]
+    mark: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """What reviews bring.
+
+    Attributes:
+        reviewed: training questions that people have decided.
+        next_changes: labels that the next 25 answers will change, by estimate.
+    """
+
+    reviewed: int
+    next_changes: int
+
+
+class SharedQueue:
+    """The questions to review, for several people at once. All methods may be called from several threads.
+
+    Args:
+        store: stays open for as long as the queue is used.
+        double: the share of questions that two people answer.
+        lease_s: see `LeasedCards`.
+    """
+
+    def __init__(self, project: Project, store: Store, double: float = 0.0, lease_s: float = LEASE_S) -> None:
+        self.project, self.task = project, project.task
+        self.cards = LeasedCards(double, lease_s)
+        self.sample = LeasedCards(0.0, lease_s)
+        self.message, self.problem = "reading the questions", ""
+        self._store = store
+        self._actions: dict[str, list[Action]] = defaultdict(list)
+        self._groups: list[QuestionGroup] = []
+        self._gauge: Gauge | None = None
+        self._since = 0
+        self._wake, self._stopped = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="review-queue", daemon=True)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the queue has been computed once."""
+        return self._gauge is not None
+
+    @property
+    def gauge(self) -> Gauge:
+        """What reviews bring. The answers since the last computation are counted."""
+        found = self._gauge or Gauge(0, 0)
+        return Gauge(found.reviewed + self._since, found.next_changes)
+
+    def start(self) -> None:
+        """Compute the queue in a thread, and again whenever it is due."""
+        self._wake.set()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread when its present computation is done."""
+        self._stopped.set()
+        self._wake.set()
+
+    def refresh(self) -> None:
+        """Compute the queue anew, beside."""
+        self._wake.set()
+
+    # --- what a reviewer does
+
+    def next(self, reviewer: str, sample: bool = False) -> Card | None:
+        """The card in front of a reviewer; None where there is none left.
+
+        Args:
+            sample: of the test sample.
+        """
+        cards = self.sample if sample else self.cards
+        card = cards.next(reviewer)
+        if card is None and not sample and self._since:
+            self._wake.set()
+        return card
+
+    def answer(
+        self, reviewer: str, question_id: str, label: str | None, note: str | None = None, sample: bool = False
+    ) -> None:
+        """Store a verdict; None means that no label fits. It is taken also if the lease has ended.
+
+        Raises:
+            InputError: there is no such question or label.
+        """
+        question = self.question(question_id)
+        mark = ReviewSession(self.task, self._store, reviewer).answer(question, label, note)
+        (self.sample if sample else self.cards).answered(reviewer, question_id)
+        with self._lock:
+            self._actions[reviewer].append(Action("answer", (question_id,), mark))
+            self._since += not sample
+            due = self._since % ROUND == 0 and not sample
+        if due:
+            self._wake.set()
+
+    def skip(self, reviewer: str, question_id: str, sample: bool = False) -> None:
+        """Do not show a question to this reviewer again."""
+        (self.sample if sample else self.cards).skip(reviewer, question_id)
+        with self._lock:
+            self._actions[reviewer].append(Action("skip", (question_id,)))
+
+    def undo(self, reviewer: str, sample: bool = False) -> Action | None:
+        """Take back the last thing that a reviewer did, also before the server was started; None where there is nothing.
+
+        Its question is in front of the reviewer again.
+        """
+        with self._lock:
+            done = self._actions[reviewer]
+            action = done.pop() if done else None
+        if action is None:
+            action = self._earlier(reviewer)
+        if action is None:
+            return None
+        if action.mark is not None:
+            take_back(self._store, action.mark)
+        cards = self.sample if sample else self.cards
+        for key in action.questions:
+            cards.withdrawn(reviewer, key)
+        if action.kind == "group":
+            self.refresh()
+        else:
+            self.open(reviewer, action.questions[0], sample)
+        return action
+
+    def open(self, reviewer: str, question_id: str, sample: bool = False) -> None:
+        """Put a question in front of a reviewer.
+
+        Raises:
+            InputError: there is no such question.
+        """
+        cards = self.sample if sample else self.cards
+        cards.show(reviewer, cards.card(question_id) or Card(self.question(question_id)))
+
+    def question(self, question_id: str) -> Question:
+        """The question with this id.
+
+        Raises:
+            InputError: there is none.
+        """
+        found = self._store.questions_by_id([question_id])
+        if not found:
+            raise InputError("there is no such question")
+        return found[0]
+
+    def verdicts(self, question_id: str) -> QuestionVerdicts:
+        """The verdicts on a question that count."""
+        found = self._store.verdicts_of([question_id]).get(question_id, [])
+        return QuestionVerdicts(found, self.task.answers, self.task.teacher_model)
+
+    def decisions(self) -> list[Decision]:
+        """All decisions of all reviewers, the newest first."""
+        return decisions(self._store)
+
+    # --- groups
+
+    def groups(self) -> list[QuestionGroup]:
+        """The groups to correct at a stroke, the largest first, without the questions that people have decided since."""
+        decided = self._decided({question.id for group in self._groups for question in group.questions})
+        found = []
+        for group in self._groups:
+            rest = tuple(question for question in group.questions if question.id not in decided)
+            if rest:
+                found.append(QuestionGroup(group.teacher_label, group.consensus_label, rest))
+        return found
+
+    def correct_group(self, reviewer: str, questions: Iterable[str], label: str, note: str) -> int:
+        """Give questions one label, but none that a person has decided; returns how many.
+
+        Raises:
+            InputError: the task has no such label.
+        """
+        if label not in self.task.answers:
+            raise InputError(f"the task has no label '{label}'")
+        wanted = list(dict.fromkeys(questions))
+        decided = self._decided(wanted)
+        chosen = [question for question in self._store.questions_by_id(wanted) if question.id not in decided]
+        if not chosen:
+            return 0
+        session = _GroupSession(self.task, self._store, reviewer)
+        mark = session.correct(chosen, label, note)
+        for question in chosen:
+            self.cards.answered(reviewer, question.id)
+        with self._lock:
+            self._actions[reviewer].append(Action("group", tuple(question.id for question in chosen), mark))
+            self._since += len(chosen)
+        self._wake.set()
+        return len(chosen)
+
+    def _decided(self, ids: Iterable[str]) -> set[str]:
+        """The questions that a person has decided."""
+        found = self._store.verdicts_of(ids)
+        return {key for key, verdicts in found.items() if any(one.kind == "human" for one in active(verdicts))}
+
+    def _earlier(self, reviewer: str) -> Action | None:
+        """The last decision of a reviewer in the database that was not taken back."""
+        by_mark: dict[str, list[Verdict]] = {}
+        for verdict in self._store.marked():
+            if verdict.by == reviewer:
+                by_mark.setdefault(str(verdict.mark), []).append(verdict)
+        for mark, verdicts in reversed(by_mark.items()):
+            if all(verdict.origin != WITHDRAWN for verdict in verdicts):
+                kind = "group" if verdicts[0].origin == BULK else "answer"
+                return Action(kind, tuple(verdict.question_id for verdict in verdicts), mark)
+        return None
+
+    # --- in the thread
+
+    def _run(self) -> None:
+        queue: ReviewQueue | None = None
+        while not self._stopped.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            if self._stopped.is_set():
+                return
+            try:
+                queue = self._compute(queue)
+                self.problem = ""
+            except FingerpostError as error:
+                self.problem = str(error)
+            except Exception:
+                logger.exception("the review queue could not be computed")
+                self.problem = "the review queue could not be computed; the server's log says why"
+
+    def _compute(self, queue: ReviewQueue | None) -> ReviewQueue:
+        before = self._since
+        self.project.on_progress = self._note_progress
+        counts = self._store.counts()
+        train = sum(count for (_, split), count in counts.items() if split == "train")
+        if queue is None or len(queue.questions) != train:
+            queue = self.project.review(self._store, "")
+            self._prepare_sample()
+        else:
+            queue.refresh()
+        people = _people(self._store, [question.id for question in queue.questions])
+        self.cards.replace(queue.upcoming(PREPARED), people)
+        self._groups = queue.groups()
+        with self._lock:
+            self._gauge = Gauge(queue.reviewed, queue.expected_changes())
+            self._since -= before
+        return queue
+
+    def _prepare_sample(self) -> None:
+        with suppress(InputError):  # a project without test questions
+            sample = UniformSample(self.task, self._store, "", SAMPLE)
+            people = _people(self._store, [question.id for question in sample.questions])
+            self.sample.replace([Card(question) for question in sample.questions], people)
+
+    def _note_progress(self, progress: Progress) -> None:
+        if progress.total:
+            self.message = f"embedding the questions, {progress.done:,} of {progress.total:,}"
+
+
+class _GroupSession(ReviewSession):
+    """Stores the correction of a group."""
+
+    def correct(self, questions: Sequence[Question], label: str, note: str) -> str:
+        """The mark of the decision."""
+        return self._record(questions, label, BULK, note)
+
+
+def _people(store: Store, ids: Sequence[str]) -> dict[str, set[str]]:
+    """Who has decided each of these questions."""
+    found: dict[str, set[str]] = {}
+    for key, verdicts in store.verdicts_of(ids).items():
+        if people := {one.by for one in active(verdicts) if one.kind == "human"}:
+            found[key] = people
+    return found
