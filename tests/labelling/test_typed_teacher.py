@@ -13,7 +13,7 @@ from teacher import Teacher
 
 import fingerpost
 from fingerpost.core.errors import TaskError, TeacherError
-from fingerpost.core.types import Message
+from fingerpost.core.types import Message, Verdict
 from fingerpost.core.verdicts import QuestionVerdicts
 from fingerpost.data.importer import import_file
 from fingerpost.labelling.label import label, plan_labels
@@ -23,6 +23,7 @@ from fingerpost.llm.completion import RequestLost
 from fingerpost.llm.decisions import decision_body, parse_decision
 from fingerpost.project import Project
 from fingerpost.store.project import Store
+from fingerpost.task.prompt import prompt_fingerprint
 from fingerpost.task.settings import Task, TeacherSettings
 from fingerpost.training.dataset import from_store
 
@@ -107,3 +108,23 @@ def test_odd_probabilities_are_left_out(typed: Task) -> None:
     body = json.dumps({"answers": [{"type": "choice", "name": "action", "choice": "billing", "probabilities": rows}]})
     reply = parse_decision(body, 0.1, "there")
     assert reply.probabilities == {"billing": 0.5} and reply.text == '{"action": "billing"}'
+
+
+def test_a_label_that_was_removed_is_no_longer_learnt(typed: Task, store: Store, folder: Path) -> None:
+    label(typed, store, plan_labels(typed, store), folder)
+    fewer = typed.model_copy(update={"labels": typed.labels[:2], "fallback": None})
+    data = from_store(fewer, store, "teacher", Project(folder).embed_for_consensus)
+    assert data.train and all(set(example.target) <= set(fewer.names) for example in data.train)
+    assert all(sum(example.target.values()) == pytest.approx(1) for example in data.train)
+
+
+def test_other_probabilities_are_another_training_set(typed: Task, store: Store, folder: Path) -> None:
+    before = prompt_fingerprint(typed)
+    assert typed.teacher is not None
+    assert before != prompt_fingerprint(
+        typed.model_copy(update={"teacher": typed.teacher.model_copy(update={"api": "chat"})})
+    )
+    key = next(iter(store.questions())).id
+    soft = {"billing": 0.6, "other": 0.4}
+    store.add_verdicts([Verdict(key, "teacher", "test-model", "billing", probabilities=soft)])
+    assert store.add_verdicts([Verdict(key, "teacher", "test-model", "billing", probabilities={"billing": 1.0})]) == 1

@@ -16,11 +16,13 @@ from test_loop import LABELS, Logged
 
 from fingerpost.core.types import Message, Usage
 from fingerpost.project import Project
+from fingerpost.server.jobs.webhook import _event_of
 from fingerpost.server.loop.panel import Panel, PanelRunner, panel_of
 from fingerpost.server.loop.projects import queue_disagreements
 from fingerpost.server.loop.recognition import ObservedReply, recognise
-from fingerpost.server.loop.repeated_prompts import FEWEST, RepeatedPrompts
+from fingerpost.server.loop.repeated_prompts import FEWEST, MOST_REPLIES, RepeatedPrompts
 from fingerpost.server.loop.summary import summarise
+from fingerpost.server.loop.typed_questions import asked_questions, recognise_question
 from fingerpost.server.loop.upstream import Upstream
 from fingerpost.server.schemas import ChatRequest
 from fingerpost.store.server import DATABASE, ServerStore
@@ -53,6 +55,16 @@ def test_requests_are_kept_once_redacted_and_without_their_stream() -> None:
     secret = recognise("chat", request("my card is 4711"), None)
     assert secret is not None and panel.add_request(secret, "billing", lambda text: text.replace("4711", "#"))
     assert "4711" not in json.dumps(panel.requests) and panel.requests[-1]["body"]["response_format"] == FORM
+    body = {
+        "model": "m",
+        "state": {"card": ["4711"]},
+        "questions": {"q": {"type": "noul", "instructions": "is 4711 his?"}},
+    }
+    asked = asked_questions("/v1/systemone", body)
+    assert asked is not None
+    typed = recognise_question(asked, 0, None, body)
+    assert panel.add_request(typed, "true", lambda text: text.replace("4711", "#"))
+    assert "4711" not in json.dumps(panel.requests)
 
 
 def test_answers_that_change_more_than_by_chance_are_another_model() -> None:
@@ -71,7 +83,7 @@ def test_answers_that_change_more_than_by_chance_are_another_model() -> None:
 def test_the_panel_is_put_to_the_endpoint(tmp_path: Path, teacher: Teacher) -> None:
     logged = Logged(tmp_path / "served", path=("action",))
     panel = panel_of_requests(12)
-    logged.store.change_decision(logged.row.id, panel=asdict(panel))
+    logged.store.put_panel(logged.row.id, asdict(panel))
     store = logged.store
 
     async def repeat() -> None:
@@ -81,18 +93,23 @@ def test_the_panel_is_put_to_the_endpoint(tmp_path: Path, teacher: Teacher) -> N
         await upstream.close()
 
     asyncio.run(repeat())
-    row = store.decisions()[0]
-    assert teacher.keys == {"Bearer sk-upstream": 12} and panel_of(row).repeated is not None
-    assert panel_of(row).alarm is None
+    stored = panel_of(store.get_panel(logged.row.id))
+    assert teacher.keys == {"Bearer sk-upstream": 12} and stored.repeated is not None and stored.alarm is None
     teacher.fail = [(500, {})] * 12
     asyncio.run(repeat())
-    assert panel_of(store.decisions()[0]).outcomes == []
+    assert panel_of(store.get_panel(logged.row.id)).outcomes == []
     teacher.reply = '{"action": "billing"}'
     for _ in range(4):
         asyncio.run(repeat())
     (row,) = store.decisions()
-    assert panel_of(row).alarm is not None and not row.announced
-    assert (summarise(store, row, logged.folder).row.panel or {})["requests"] == 12
+    assert row.upstream_alarm is not None and not row.upstream_announced and row.announced
+    assert summarise(store, row, logged.folder).panel == 12
+    store.change_decision(row.id, announced=False, alarm="drift")  # both alarms are told, one after the other
+    told = []
+    while rows := store.unannounced():
+        told.append(_event_of(rows[0])[0])  # type: ignore[arg-type]
+        store.mark_announced(rows[0])
+    assert told == ["decision.upstream_changed", "decision.alarm"]
 
 
 def test_a_served_panel(tmp_path: Path, teacher: Teacher) -> None:
@@ -104,7 +121,7 @@ def test_a_served_panel(tmp_path: Path, teacher: Teacher) -> None:
         def repeated() -> bool:
             store = ServerStore(front.folder / DATABASE)
             try:
-                return any(panel_of(row).repeated for row in store.decisions())
+                return any(panel_of(store.get_panel(row.id)).repeated for row in store.decisions())
             finally:
                 store.close()
 
@@ -134,14 +151,21 @@ def test_free_text_is_not_watched_for_long(tmp_path: Path) -> None:
     (tmp_path / "served").mkdir()
     store = ServerStore(tmp_path / "served" / DATABASE)
     watched = RepeatedPrompts(store, None)
-    asked = ChatRequest(model="big", messages=[{"role": "user", "content": "hello"}])  # type: ignore[list-item]
+    system = {"role": "system", "content": "Be kind."}
+    asked = ChatRequest(model="big", messages=[system, {"role": "user", "content": "hello"}])  # type: ignore[list-item]
+    bare = ChatRequest(model="big", messages=[{"role": "user", "content": "hello"}])  # type: ignore[list-item]
+    assert not watched.watches(bare)
     watched.add(asked, ObservedReply("word " * 100))
     assert not watched.watches(asked)
-    other = ChatRequest(model="small", messages=[{"role": "user", "content": "hello"}])  # type: ignore[list-item]
+    other = ChatRequest(model="small", messages=[system, {"role": "user", "content": "hello"}])  # type: ignore[list-item]
     for number in range(FEWEST):
         assert watched.watches(other) or number > FEWEST // 2
         watched.add(other, ObservedReply(f"a different answer, {words(number)}"))
     assert not watched.watches(other) and store.repeated_prompts() == []
+    polite = ChatRequest(model="polite", messages=[system, {"role": "user", "content": "hello"}])  # type: ignore[list-item]
+    for _ in range(MOST_REPLIES + 1):
+        watched.add(polite, ObservedReply("OK"))
+    assert not watched.watches(polite)
 
 
 def test_what_raised_an_alarm_leads_the_review_queue(tmp_path: Path) -> None:
@@ -176,17 +200,45 @@ def test_what_raised_an_alarm_leads_the_review_queue(tmp_path: Path) -> None:
             entry(320, LABELS[320 % 3], 1.0),  # agreed
         ]
     )
-    assert queue_disagreements(logged.store, row, logged.folder) == 4
+    known = next(one for one in Project(logged.folder / "ticket").store().questions("train"))
+    number = int(str(next(i for i in range(200) if question_text(i) == known.messages[-1].content)))
+    logged.store.add_log_entries([entry(number, LABELS[(number + 1) % 3], 1.0)])
+    assert queue_disagreements(logged.store, row, logged.folder) == 5
     project = Project(logged.folder / "ticket")
     with project.store() as store:
         queue = project.review(store, "ann")
         first = []
-        for _ in range(5):
+        for _ in range(6):
             card = queue.next()
             assert card is not None
             first.append(card)
             queue.answer(card.question, str(card.teacher_label))
-    texts = {card.question.messages[-1].content for card in first[:4]}
-    assert texts == {question_text(number) for number in range(300, 304)}
+    texts = {card.question.messages[-1].content for card in first[:5]}
+    assert texts == {question_text(one) for one in (*range(300, 304), number)}
     assert "contributed to an alarm" in first[0].reason
-    assert "contributed to an alarm" not in first[4].reason
+    assert "contributed to an alarm" not in first[5].reason
+
+
+def test_a_broken_response_is_not_asked_again_and_again(tmp_path: Path, teacher: Teacher) -> None:
+    logged = Logged(tmp_path / "served", path=("action",))
+    logged.store.put_panel(logged.row.id, asdict(panel_of_requests(12)))
+    teacher.payload = (b"", {"content-length": "500"})  # more than comes
+
+    async def twice() -> None:
+        upstream = Upstream(teacher.base_url)
+        for _ in range(2):
+            await PanelRunner(logged.store, upstream, 12, "sk", 3_600.0)._next()
+        await upstream.close()
+
+    teacher.raw = [("chat", b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{")] * 12
+    teacher.payload = None
+    asyncio.run(twice())
+    assert teacher.raw == [] and panel_of(logged.store.get_panel(logged.row.id)).asked_at > 0
+    assert sum(teacher.answered.values()) == 0
+
+
+def test_missing_answers_do_not_narrow_the_noise() -> None:
+    panel = panel_of_requests(50)
+    same: list[str | None] = [str(one["label"]) for one in panel.requests]
+    panel.add_answers([*["other"] * 5, *same[5:26], *[None] * 24], "big")
+    assert panel.limit > 0.3

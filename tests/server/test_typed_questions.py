@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run_subprocess
 from serving import Serving, wait
 from teacher import LABELS, Teacher, words
 
+from fingerpost.core.text import fingerprint
 from fingerpost.server.loop.projects import task_of_decision
 from fingerpost.server.loop.recognition import Place
 from fingerpost.server.loop.typed_questions import asked_questions, observed_answers, recognise_question
@@ -23,6 +25,7 @@ QUEUE: dict[str, Any] = {
 ANGRY: dict[str, Any] = {"type": "predicate", "instructions": "The customer is angry."}
 URGENCY: dict[str, Any] = {"type": "score", "name": "urgency", "instructions": "How urgent?",
                            "levels": [{"label": "low"}, {"label": "middle"}, {"label": "high"}]}  # fmt: skip
+ANGRY_HINT = f"question-{fingerprint([ANGRY['instructions']])[:8]}"
 OLDER: dict[str, Any] = {
     "model": "m", "state": {"text": "hello"},
     "questions": {
@@ -50,7 +53,7 @@ def test_each_question_is_a_decision() -> None:
     queue, angry, urgency = [recognise_question(asked, number, None, body) for number in range(3)]
     assert (queue.hint, queue.labels, queue.place) == ("queue", ("delivery", "billing", "other"), Place(("queue",)))
     assert queue.system == "Where does it belong?\n- delivery: parcels"
-    assert (angry.hint, angry.labels, angry.ordinal) == ("question-2", ("false", "true"), False)
+    assert angry.hint.startswith("question-") and (angry.labels, angry.ordinal) == (("false", "true"), False)
     assert urgency.ordinal and urgency.body == {}
     alone = {**body, "questions": [QUEUE]}
     asked = asked_questions("/v1/decisions", alone)
@@ -66,7 +69,7 @@ def test_answers_are_read_on_both_wires() -> None:
     body = {"model": "m", "input": "hello", "questions": [QUEUE, ANGRY, URGENCY]}
     assert answers("/v1/decisions", body, response) == [
         ({"queue": "billing"}, {"delivery": 0.25, "billing": 0.75}),
-        ({"question-2": "true"}, {"false": 0.125, "true": 0.875}),
+        ({ANGRY_HINT: "true"}, {"false": 0.125, "true": 0.875}),
         ({"urgency": "middle"}, {"low": 0.1, "middle": 0.9}),
     ]
     older = {"answers": {"queue": {"choice": "other", "probabilities": {"billing": 0.4, "other": 0.6}}, "angry": {"noul": 0.25},
@@ -114,13 +117,13 @@ def test_questions_pass_through_and_are_kept(tmp_path: Path, teacher: Teacher) -
         assert [answer.type for answer in found.answers] == ["choice", "predicate", "score"]
         assert found.answers[0].choice == "billing"  # type: ignore[union-attr]
         kept = {row.name: (row, entries) for row, entries in decisions(front)}
-    assert sorted(kept) == ["question-2", "queue", "urgency"]
+    assert sorted(kept) == [ANGRY_HINT, "queue", "urgency"]
     row, entries = kept["urgency"]
     task = task_of_decision(row)
     assert task is not None and task.ordinal and task.names == ["low", "middle", "high"]
     assert [entry.label for entry in entries] == ["high", "high"] and entries[0].teacher is not None
     assert entries[0].teacher.probabilities == {"low": 0.1, "middle": 0.1, "high": 0.8}
-    assert kept["question-2"][1][0].label == "true"
+    assert kept[ANGRY_HINT][1][0].label == "true"
 
 
 @pytest.mark.slow
@@ -145,3 +148,42 @@ def test_students_answer_when_all_of_them_are_sure(tmp_path: Path, teacher: Teac
         answer = first.parse().answers[0]
         assert answer.choice in LABELS and sum(one.probability for one in answer.probabilities) == pytest.approx(1)
         assert "0.8" not in str(answer.confidence)
+
+
+def test_questions_that_differ_in_one_character_are_different_decisions(tmp_path: Path, teacher: Teacher) -> None:
+    asked = [{**ANGRY, "name": "older", "instructions": f"Is the customer older than {age}?"} for age in (18, 65)]
+    with Serving(tmp_path / "served", "--upstream", teacher.base_url) as front, front.client() as client:
+        for question in asked:
+            client.decisions.create(model="big", input="I am 30", questions=[question])  # type: ignore[list-item]
+        client.decisions.create(model="big", input="yes", questions=[asked[0], asked[0]])  # type: ignore[list-item]
+        kept = decisions(front)
+        turns: Any = [{"role": "developer", "content": "Count in dog years."}, {"role": "user", "content": "I am 30"}]
+        client.decisions.create(model="big", input=turns, questions=[asked[0]])  # type: ignore[list-item]
+        assert len(decisions(front)) == 2
+    assert [row.prompt for row, _ in kept] == [one["instructions"] for one in asked]
+    assert [len(entries) for _, entries in kept] == [2, 1]  # twice the same question counts once
+
+
+def test_numbers_as_values_keep_their_names(tmp_path: Path, teacher: Teacher) -> None:
+    swapped = {
+        **QUEUE,
+        "name": "swapped",
+        "choices": [{"value": "1", "description": "5"}, {"value": "5", "description": "1"}],
+    }
+    with Serving(tmp_path / "served", "--upstream", teacher.base_url) as front, front.client() as client:
+        client.decisions.create(model="big", input="it is 5", questions=[swapped])  # type: ignore[list-item]
+        ((row, entries),) = decisions(front)
+    task = task_of_decision(row)
+    assert task is not None and sorted(task.names) == ["1", "5"] and entries[0].label == "5"
+    assert entries[0].teacher is not None and entries[0].teacher.probabilities == {"1": 0.2, "5": 0.8}
+
+
+def test_an_empty_value_is_no_label(tmp_path: Path, teacher: Teacher) -> None:
+    schema = {"type": "object", "properties": {"action": {"enum": ["", "b"]}}, "required": ["action"]}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "empty", "schema": schema}}
+    with Serving(tmp_path / "served", "--upstream", teacher.base_url) as front, front.client() as client:
+        turns: Any = [{"role": "user", "content": "hello"}]
+        client.chat.completions.create(model="big", messages=turns, response_format=form)
+        ((_, entries),) = decisions(front)
+        listed = run_subprocess(("decisions", "--data", str(front.folder)), tmp_path, "", {})
+    assert len(entries) == 1 and listed.returncode == 0 and "fewer than two labels" in listed.stdout

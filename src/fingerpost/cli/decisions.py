@@ -125,8 +125,8 @@ def _show(one: Summary) -> None:
         say(
             f"  monitoring: above the cut-off, {one.differing:,} of {one.checked:,} differ (95 % CI {low:.1%} to {high:.1%})"
         )
-    if row.panel:
-        say(f"  upstream: {row.panel['alarm'] or 'no change found'} (panel of {row.panel['requests']} requests)")
+    if one.panel or row.upstream_alarm:
+        say(f"  upstream: {row.upstream_alarm or 'no change found'} (panel of {one.panel} requests)")
     if one.humans is not None:
         student, upstream = one.humans.student, one.humans.upstream
         say(

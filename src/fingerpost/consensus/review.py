@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +25,6 @@ SUGGESTIONS = 5
 CONVERGED_PREDICTED = 0.9  # share of a round's answers that the consensus predicted ...
 CONVERGED_CHANGED = 0.002  # ... and share of all labels that changed: from here, more reviews bring little
 SMALLEST_GROUP = 5
-ALARM = "alarm"
-"""Source of questions on which a student in service and the model that it replaces differed. They are asked first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +67,25 @@ class ReviewQueue(ReviewSession):
 
     Args:
         embed: returns the embeddings of questions, shape (questions, width).
+        first: ids of the questions to ask first: those on which a student in service and the model that it replaces disagreed.
 
     Raises:
         InputError: there are no training questions.
     """
 
-    def __init__(self, task: Task, store: Store, by: str, embed: Callable[[Sequence[Question]], Array]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        store: Store,
+        by: str,
+        embed: Callable[[Sequence[Question]], Array],
+        first: Container[str] = (),
+    ) -> None:
         super().__init__(task, store, by)
         self.questions = store.questions("train")
         if not self.questions:
             raise InputError("there are no training questions; run 'fingerpost import FILE'")
+        self._first = first
         self._row = {question.id: row for row, question in enumerate(self.questions)}
         self._vectors = embed(self.questions)
         self._verdicts = store.verdicts()
@@ -210,7 +217,7 @@ class ReviewQueue(ReviewSession):
         closed = np.union1d(decided, np.array([*in_session, *self._skipped], dtype=np.int64))
         open_rows: Rows = np.setdiff1d(np.arange(len(self.questions)), closed)
         seed = int(1e6 * hash_fraction(f"{self.by}/{len(decided)}/{len(self._skipped)}"))
-        first = [row for row in open_rows.tolist() if self.questions[row].source == ALARM][:count]
+        first = [row for row in open_rows.tolist() if self.questions[row].id in self._first][:count]
         others = select_rows(
             self._features.embeddings,
             self._error_probability,
@@ -242,7 +249,7 @@ class ReviewQueue(ReviewSession):
         student = answer_of_row(self.task, self._features.student[selected.row])
         similar = selected.represents - 1
         reasons = [f"about {similar:,} similar questions" if similar else "no similar questions"]
-        if self.questions[selected.row].source == ALARM:
+        if self.questions[selected.row].id in self._first:
             reasons = [
                 "the student in service and the model that it replaces disagreed here, which contributed to an alarm"
             ]

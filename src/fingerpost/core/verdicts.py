@@ -6,6 +6,7 @@ Training data, exports, test rows, label quality, cut-offs, generation and descr
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from fingerpost.core.label_sets import includes
@@ -57,7 +58,11 @@ class QuestionVerdicts:
     __slots__ = ("_labels", "_teacher", "valid")
 
     def __init__(self, verdicts: Sequence[Verdict], labels: Container[str], teacher: str | None = None) -> None:
-        self.valid = [verdict for verdict in active(verdicts) if verdict.label is None or verdict.label in labels]
+        self.valid = [
+            _with_known_labels(verdict, labels)
+            for verdict in active(verdicts)
+            if verdict.label is None or verdict.label in labels
+        ]
         self._labels, self._teacher = labels, teacher
 
     @property
@@ -120,6 +125,16 @@ def by_question(
 ) -> dict[str, QuestionVerdicts]:
     """The verdicts that count on each question, by question id; questions without verdicts are included."""
     return {question.id: QuestionVerdicts(verdicts.get(question.id, ()), labels, teacher) for question in questions}
+
+
+def _with_known_labels(verdict: Verdict, labels: Container[str]) -> Verdict:
+    """The verdict without the probabilities of labels that the task no longer has."""
+    given = verdict.probabilities
+    if given is None or all(label in labels for label in given):
+        return verdict
+    known = {label: share for label, share in given.items() if label in labels}
+    total = sum(known.values())
+    return replace(verdict, probabilities={label: share / total for label, share in known.items()} if total else None)
 
 
 def _top(distribution: Mapping[str, float] | None) -> str | None:

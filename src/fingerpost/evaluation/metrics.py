@@ -50,12 +50,14 @@ def prediction_powered(proxy: Right, proxy_judged: Right, judged: Right) -> Inte
     if rest > 1 and spread > 0:
         weight = float(np.clip(np.cov(truth, known)[0, 1] / (spread * (1 + n / rest)), 0, 1))
     value = float(truth.mean() + weight * ((other.mean() if rest else 0.0) - known.mean()))
-    # With the variance of the Wilson interval, which is not 0 where all are right.
-    variance = float((truth - weight * known).var(ddof=1)) / n + (
-        weight**2 * float(other.var(ddof=1)) / rest if rest > 1 else 0.0
-    )
-    least = (proportion(judged).high - proportion(judged).low) / 4 if judged.all() or not judged.any() else 0.0
-    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * max(variance**0.5, least)
+    # A small sample may show no difference although there is one: no less variance than with two more rows of each kind
+    # (Agresti and Coull 1998).
+    differing, right = (truth != known).sum(), truth.sum()
+    shares = [(count + 2) / (n + 4) for count in (differing, right)]
+    least = weight * shares[0] * (1 - shares[0]) + (1 - weight) * shares[1] * (1 - shares[1])
+    variance = max(float((truth - weight * known).var(ddof=1)), float(least)) / n
+    variance += weight**2 * float(other.var(ddof=1)) / rest if rest > 1 else 0.0
+    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * variance**0.5
     return Interval(value=min(1.0, max(0.0, value)), low=max(0.0, value - half), high=min(1.0, value + half))
 
 

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 LARGE = 20_000
 """Questions from which on the next step is not looked for after every command, because that reads all of them."""
+REVIEW_FIRST = "review_first.json"
+"""The ids of the questions that the review queue begins with."""
 STUDENT, BASE, UNREVIEWED = "student", "base", "without-reviews"
 
 
@@ -254,6 +256,16 @@ class Project:
             )
             return position_bias(self.task, order_count(self.task), answered)
 
+    def ask_first(self, ids: Sequence[str]) -> None:
+        """From now on, the review queue begins with these questions."""
+        (self.folder / REVIEW_FIRST).write_text(json.dumps(sorted(set(ids))), encoding="ascii")
+
+    def _asked_first(self) -> frozenset[str]:
+        try:
+            return frozenset(json.loads((self.folder / REVIEW_FIRST).read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            return frozenset()
+
     def review(self, store: Store, by: str) -> ReviewQueue:
         """A session over the review queue. `store` stays open for as long as the session is used.
 
@@ -263,7 +275,7 @@ class Project:
         require_training("reviewing")
         from fingerpost.consensus.review import ReviewQueue
 
-        return ReviewQueue(self.task, store, by, self.embed_for_consensus)
+        return ReviewQueue(self.task, store, by, self.embed_for_consensus, self._asked_first())
 
     def test_sample(self, store: Store, by: str, size: int) -> UniformSample:
         """A session over a uniform sample of the test questions, to measure with."""

@@ -17,8 +17,8 @@ from fingerpost.core.types import Conversation, Message
 from fingerpost.core.utils import chunks
 from fingerpost.store.engine import connect, disconnect, explain, writing
 from fingerpost.store.tables import (
-    decisions,
     drafts,
+    panels,
     questions,
     repeated_prompts,
     requests,
@@ -105,9 +105,7 @@ def _erase_rows(engine: Engine, found: Mapping[str, Conversation], wanted: Calla
         ]
     with engine.connect() as connection:
         prompts = connection.execute(select(repeated_prompts.c.id, repeated_prompts.c.prompt)).all()
-        panels = connection.execute(
-            select(decisions.c.id, decisions.c.panel).where(decisions.c.panel.is_not(None))
-        ).all()
+        kept_panels = connection.execute(select(panels.c.decision, panels.c.panel)).all()
     shown = [row.id for row in prompts if _without(row.prompt, texts, wanted) != row.prompt]
     counts: Counter[str] = Counter()
     with writing(engine) as connection:
@@ -130,10 +128,10 @@ def _erase_rows(engine: Engine, found: Mapping[str, Conversation], wanted: Calla
             counts["stored responses"] += removed.rowcount
         removed = connection.execute(delete(repeated_prompts).where(repeated_prompts.c.id.in_(shown)))
         counts["repeated prompts"] += removed.rowcount
-        for row in panels:
+        for row in kept_panels:
             panel = _panel_without(row.panel, texts, wanted)
             if gone := len(row.panel["requests"]) - len(panel["requests"]):
-                connection.execute(update(decisions).where(decisions.c.id == row.id).values(panel=panel))
+                connection.execute(update(panels).where(panels.c.decision == row.decision).values(panel=panel))
                 counts["panel requests"] += gone
         for draft in written:
             brief, raw = _without(draft.brief, texts, wanted), _reply_without(draft.raw, texts, wanted)
@@ -158,6 +156,8 @@ def _without(value: Any, texts: set[str], wanted: Callable[[str], bool]) -> Any:
     if isinstance(value, str):
         return ERASED if normalise(value) in texts or wanted(value) else value
     if isinstance(value, dict):
+        if normalise(json.dumps(value, ensure_ascii=False)) in texts:  # a `state`, as a student reads it
+            return ERASED
         return {key: _without(part, texts, wanted) for key, part in value.items()}
     return [_without(part, texts, wanted) for part in value] if isinstance(value, list) else value
 

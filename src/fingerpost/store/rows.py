@@ -27,7 +27,9 @@ def import_key(verdict: Verdict) -> str:
     if verdict.mark is not None:
         return f"{verdict.origin}:{verdict.mark}:{verdict.question_id}"
     kind = "person" if verdict.kind == "human" else verdict.kind  # the value in stores of the first versions
-    parts = (verdict.question_id, kind, verdict.by, verdict.label, verdict.order, verdict.raw)
+    parts: tuple[Any, ...] = (verdict.question_id, kind, verdict.by, verdict.label, verdict.order, verdict.raw)
+    if verdict.probabilities is not None:
+        parts = (*parts, sorted(verdict.probabilities.items()))
     return f"{verdict.origin}:{fingerprint(map(str, parts))}"
 
 

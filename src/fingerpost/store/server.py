@@ -10,7 +10,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Table, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Table, and_, delete, func, or_, select, update
 
 from fingerpost.core.errors import InputError
 from fingerpost.store import tables
@@ -267,13 +267,18 @@ class ServerStore:
         return [
             *self._jobs.select(jobs.status.in_(JOB_ENDED), jobs.announced.is_(False)),
             *self._batches.select(batches.status.in_(BATCH_ENDED), batches.announced.is_(False)),
-            *self._decisions.select(tables.decisions.c.announced.is_(False)),
+            *self._decisions.select(
+                or_(tables.decisions.c.announced.is_(False), tables.decisions.c.upstream_announced.is_(False))
+            ),
         ]
 
     def mark_announced(self, row: JobRow | BatchRow | DecisionRow) -> None:
         """Remember that the webhook was told."""
         if isinstance(row, DecisionRow):
-            self.change_decision(row.id, announced=True)
+            if row.upstream_announced:
+                self.change_decision(row.id, announced=True)
+            else:
+                self.change_decision(row.id, upstream_announced=True)
         elif isinstance(row, JobRow):
             self.change_job(row.id, announced=True)
         else:
@@ -350,6 +355,22 @@ class ServerStore:
         with writing(self._engine) as connection:
             row = connection.execute(query.values(**changes).returning(*decisions.c)).first()
         return None if row is None else to_decision(row._mapping)
+
+    def get_panel(self, decision_id: int) -> Json | None:
+        """The fixed panel of a decision, if it has one."""
+        panels = tables.panels.c
+        with self._engine.connect() as connection:
+            return connection.execute(select(panels.panel).where(panels.decision == decision_id)).scalar()
+
+    def put_panel(self, decision_id: int, panel: Json) -> None:
+        """Store the fixed panel of a decision."""
+        panels = tables.panels
+        with writing(self._engine) as connection:
+            known = connection.execute(
+                update(panels).where(panels.c.decision == decision_id).values(panel=panel)
+            ).rowcount
+            if not known:
+                connection.execute(panels.insert().values(decision=decision_id, panel=panel))
 
     def add_repeated_prompt(
         self, key: str, model: str, prompt: str, replies: int, labels: list[str], most: int

@@ -232,7 +232,8 @@ class DecisionRow:
         monitor: the state of the alarm for drift.
         alarm: why the student was taken out of service.
         announced: whether the webhook was told of the alarm.
-        panel: of `fingerpost.server.loop.panel.Panel`.
+        upstream_alarm: when and how the upstream model has changed.
+        upstream_announced: whether the webhook was told of that.
     """
 
     id: int
@@ -252,7 +253,8 @@ class DecisionRow:
     monitor: Json = field(default_factory=dict)
     alarm: str | None = None
     announced: bool = True
-    panel: Json | None = None
+    upstream_alarm: str | None = None
+    upstream_announced: bool = True
 
     @property
     def folder(self) -> str:
@@ -314,7 +316,8 @@ class DecisionChanges(TypedDict, total=False):
     monitor: Json
     alarm: str | None
     announced: bool
-    panel: Json
+    upstream_alarm: str | None
+    upstream_announced: bool
 
 
 # --- dataclasses from and to database rows

@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    true,
 )
 
 HEAD = "0008"
@@ -241,7 +242,16 @@ decisions = Table(
     Column("monitor", JSON, nullable=False),
     Column("alarm", Text),
     Column("announced", Boolean, nullable=False, default=True),
-    Column("panel", JSON(none_as_null=True)),
+    Column("upstream_alarm", Text),
+    Column("upstream_announced", Boolean, nullable=False, server_default=true()),
+)
+
+# The fixed panels of decisions: see `fingerpost.server.loop.panel.Panel`.
+panels = Table(
+    "panels",
+    metadata,
+    Column("decision", Integer, primary_key=True),
+    Column("panel", JSON, nullable=False),
 )
 
 # Prompts on the way to an upstream endpoint whose replies repeat: see RepeatedPrompt.

@@ -283,9 +283,10 @@ def writing(folder: Path) -> Iterator[Path]:
 
 
 def matches_task(manifest: Manifest, task: Task) -> bool:
-    """Whether a model was trained for the current task: same prompt, encoder, tokens read at once, history and seed."""
+    """Whether a model was trained for the current task: same prompt, scale, encoder, tokens read at once, history and seed."""
     return (
         manifest.task_fingerprint == prompt_fingerprint(task)
+        and manifest.ordinal == task.ordinal
         and manifest.requested.get("encoder", manifest.encoder.get("name")) == task.student.encoder
         and manifest.requested.get("max_tokens") == task.student.max_tokens
         and manifest.history == task.student.history

@@ -170,4 +170,7 @@ def schema(task: Task) -> dict[str, Any]:
 
 def prompt_fingerprint(task: Task) -> str:
     """A fingerprint of the prompt and the reply schema: 16 hexadecimal digits."""
-    return fingerprint([system_prompt(task), json.dumps(schema(task))])
+    parts = [system_prompt(task), json.dumps(schema(task))]
+    if task.teacher is not None and task.teacher.api == "decisions":
+        parts.append(task.teacher.api)
+    return fingerprint(parts)

@@ -12,7 +12,7 @@ import numpy as np
 from fingerpost.core.errors import InputError
 from fingerpost.core.label_sets import split_labels
 from fingerpost.core.text import fingerprint, hash_fraction, question_id
-from fingerpost.core.types import Conversation, Example, Message, Question
+from fingerpost.core.types import Conversation, Example, Message, Question, Verdict
 from fingerpost.core.verdicts import LabelsFrom, QuestionVerdicts
 from fingerpost.data.chat import ChatData, Row, as_classification, examples_of, is_chat_file, read_chat, rows_by_field
 from fingerpost.data.formats import format_of_options
@@ -186,7 +186,7 @@ def _fingerprint(task: Task, labelled: Iterable[tuple[Question, QuestionVerdicts
     with_encoder = [task.student.consensus_encoder] if task.student.consensus_encoder and use == "consensus" else []
     rows = (
         f"{use}/{task.teacher_model}/{question.split}/{question.id}/"
-        f"{[(found.kind, found.by, found.order, found.label) for found in verdicts.valid if found.kind in kinds]}"
+        f"{[_identity(found) for found in verdicts.valid if found.kind in kinds]}"
         for question, verdicts in labelled
     )
     return fingerprint([*with_encoder, *rows])
@@ -195,6 +195,12 @@ def _fingerprint(task: Task, labelled: Iterable[tuple[Question, QuestionVerdicts
 def levels_of(given: str | None) -> list[str]:
     """The levels in a text that separates them by commas; none in an empty one."""
     return [level.strip() for level in (given or "").split(LEVEL_SEPARATOR) if level.strip()]
+
+
+def _identity(verdict: Verdict) -> tuple[Any, ...]:
+    """What distinguishes a verdict from others on its question."""
+    soft = () if verdict.probabilities is None else (sorted(verdict.probabilities.items()),)
+    return (verdict.kind, verdict.by, verdict.order, verdict.label, *soft)
 
 
 def from_file(path: Path, columns: Columns, test_share: float = 0.0, levels: Sequence[str] = ()) -> TrainingSet:

@@ -25,6 +25,7 @@ from fingerpost.server.loop.recognition import CHAT, WIRES, Recognised, Wire, pl
 from fingerpost.server.loop.repeated_prompts import RepeatedPrompts
 from fingerpost.server.loop.typed_questions import (
     asked_questions,
+    has_more_than_text,
     observed_answers,
     recognise_question,
     student_answer,
@@ -146,7 +147,7 @@ class Proxy:
 
     async def _decide_questions(self, scope: Scope, receive: Receive, send: Send, raw: bytes, body: Json) -> None:
         """Answer typed questions, if the students are sure of all of them; each is a decision of its own."""
-        asked = asked_questions(scope["path"], body)
+        asked = None if has_more_than_text(body) else asked_questions(scope["path"], body)
         if asked is None:
             await self._upstream.forward(scope, receive, send, raw)
             return
@@ -165,7 +166,7 @@ class Proxy:
             for active, one, proposal in zip(known, recognised, proposals, strict=True)
             if active is not None and proposal is not None and proposal.answers
         ]
-        if len(given) == len(recognised):
+        if len({active.row.id for active, _, _ in given}) == len(recognised):
             for active, one, proposal in given:
                 await self._loop.answered_by_student(active, one, proposal, request_id, key)
             decisions = [proposal.decision for _, _, proposal in given]
@@ -189,9 +190,11 @@ class Proxy:
         async def on_answer(answer: UpstreamAnswer) -> None:
             self._note_key(who, answer)
             replies = observed_answers(asked, recognised, answer.body)
+            learnt: set[int] = set()  # of two questions that are the same decision, the first one counts
             for active, one, proposal, reply in zip(known, recognised, proposals, replies, strict=True):
                 bound = await self._loop.bind(one) if reply is not None and answer.status == 200 else active
-                if bound is not None:
+                if bound is not None and bound.row.id not in learnt:
+                    learnt.add(bound.row.id)
                     await self._loop.answered_upstream(bound, one, proposal, answer, reply, request_id, key)
 
         await self._upstream.forward(scope, receive, send, raw, on_answer)

@@ -34,9 +34,9 @@ def signature(secret: str, webhook_id: str, at: int, body: bytes) -> str:
 def _event_of(row: JobRow | BatchRow | DecisionRow) -> tuple[str, str, str]:
     """The type of the event, the id of what it is about, and the state that makes it another event than earlier ones."""
     if isinstance(row, DecisionRow):
-        if row.alarm is not None:
-            return "decision.alarm", row.name, row.alarm
-        return "decision.upstream_changed", row.name, str((row.panel or {}).get("alarm"))
+        if not row.upstream_announced:
+            return "decision.upstream_changed", row.name, str(row.upstream_alarm)
+        return "decision.alarm", row.name, str(row.alarm)
     kind = "fine_tuning.job" if isinstance(row, JobRow) else "batch"
     return f"{kind}.{row.status}", row.id, row.status
 

@@ -197,7 +197,8 @@ class DecisionLoop:
         for active in reversed(self.active):
             row = active.row
             same_labels = not sought.labels or set(row.labels) == set(sought.labels)
-            if same_labels and _is_same(row, sought) and is_same_prompt(row.prompt, sought.prompt, sought.named):
+            exact = bool(sought.place.get("question"))
+            if same_labels and _is_same(row, sought) and is_same_prompt(row.prompt, sought.prompt, sought.named, exact):
                 return active
         return None
 
@@ -318,7 +319,7 @@ class DecisionLoop:
         log("decision alarm", logging.WARNING, decision=active.row.name, reason=reason)
         self._metrics.decision_alarms.labels(active.row.name).inc()
         self.set_mode(active, "shadow", alarm=reason)
-        active.new_alarm = True
+        active.new_alarm = active.changed = True
 
     def set_mode(self, active: ActiveDecision, mode: Mode, alarm: str | None = None, share: float = 1.0) -> None:
         """Change the mode of a decision, unless a person has changed it in the meantime."""
@@ -388,12 +389,17 @@ class DecisionLoop:
                     self._store.change_decision(active.row.id, monitor=_stored(active))
                 if active.new_panel:
                     active.new_panel = False
-                    self._store.change_decision(active.row.id, panel=asdict(active.panel))
+                    self._store.put_panel(active.row.id, asdict(active.panel))
             for row in self._store.decisions():
                 if row.id not in self._active:
                     answered = int(row.monitor.get("answered", 0))
                     self._active[row.id] = ActiveDecision(
-                        row, _monitor(row, self.limit), None, answered, panel=panel_of(row)
+                        row,
+                        _monitor(row, self.limit),
+                        None,
+                        answered,
+                        panel=panel_of(self._store.get_panel(row.id)),
+                        new_alarm=bool(row.monitor.get("new_alarm")),
                     )
                 active = self._active[row.id]
                 active.row = row
@@ -401,8 +407,8 @@ class DecisionLoop:
                     active.monitor, active.changed = active.new_monitor(self.limit), True
         for active in self.active:
             if active.new_alarm:
-                active.new_alarm = False
                 queued = queue_disagreements(self._store, active.row, self.folder)
+                active.new_alarm, active.changed = False, True
                 log("questions behind an alarm put into the review queue", decision=active.row.name, questions=queued)
             self._load(active)
             if self.auto:
@@ -466,6 +472,8 @@ def load_model(row: DecisionRow, folder: Path) -> ServedModel:
 def _stored_place(recognised: Recognised, named: bool) -> Json:
     place = recognised.place
     stored: Json = {"path": list(place.path), "tool": place.tool, "by_tool": place.by_tool, "named": named}
+    if recognised.is_question:
+        stored |= {"question": True}
     return stored | {"ordinal": True} if recognised.ordinal else stored
 
 
@@ -479,6 +487,7 @@ def _stored(active: ActiveDecision) -> Json:
         "alarm": monitor.alarm,
         "answered": active.answered,
         "stamp": active.stamp,
+        "new_alarm": active.new_alarm,
     }
 
 

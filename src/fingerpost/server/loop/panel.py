@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import httpx2
 from scipy.stats import beta
 
 from fingerpost.evaluation.drift import DriftMonitor
@@ -31,6 +32,11 @@ AT_ONCE = 4
 """Requests to the upstream endpoint at the same time."""
 MOST_BYTES = 20_000
 """Larger requests are not taken into a panel."""
+FIXED = {
+    "model", "type", "role", "name", "response_format", "format", "tools", "functions", "tool_choice", "function_call", "choices",
+    "levels", "criteria", "id", "call_id", "tool_call_id",
+}  # fmt: skip
+"""Fields of a request that hold no text of a person."""
 NOISE_LEVEL = 0.975
 """Confidence level of the bound for the answers that change although the model is the same."""
 
@@ -72,7 +78,9 @@ class Panel:
         firsts = [str(one["label"]) for one in self.requests]
         if self.repeated is None:
             changed = sum(label not in (None, first) for label, first in zip(labels, firsts, strict=True))
-            self.repeated, self.limit = labels, float(beta.ppf(NOISE_LEVEL, changed + 1, max(1, len(labels) - changed)))
+            answered = sum(label is not None for label in labels)
+            self.repeated = labels
+            self.limit = min(0.95, float(beta.ppf(NOISE_LEVEL, changed + 1, max(1, answered - changed))))
             return False
         monitor = DriftMonitor(self.limit)
         for outcome in self.outcomes:
@@ -99,9 +107,9 @@ class Panel:
         return True
 
 
-def panel_of(row: DecisionRow) -> Panel:
-    """The stored panel of a decision."""
-    return Panel(**row.panel) if row.panel else Panel()
+def panel_of(stored: Json | None) -> Panel:
+    """A panel as it is stored."""
+    return Panel(**stored) if stored else Panel()
 
 
 class PanelRunner:
@@ -126,8 +134,9 @@ class PanelRunner:
         await run_forever("decisions: panel", self._next)
 
     async def _next(self) -> None:
-        for row in await asyncio.to_thread(self._store.decisions):
-            panel = panel_of(row)
+        rows = {row.name: row for row in await asyncio.to_thread(self._store.decisions)}  # the latest versions
+        for row in rows.values():
+            panel = panel_of(await asyncio.to_thread(self._store.get_panel, row.id))
             complete = panel.repeated is not None or len(panel.requests) >= self._size
             if complete and now() - panel.asked_at >= self._every and row.labels:
                 await self._repeat(row, panel)
@@ -141,23 +150,27 @@ class PanelRunner:
                 try:
                     body = json.dumps(request["body"]).encode()
                     answer = await self._upstream.ask(request["path"], self._headers, body)
-                except ApiError:
+                except (ApiError, httpx2.HTTPError):
                     return None
             reply = _reply_in(request, answer)
             return None if reply is None else label_of_reply(row, task_of_decision(row), reply)
 
+        # Stored before it is asked, so that nothing is paid for again and again if something fails.
+        panel.asked_at = now()
+        await asyncio.to_thread(self._store.put_panel, row.id, asdict(panel))
         labels = await asyncio.gather(*(label(request) for request in panel.requests))
         if sum(found is not None for found in labels) < len(labels) / 2:
             log("the panel got too few answers", logging.WARNING, decision=row.name)
             panel.asked_at = now() - round(self._every) + min(RETRY_S, round(self._every))
-            await asyncio.to_thread(self._store.change_decision, row.id, panel=asdict(panel))
+            await asyncio.to_thread(self._store.put_panel, row.id, asdict(panel))
             return
-        panel.asked_at = now()
-        if panel.add_answers(labels, row.model):
+        changed = panel.add_answers(labels, row.model)
+        await asyncio.to_thread(self._store.put_panel, row.id, asdict(panel))
+        if changed:
             log("the upstream model has changed", logging.WARNING, decision=row.name, reason=panel.alarm)
-            await asyncio.to_thread(self._store.change_decision, row.id, panel=asdict(panel), announced=False)
-        else:
-            await asyncio.to_thread(self._store.change_decision, row.id, panel=asdict(panel))
+            await asyncio.to_thread(
+                self._store.change_decision, row.id, upstream_alarm=panel.alarm, upstream_announced=False
+            )
 
 
 def _reply_in(request: Json, answer: UpstreamAnswer) -> ObservedReply | None:
@@ -170,10 +183,10 @@ def _reply_in(request: Json, answer: UpstreamAnswer) -> ObservedReply | None:
     return None if asked is None else observed_answers(asked, [recognise_question(asked, 0, None)], answer.body)[0]
 
 
-def _redacted(value: Any, redact: Callable[[str], str], inside: str = "") -> Any:
-    """A request's body with all texts of messages redacted."""
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """A request's body with all texts redacted, but those that say what is asked for: models, types, schemas, labels."""
     if isinstance(value, dict):
-        return {key: _redacted(part, redact, key) for key, part in value.items()}
+        return {key: part if key in FIXED else _redacted(part, redact) for key, part in value.items()}
     if isinstance(value, list):
-        return [_redacted(part, redact, inside) for part in value]
-    return redact(value) if isinstance(value, str) and inside in ("content", "text", "input", "state") else value
+        return [_redacted(part, redact) for part in value]
+    return redact(value) if isinstance(value, str) else value

@@ -16,8 +16,8 @@ from typing import Any
 import tomlkit
 from pydantic import ValidationError
 
-from fingerpost.consensus.review import ALARM
 from fingerpost.core.errors import InputError
+from fingerpost.core.text import question_id
 from fingerpost.core.types import Label
 from fingerpost.data.importer import import_log
 from fingerpost.evaluation.thresholds import choose_for_folder
@@ -71,12 +71,15 @@ def overlap(one: set[str | int] | set[str], other: set[str | int] | set[str]) ->
     return len(one & other) / len(one | other) if one or other else 1.0
 
 
-def is_same_prompt(one: str, other: str, named: bool) -> bool:
+def is_same_prompt(one: str, other: str, named: bool, exact: bool = False) -> bool:
     """Whether two system prompts make the same version of a decision: all words but numbers, days and months are equal.
 
     Args:
         named: the requests name the decision themselves, so that it is enough if most words are equal.
+        exact: they are typed questions, of which every character counts.
     """
+    if exact:
+        return one == other
     first, second = prompt_words(one), prompt_words(other)
     return overlap(set(first), set(second)) >= SAME_PROMPT if named else first == second
 
@@ -90,23 +93,37 @@ def prompt_words(prompt: str) -> tuple[str, ...]:
 def task_of_decision(row: DecisionRow) -> Task | None:
     """The task of a decision; None while its labels are not known."""
     field = (row.place["path"] or ["action"])[-1]
-    return _task(row.name, tuple(row.labels), row.prompt, field, bool(row.place.get("ordinal")))
+    return _task(row.name, tuple(row.labels), row.prompt, field, _is_question(row), bool(row.place.get("ordinal")))
 
 
 @lru_cache(maxsize=256)
-def _task(name: str, values: tuple[str | int, ...], prompt: str, field: str, ordinal: bool) -> Task | None:
-    known = _labels(values, prompt)
-    labels = tuple(known[value] for value in values) if ordinal else tuple(known.values())
+def _task(
+    name: str, values: tuple[str | int, ...], prompt: str, field: str, question: bool, ordinal: bool
+) -> Task | None:
     try:
+        known = _labels(values, prompt, question)
+        labels = tuple(known[value] for value in values) if ordinal else tuple(known.values())
         return Task(name=name, labels=labels, answer_field=field, ordinal=ordinal)
     except ValidationError:
         return None
 
 
 @lru_cache(maxsize=256)
-def _labels(values: tuple[str | int, ...], prompt: str) -> dict[str | int, Label]:
-    """The labels by their values in replies, described by the prompt."""
-    return labels_of(values, prompt)
+def _labels(values: tuple[str | int, ...], prompt: str, question: bool) -> dict[str | int, Label]:
+    """The labels by their values in replies, described by the prompt. Those of a typed question have the values as names.
+
+    Raises:
+        ValidationError: a value is empty.
+    """
+    found = labels_of(values, prompt)
+    if not question:
+        return found
+    return {value: Label(name=str(value), description=label.description) for value, label in found.items()}
+
+
+def _is_question(row: DecisionRow) -> bool:
+    """Whether a decision is a typed question."""
+    return bool(row.place.get("question"))
 
 
 def answers_missing(row: DecisionRow, new: int) -> int:
@@ -127,7 +144,7 @@ def label_of_reply(row: DecisionRow, task: Task | None, reply: ObservedReply) ->
         return None
     value = place.value_in(reply)
     if place.path or place.by_tool:
-        label = None if value is None else _labels(tuple(row.labels), row.prompt).get(value)
+        label = None if value is None else _labels(tuple(row.labels), row.prompt, _is_question(row)).get(value)
         return None if label is None else label.name
     return label_in(ReplyTemplate(**(row.reply_template or {})), task, reply.text or "")
 
@@ -199,7 +216,7 @@ def queue_disagreements(store: ServerStore, row: DecisionRow, folder: Path) -> i
         folder: of the projects of all decisions.
 
     Returns:
-        The number of new questions.
+        The number of questions.
     """
     task, cutoff = task_of_decision(row), float(row.training.get("cutoff") or 0.0)
     place = folder / row.folder
@@ -211,7 +228,10 @@ def queue_disagreements(store: ServerStore, row: DecisionRow, folder: Path) -> i
             differing.append(entry)
     project = Project(place)
     with project.store() as questions:
-        return import_log(questions, project.task, differing, ALARM, limit=MOST_QUEUED).new
+        import_log(questions, project.task, differing, SOURCE, limit=MOST_QUEUED)
+    ids = [question_id(entry.messages) for entry in differing]
+    project.ask_first(ids)
+    return len(set(ids))
 
 
 def _difference(folder: Path, upstream: Mapping[str, str], cutoff: float) -> float:
@@ -287,7 +307,7 @@ def _earlier_versions(store: ServerStore, row: DecisionRow) -> list[DecisionRow]
         for other in store.decisions()
         if other.name == row.name
         and other.version < row.version
-        and is_same_prompt(other.prompt, row.prompt, bool(row.place.get("named")))
+        and is_same_prompt(other.prompt, row.prompt, bool(row.place.get("named")), _is_question(row))
     ]
 
 

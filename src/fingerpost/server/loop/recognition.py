@@ -87,6 +87,7 @@ class Recognised:
         labels: the values that a reply may have; empty where only a header says that there is a decision.
         system: the system prompt.
         responses: the request of the Responses wire, if it came on that one.
+        is_question: it is a typed question.
         ordinal: the labels are the levels of a scale, the lowest first.
         path, body: of the request as it came.
     """
@@ -98,6 +99,7 @@ class Recognised:
     place: Place
     system: str
     responses: ResponsesRequest | None = None
+    is_question: bool = False
     ordinal: bool = False
     path: str = ""
     body: Json = field(default_factory=dict)

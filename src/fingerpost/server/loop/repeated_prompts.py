@@ -22,6 +22,8 @@ FEWEST = 50
 LONGEST = 200
 """Characters of a reply that may name a label."""
 MOST_LABELS, REPLIES_PER_LABEL = 50, 5
+MOST_REPLIES = 1_000
+"""Replies after which a prompt is no longer watched."""
 MOST_PROMPTS, MOST_STORED = 500, 100
 
 
@@ -32,6 +34,10 @@ class _Replies:
     texts: Counter[str] = field(default_factory=Counter)
     ruled_out: bool = False
     announced: bool = False
+
+    def rule_out(self) -> None:
+        """Stop counting."""
+        self.ruled_out, self.texts = True, Counter()
 
 
 class RepeatedPrompts:
@@ -48,8 +54,11 @@ class RepeatedPrompts:
 
     def watches(self, request: ChatRequest) -> bool:
         """Whether the reply to this request would tell more."""
-        found = self._prompts.get(_key(request))
-        return found is None or not (found.ruled_out or found.announced)
+        if not _system(request).strip():
+            return False
+        with self._lock:
+            found = self._prompts.get(_key(request))
+            return found is None or not (found.ruled_out or found.announced)
 
     def add(self, request: ChatRequest, reply: ObservedReply) -> None:
         """Count a reply, and announce its prompt if its replies repeat. Blocks: for a thread."""
@@ -57,19 +66,21 @@ class RepeatedPrompts:
             found = self._prompts.setdefault(_key(request), _Replies())
             text = (reply.text or "").strip()
             if reply.tool is not None or not text or len(text) > LONGEST:
-                found.ruled_out = True
+                found.rule_out()
                 return
             found.texts[text] += 1
             seen = found.texts.total()
-            if len(found.texts) > max(FEWEST // 2, seen // 2):
-                found.ruled_out = True
+            if len(found.texts) > max(FEWEST // 2, seen // 2) or seen > MOST_REPLIES:
+                found.rule_out()
             if found.ruled_out or found.announced or seen < FEWEST or seen % FEWEST:
                 return
             labels = labels_in(found.texts)
             if labels is None:
                 return
-            found.announced = True
+            found.announced, found.texts = True, Counter()
         system = _system(request)
+        if self._redact is not None:
+            labels = [self._redact(label) for label in labels]
         prompt = system if self._redact is None else self._redact(system)
         self._store.add_repeated_prompt(
             hashlib.sha256(_key(request)).hexdigest(), request.model, prompt, seen, labels, MOST_STORED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +47,12 @@ class Summary:
         bounds: a 95 % confidence sequence for the share that differ.
         humans: None without human labels.
         saved_usd, saved_s: money, where the price is known, and mean seconds of an answer that the student has saved.
+        panel: requests of its fixed panel.
         next_step: what to do next.
     """
 
     row: DecisionRow
+    panel: int
     counts: DecisionCounts
     project: Path
     checked: int
@@ -72,9 +74,10 @@ def summarise(store: ServerStore, row: DecisionRow, folder: Path) -> Summary:
     outcomes = str(row.monitor.get("outcomes", ""))
     differing = outcomes.count("1")
     saved_s = None if counts.upstream_s is None or counts.student_s is None else counts.upstream_s - counts.student_s
-    shown = replace(row, panel=row.panel and {"alarm": row.panel["alarm"], "requests": len(row.panel["requests"])})
+    panel = store.get_panel(row.id)
     return Summary(
-        row=shown,
+        row=row,
+        panel=0 if panel is None else len(panel["requests"]),
         counts=counts,
         project=folder / row.folder,
         checked=len(outcomes),

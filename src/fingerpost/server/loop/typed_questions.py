@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
-from fingerpost.core.text import parse_json
+from fingerpost.core.text import fingerprint, parse_json
 from fingerpost.server.inference.answers import Decision
 from fingerpost.server.inference.decisions_wire import DECISIONS, QuestionsRequest, read_answers, read_questions
 from fingerpost.server.inference.questions import Distribution, Question
 from fingerpost.server.loop.recognition import ObservedReply, Place, Recognised
 from fingerpost.server.schemas import ApiError, ChatRequest, DecisionsRequest, Json, SystemOneRequest, Turn
-from fingerpost.task.replies import resolve_label
 
+UNREAD = ("image", "file", "audio", "video", "image_url", "input_audio")
+"""How the types of parts end that are no text."""
 LEAST_SHARE = 0.001
 """Probabilities below are not kept."""
 
@@ -27,6 +29,18 @@ def asked_questions(path: str, body: Json) -> QuestionsRequest | None:
         return None
 
 
+def has_more_than_text(body: Json) -> bool:
+    """Whether a request has parts that a student does not read, such as images or turns of the system."""
+
+    def parts(value: Any) -> bool:
+        if isinstance(value, dict):
+            unread = value.get("role") in ("system", "developer") or str(value.get("type", "")).endswith(UNREAD)
+            return unread or any(parts(part) for part in value.values())
+        return isinstance(value, list) and any(parts(part) for part in value)
+
+    return any(parts(body.get(key)) for key in ("input", "questions"))
+
+
 def recognise_question(asked: QuestionsRequest, number: int, name: str | None, body: Json | None = None) -> Recognised:
     """A typed question as a decision of its own.
 
@@ -36,7 +50,7 @@ def recognise_question(asked: QuestionsRequest, number: int, name: str | None, b
         body: the request's body.
     """
     question = asked.questions[number]
-    hint = question.name or (f"question-{number + 1}" if len(asked.questions) > 1 else "question")
+    hint = question.name or f"question-{fingerprint([question.instructions])[:8]}"
     values = [spelling(value) for value in question.values]
     listed = [f"- {spelling(value)}: {meaning}" for value, meaning in question.descriptions.items() if meaning]
     system = "\n".join([question.instructions, *listed])
@@ -55,14 +69,22 @@ def recognise_question(asked: QuestionsRequest, number: int, name: str | None, b
     ordinal = question.kind == "score"
     alone = body if body is not None and len(asked.questions) == 1 else {}
     return Recognised(
-        request, name, hint, tuple(values), Place((hint,)), system, ordinal=ordinal, path=asked.path, body=alone
+        request,
+        name,
+        hint,
+        tuple(values),
+        Place((hint,)),
+        system,
+        is_question=True,
+        ordinal=ordinal,
+        path=asked.path,
+        body=alone,
     )
 
 
 def student_answer(question: Question, decision: Decision) -> Distribution:
     """A student's decision as the answer to a typed question."""
-    task = decision.model.task
-    shares = [decision.scores.get(str(resolve_label(task, spelling(value))), 0.0) for value in question.values]
+    shares = [decision.scores.get(spelling(value), 0.0) for value in question.values]
     total = sum(shares) or 1.0
     return Distribution(tuple(share / total for share in shares), "student")
 

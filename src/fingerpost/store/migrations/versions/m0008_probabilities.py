@@ -9,7 +9,13 @@ down_revision = "0007"
 
 def upgrade() -> None:
     op.add_column("verdicts", sa.Column("probabilities", sa.JSON))
-    op.add_column("decisions", sa.Column("panel", sa.JSON))
+    op.add_column("decisions", sa.Column("upstream_alarm", sa.Text))
+    op.add_column("decisions", sa.Column("upstream_announced", sa.Boolean, nullable=False, server_default=sa.true()))
+    op.create_table(
+        "panels",
+        sa.Column("decision", sa.Integer, primary_key=True),
+        sa.Column("panel", sa.JSON, nullable=False),
+    )
     op.create_table(
         "repeated_prompts",
         sa.Column("id", sa.Integer, primary_key=True),
