@@ -1,4 +1,5 @@
 # make demo: the example from end to end.  make test: what CI runs, a few minutes.  make test-slow: the tests marked slow.
+# make test-browser: the pages in Chromium, which CI runs, too.
 # make soak: a server under load, kills, a full disk and bad clients, for 20 minutes.
 PYTHON ?= python3
 VENV ?= $(or $(VIRTUAL_ENV),.venv)
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 # make docs: the docs as a site in the folder `site`, with search. To read it: python -m http.server -d site
-.PHONY: setup demo check test test-slow soak docs record-example
+.PHONY: setup demo check test test-browser test-slow soak docs record-example
 
 setup: $(VENV)/.fingerpost-ready
 
@@ -30,6 +31,9 @@ check: setup
 
 test: setup
 	$(BIN)/pytest
+
+test-browser: setup
+	$(BIN)/pytest -m browser
 
 test-slow: setup
 	$(BIN)/pytest -m slow

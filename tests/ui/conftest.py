@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 from reviewing import fill
 from serving import MINUTES, wait
 
@@ -30,6 +30,11 @@ def browser() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield launched
         launched.close()
+
+
+def is_problem(said: ConsoleMessage) -> bool:
+    """Whether a message is an error or a warning, and not that a page was refused, as it should be."""
+    return said.type in ("error", "warning") and "the server responded with a status of 40" not in said.text
 
 
 class Site:
@@ -78,7 +83,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
         context.set_default_timeout(TIMEOUT_MS)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda said: problems.append(said.text) if is_problem(said) else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         if name is not None:
             root = address[: address.index(ROOT) + len(ROOT)]
