@@ -11,7 +11,8 @@ import math
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from importlib import import_module
 from inspect import Parameter, Signature, signature
@@ -113,7 +114,8 @@ def _with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
         if other is not None:
             given["folder"] = one_folder(given["folder"], other)
         try:
-            return function(**given)
+            with _recorded(function.__name__.rstrip("_"), given):
+                return function(**given)
         except KeyboardInterrupt:  # typer would end without a word
             print(STOPPED, file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
@@ -122,6 +124,16 @@ def _with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__signature__ = Signature([*keyword_only, *added])  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*keyword_only, *added)}
     return command
+
+
+def _recorded(command: str, given: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Records a run of a command on a project, for the pages."""
+    from fingerpost.cli.options import is_project
+    from fingerpost.store.runs import RECORDED, recording
+
+    named = [given.get("folder"), *(given.get("paths") or [])]
+    project = next((path for path in named if isinstance(path, Path) and is_project(path)), None)
+    return recording(project, command) if project is not None and command in RECORDED else nullcontext()
 
 
 def _is_argument(parameter: Parameter) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fingerpost.core.printable import printable
 from fingerpost.core.types import Progress
+from fingerpost.store.runs import note
 
 INTERVAL_S = 30.0
 """Between two lines where standard error is not a terminal."""
@@ -66,6 +67,7 @@ class ProgressDisplay:
 
     def __call__(self, progress: Progress) -> None:
         """Show a message at once, and counts in the bar or in the next line."""
+        note(progress)
         if _quiet:
             return
         with self._lock:

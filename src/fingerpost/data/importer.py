@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fingerpost.core.text import question_id
-from fingerpost.core.types import Progress, ProgressCallback, Split, Usage, Verdict, no_progress
+from fingerpost.core.types import Conversation, Progress, ProgressCallback, Split, Usage, Verdict, no_progress
 from fingerpost.core.utils import chunks, count, finite
 from fingerpost.data.rows import Columns, LabelledRow, Rejected, read_labelled_rows, requested_split
 from fingerpost.data.splits import NewQuestion, assign_large
@@ -104,6 +104,16 @@ def import_log(
     with QuestionSpool(store.path.parent) as spool:
         rows = _logged(task, logged, source, None if limit is None else "train", result)
         _fill(spool, store, rows, limit)
+        _add(store, task, spool, result)
+    return result
+
+
+def import_messages(store: Store, task: Task, conversations: Iterable[Conversation], source: str) -> ImportResult:
+    """Import conversations without labels as training questions."""
+    result = ImportResult()
+    with QuestionSpool(store.path.parent) as spool:
+        rows = ((NewQuestion(question_id(one), one, source, "train"), None) for one in conversations)
+        _fill(spool, store, rows)
         _add(store, task, spool, result)
     return result
 

@@ -99,6 +99,26 @@ def by_label(gold: Labels, answers: Labels, names: Sequence[str]) -> list[LabelS
     ]
 
 
+def cohen_kappa(one: Labels, other: Labels, labels: int, seed: int = 0) -> Interval:
+    """Cohen's kappa of two people who labelled the same rows (Cohen 1960), with a bootstrap percentile interval.
+
+    Args:
+        labels: number of labels.
+    """
+    matrix: NDArray[np.int64] = confusion_matrix(one, other, labels=np.arange(labels))
+    total = int(matrix.sum())
+
+    def kappa(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
+        agreed = np.trace(matrices, axis1=1, axis2=2) / total
+        by_chance = (matrices.sum(2) * matrices.sum(1)).sum(1) / total**2
+        result: NDArray[np.float64] = np.divide(
+            agreed - by_chance, 1 - by_chance, out=np.ones(len(matrices)), where=by_chance < 1
+        )
+        return result
+
+    return _resampled(matrix, kappa, seed)
+
+
 def quadratic_kappa(matrix: NDArray[np.int64], seed: int = 0) -> Interval:
     """Quadratic weighted kappa (Cohen 1968) of ordered labels, with a bootstrap percentile interval.
 

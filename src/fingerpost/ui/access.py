@@ -25,6 +25,8 @@ SESSION_S, INVITATION_S = 12 * 3600, 14 * 86_400
 CSRF = "csrf"
 """The form field that proves that a form is one of ours."""
 
+IMAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+"""Of images, which contain styles and no scripts."""
 Keys = Callable[[], dict[str, str]]
 """The names of the keys that may sign in, by hash."""
 
@@ -132,7 +134,8 @@ class ProtectedPages:
         async def protect(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["content-security-policy"] = policy(nonce)
+                image = headers.get("content-type", "").startswith("image/svg")
+                headers["content-security-policy"] = IMAGE_POLICY if image else policy(nonce)
                 headers["x-content-type-options"] = "nosniff"
                 headers["referrer-policy"] = "same-origin"
                 headers["cross-origin-opener-policy"] = "same-origin"

@@ -18,10 +18,13 @@ from starlette.staticfiles import StaticFiles
 from fingerpost.core.types import Split
 from fingerpost.project import Project
 from fingerpost.ui.access import INVITATION_S, Access, Keys, ProtectedPages, Visitor, new_visitor, secret_of, set_cookie
+from fingerpost.ui.compare_pages import ComparePages
 from fingerpost.ui.leases import LEASE_S
 from fingerpost.ui.pages import Pages, Visit
 from fingerpost.ui.queue import SharedQueue
+from fingerpost.ui.report_pages import ReportPages
 from fingerpost.ui.review_pages import ReviewPages
+from fingerpost.ui.run_pages import RunPages
 
 ROOT = "/ui"
 SPLITS: tuple[Split, ...] = ("train", "dev", "test", "excluded")
@@ -88,6 +91,9 @@ class Ui:
             Route(f"{ROOT}/invite/{{token}}", self._accept),
             Route(f"{ROOT}/sign-in", self._sign_in, methods=["GET", "POST"]),
             *ReviewPages(self.pages, self.queue).routes(),
+            *ComparePages(self.pages, self.project, self.store, self.queue).routes(),
+            *ReportPages(self.pages, self.project, self.store, self.queue).routes(),
+            *RunPages(self.pages, self.project, self.store).routes(),
             Mount(f"{ROOT}/static", StaticFiles(packages=[("fingerpost.ui", "static")]), name="static"),
         ]
         middleware = [Middleware(ProtectedPages, any_host=self.access.keys is not None)]

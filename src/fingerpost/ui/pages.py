@@ -70,8 +70,10 @@ class Pages:
             "urlencode": quote,
         }
 
-    def render(self, visit: Visit | Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        """A page."""
+    def render(
+        self, visit: Visit | Request, template: str, status: int = 200, part: bool = False, **values: Any
+    ) -> HTMLResponse:
+        """A page; with `part`, a part of one, which shows no message."""
         request = visit if isinstance(visit, Request) else visit.request
         visitor = None if isinstance(visit, Request) else visit.visitor
         text = self._templates.get_template(f"{template}.html.jinja").render(
@@ -80,7 +82,7 @@ class Pages:
             nonce=request.state.nonce,
             visitor=visitor,
             csrf=self.access.token(visitor) if visitor is not None else "",
-            message=self._message(visitor),
+            message="" if part else self._message(visitor),
             path=request.url.path,
             keys_required=self.access.keys is not None,
             **values,

@@ -113,7 +113,9 @@ class ReviewPages:
 
     def labels(self, visit: Visit) -> Response:
         """The labels that a search finds, as buttons."""
-        return self._pages.render(visit, "review_labels", found=self._search(visit.query.get("q", "")))
+        return self._pages.render(
+            visit, "review_labels", part=True, multi=self._task.multi, found=self._search(visit.query.get("q", ""))
+        )
 
     def models(self, visit: Visit) -> Response:
         """What the models say about a question of the test sample."""

@@ -1,0 +1,165 @@
+"""What runs on the project, live, also what was started in a terminal; and what is started and cancelled from here."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from fingerpost.core.errors import FingerpostError, InputError
+from fingerpost.core.utils import finite
+from fingerpost.project import Project
+from fingerpost.store.project import Store
+from fingerpost.store.runs import RUNS, Run, cancel, find_run, read_runs
+from fingerpost.ui.pages import Pages, Visit
+
+STEPS = ("label", "train", "evaluate")
+"""What can be started here."""
+LIVE_S = 1.0
+"""Seconds between two updates of a run that is watched."""
+WIDTH, HEIGHT = 320, 120
+
+
+class RunPages:
+    """The pages of runs."""
+
+    def __init__(self, pages: Pages, project: Project, store: Store) -> None:
+        self._pages, self._project, self._store = pages, project, store
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def routes(self) -> list[Route]:
+        """All routes."""
+        get, post = self._pages.get, self._pages.post
+        return [
+            get("/runs", self.show),
+            post("/runs", self.start),
+            get("/runs/{run}", self.one),
+            get("/runs/{run}/live", self.live),
+            post("/runs/{run}/cancel", self.cancel),
+        ]
+
+    def show(self, visit: Visit) -> Response:
+        """All runs, and what can be started."""
+        self._children = [child for child in self._children if child.poll() is None]  # reaps those that ended
+        return self._pages.render(
+            visit, "runs", runs=read_runs(self._project.folder), steps=STEPS, plan=self._plan(),
+            account=self._store.ledger.account(), costs=self._store.ledger.step_costs(), models=self._project.students(),
+        )  # fmt: skip
+
+    def start(self, visit: Visit) -> Response:
+        """Start a step, as a process of its own, which goes on when the page is closed."""
+        step, more = visit.field("step"), []
+        if step not in STEPS:
+            raise InputError("this step cannot be started here")
+        if step == "label":
+            budget = finite(_number(visit.field("budget")))
+            if budget is None or budget < 0:
+                raise InputError(
+                    "give a budget in US dollars: what the whole project may cost, with what was spent already"
+                )
+            more = ["--yes", "--budget", str(budget)]
+        known = {run.id for run in read_runs(self._project.folder)}
+        (self._project.folder / RUNS).mkdir(exist_ok=True)
+        with (self._project.folder / RUNS / f"{step}.log").open("wb") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "fingerpost", step, "-C", str(self._project.folder), *more],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        self._children.append(child)
+        for _ in range(100):
+            new = [run for run in read_runs(self._project.folder) if run.id not in known]
+            if new or child.poll() is not None:
+                break
+            time.sleep(0.1)
+        return self._pages.go(f"/runs/{new[0].id}" if new else "/runs")
+
+    def one(self, visit: Visit) -> Response:
+        """A run."""
+        run = self._run(visit)
+        return self._pages.render(visit, "run", run=run, curves=curves(run), output=self._output(run))
+
+    def live(self, visit: Visit) -> Response:
+        """The state of a run, as server-sent events, until it ends."""
+        run_id = self._run(visit).id
+
+        async def events() -> AsyncIterator[str]:
+            while True:
+                run = await asyncio.to_thread(find_run, self._project.folder, run_id)
+                if run is None:
+                    return
+                page = self._pages.render(
+                    visit, "run_state", part=True, run=run, curves=curves(run), output=self._output(run)
+                )
+                lines = bytes(page.body).decode().splitlines()
+                yield "".join(f"data: {line}\n" for line in lines) + "\n"
+                if not run.alive:
+                    return
+                await asyncio.sleep(LIVE_S)
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    def cancel(self, visit: Visit) -> Response:
+        """Stop a run, as Ctrl-C does."""
+        run = self._run(visit)
+        stopped = cancel(self._project.folder, run.id)
+        self._pages.say(visit, "It stops; what is done is kept" if stopped else "It has ended already")
+        return self._pages.go(f"/runs/{run.id}")
+
+    def _run(self, visit: Visit) -> Run:
+        found = find_run(self._project.folder, str(visit.request.path_params["run"]))
+        if found is None:
+            raise InputError("there is no such run")
+        return found
+
+    def _plan(self) -> Any:
+        """What labelling would cost; None without a teacher, or where that is not known."""
+        try:
+            return self._project.plan_labels()
+        except FingerpostError:
+            return None
+
+    def _output(self, run: Run) -> str:
+        """What a run that was started here has printed last; empty while it runs, or if it went well."""
+        file = self._project.folder / RUNS / f"{run.command}.log"
+        if run.alive or run.code in (0, None) or not file.is_file():
+            return ""
+        lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines and lines[-1].startswith("fingerpost:") else ""
+
+
+def curves(run: Run) -> list[dict[str, str]]:
+    """The loss and the dev accuracy of a training, as points of SVG lines; none with fewer than two epochs."""
+    if len(run.steps) < 2:
+        return []
+    loss = [value for step in run.steps for value in step[1:3]]
+    accuracy = [step[3] for step in run.steps]
+    return [
+        {
+            "name": "loss (nats)", "low": f"{min(loss):.2f}", "high": f"{max(loss):.2f}",
+            "training": _line([step[1] for step in run.steps], loss), "dev": _line([step[2] for step in run.steps], loss),
+        },
+        {
+            "name": "dev accuracy", "low": f"{min(accuracy):.3f}", "high": f"{max(accuracy):.3f}", "training": "",
+            "dev": _line(accuracy, accuracy),
+        },
+    ]  # fmt: skip
+
+
+def _line(values: Sequence[float], scale: Sequence[float]) -> str:
+    """Points of a polyline in a box of WIDTH by HEIGHT."""
+    low, span = min(scale), (max(scale) - min(scale)) or 1.0
+    step = WIDTH / max(1, len(values) - 1)
+    return " ".join(f"{i * step:.1f},{HEIGHT - HEIGHT * (value - low) / span:.1f}" for i, value in enumerate(values))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
