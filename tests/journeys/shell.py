@@ -52,7 +52,7 @@ def run(command: str, folder: Path, environment: Mapping[str, str] | None = None
     words = shlex.split(command)
     assert words[0] == "fingerpost", command
     line = f"{shlex.quote(sys.executable)} -m fingerpost {command.removeprefix('fingerpost')}"
-    serves = words[1] == "serve"
+    serves = words[1] in ("serve", "ui")
     if serves:
         line += " --port 0"
     ours, theirs = pty.openpty()
@@ -77,7 +77,7 @@ def run(command: str, folder: Path, environment: Mapping[str, str] | None = None
         if serves:
             assert process.stdout is not None
             seen = ""
-            while "keys: " not in seen and (part := process.stdout.readline()):
+            while not ("keys: " in seen or "/ui/" in seen) and (part := process.stdout.readline()):
                 seen += part
             process.send_signal(signal.SIGTERM)
             rest, errors = process.communicate(timeout=HOUR)

@@ -59,10 +59,10 @@ def ui(
             f"cannot listen on {host}:{port} ({error.strerror}); choose another --host or --port"
         ) from None
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}{ROOT}/"
-    print(f"{pages.project.task.name}: {address}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print(f"{pages.pages.title}: {address}", flush=True)
     if open_browser and sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")):
         webbrowser.open(address)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     config = uvicorn.Config(
         pages.app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
     )

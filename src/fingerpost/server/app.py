@@ -19,6 +19,7 @@ from fingerpost.server.api import models as models_api
 from fingerpost.server.api import responses as responses_api
 from fingerpost.server.api import uploads as uploads_api
 from fingerpost.server.api.errors import add_error_handlers
+from fingerpost.server.api.pages import ProjectPages, WithPages
 from fingerpost.server.api.proxy import Proxy
 from fingerpost.server.inference.chat import ChatService
 from fingerpost.server.inference.engine import Engine
@@ -97,6 +98,7 @@ class Server:
             self.store, self.files, settings.folder / "batches", self._answer_batch_line, self.clock
         )
         self.webhook = WebhookSender(self.store, settings.webhook, settings.webhook_secret)
+        self.pages = ProjectPages(settings, self.store)
         self.app = self._create_app()
 
     def _create_teacher(self) -> Teacher | None:
@@ -125,6 +127,7 @@ class Server:
                 repeated=RepeatedPrompts(store, settings.redact) if settings.log_requests else None,
             )
         app.add_middleware(AccessMiddleware, settings=settings, store=store, metrics=self.metrics)
+        app.add_middleware(WithPages, pages=self.pages)
         if settings.cors_origins:  # added last, so that it answers preflight requests before a key is asked for
             app.add_middleware(
                 CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"],
@@ -184,6 +187,7 @@ class Server:
             await self.upstream.close()
         if self.loop is not None:
             await asyncio.to_thread(self.loop.sync)
+        await asyncio.to_thread(self.pages.stop)
         self.store.close()
         log("stopped")
 

@@ -12,11 +12,13 @@ from starlette.datastructures import FormData
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from fingerpost.core.types import Split
 from fingerpost.project import Project
+from fingerpost.task.loader import TASK_FILE
 from fingerpost.ui.access import INVITATION_S, Access, Keys, ProtectedPages, Visitor, new_visitor, secret_of, set_cookie
 from fingerpost.ui.compare_pages import ComparePages
 from fingerpost.ui.leases import LEASE_S
@@ -25,6 +27,7 @@ from fingerpost.ui.queue import SharedQueue
 from fingerpost.ui.report_pages import ReportPages
 from fingerpost.ui.review_pages import ReviewPages
 from fingerpost.ui.run_pages import RunPages
+from fingerpost.ui.start_pages import StartPages
 
 ROOT = "/ui"
 SPLITS: tuple[Split, ...] = ("train", "dev", "test", "excluded")
@@ -52,49 +55,67 @@ class UiSettings:
 
 
 class Ui:
-    """The pages, with what they share. `app` is the ASGI application.
+    """The pages of a project, with what they share; of a folder without one, the way to one. `app` is the ASGI application.
 
     Raises:
-        TaskError: the project has no valid task.toml.
+        TaskError: the project's task.toml is not valid.
         InputError: its database cannot be used.
     """
 
     def __init__(self, settings: UiSettings) -> None:
         self.settings = settings
-        self.project = Project(settings.project)
-        self.store = self.project.store()
-        secret = secret_of(settings.project)
-        self.access = Access(secret, settings.keys, settings.reviewer)
+        settings.project.mkdir(parents=True, exist_ok=True)
+        self.access = Access(secret_of(settings.project), settings.keys, settings.reviewer)
         if settings.session_s is not None:
             self.access.session_s = settings.session_s
-        self.pages = Pages(self.access, ROOT, self.project.task.name)
-        self.queue = SharedQueue(self.project, self.store, settings.double, settings.lease_s)
+        self.pages = Pages(self.access, ROOT, settings.project.resolve().name)
+        self._running = False
+        self._opened: OpenProject | None = None
+        self._router = Router()
+        if (settings.project / TASK_FILE).is_file():
+            self._open()
+        else:
+            self._router = Router(list(StartPages(self.pages, settings.project, self._open).routes()))
         self.app = self._create_app()
+
+    @property
+    def queue(self) -> SharedQueue:
+        """The review queue of the project."""
+        assert self._opened is not None
+        return self._opened.queue
 
     def start(self) -> None:
         """Begin the work beside the pages."""
-        self.queue.start()
+        self._running = True
+        if self._opened is not None:
+            self._opened.queue.start()
 
     def stop(self) -> None:
         """End the work beside the pages."""
-        self.queue.stop()
-        self.store.close()
+        if self._opened is not None:
+            self._opened.stop()
+
+    def _open(self) -> None:
+        """Show the pages of the project."""
+        self._opened = opened = OpenProject(self.pages, self.settings)
+        self._router = Router(opened.routes())
+        if self._running:
+            opened.queue.start()
+
+    async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._router(scope, receive, send)
 
     def _create_app(self) -> Starlette:
-        get, post = self.pages.get, self.pages.post
+        post = self.pages.post
         routes: list[Route | Mount] = [
             Route("/", lambda _: RedirectResponse(f"{ROOT}/", 303)),
             Route(ROOT, lambda _: RedirectResponse(f"{ROOT}/", 303)),
-            get("/", self._home),
             post("/name", self._rename),
             post("/invitations", self._invite),
             Route(f"{ROOT}/invite/{{token}}", self._accept),
             Route(f"{ROOT}/sign-in", self._sign_in, methods=["GET", "POST"]),
-            *ReviewPages(self.pages, self.queue).routes(),
-            *ComparePages(self.pages, self.project, self.store, self.queue).routes(),
-            *ReportPages(self.pages, self.project, self.store, self.queue).routes(),
-            *RunPages(self.pages, self.project, self.store).routes(),
             Mount(f"{ROOT}/static", StaticFiles(packages=[("fingerpost.ui", "static")]), name="static"),
+            Mount("", self._show),
         ]
         middleware = [Middleware(ProtectedPages, any_host=self.access.keys is not None)]
         return Starlette(routes=routes, middleware=middleware, lifespan=self._lifespan)
@@ -104,19 +125,6 @@ class Ui:
         self.start()
         yield
         self.stop()
-
-    def _home(self, visit: Visit) -> Response:
-        questions: dict[str, dict[str, int]] = {}
-        for (source, split), count in sorted(self.store.counts().items()):
-            questions.setdefault(source, {})[split] = count
-        labels = self.store.label_counts(self.project.task.teacher_model)
-        reviewed = sum(count for (_, kind), count in labels.by.items() if kind == "human")
-        measured = (self.project.reports / "report.json").is_file()
-        return self.pages.render(
-            visit, "home", questions=questions, splits=SPLITS, reviewed=reviewed,
-            headline=f"{len(self.project.task.labels)} labels, {sum(map(sum, map(dict.values, questions.values()))):,} questions",
-            measured="base, teacher and student side by side" if measured else "nothing is measured yet",
-        )  # fmt: skip
 
     def _rename(self, visit: Visit) -> Response:
         """Another name for a visitor who has not signed in."""
@@ -163,3 +171,49 @@ class Ui:
             response = RedirectResponse(after, 303)
         set_cookie(response, self.access, visitor, ROOT, request.url.scheme == "https")
         return response
+
+
+class OpenProject:
+    """A project whose pages are shown.
+
+    Raises:
+        TaskError: its task.toml is not valid.
+        InputError: its database cannot be used.
+    """
+
+    def __init__(self, pages: Pages, settings: UiSettings) -> None:
+        self._pages = pages
+        self.project = Project(settings.project)
+        self.store = self.project.store()
+        self.queue = SharedQueue(self.project, self.store, settings.double, settings.lease_s)
+        self._runs = RunPages(pages, self.project, self.store, self.queue)
+        pages.title = self.project.task.name
+
+    def stop(self) -> None:
+        """End the work beside the pages."""
+        self.queue.stop()
+        self._runs.stop()
+        self.store.close()
+
+    def routes(self) -> list[Route]:
+        """All routes of the project's pages."""
+        return [
+            self._pages.get("/", self._home),
+            *ReviewPages(self._pages, self.queue).routes(),
+            *ComparePages(self._pages, self.project, self.store, self.queue).routes(),
+            *ReportPages(self._pages, self.project, self.store, self.queue).routes(),
+            *self._runs.routes(),
+        ]
+
+    def _home(self, visit: Visit) -> Response:
+        questions: dict[str, dict[str, int]] = {}
+        for (source, split), count in sorted(self.store.counts().items()):
+            questions.setdefault(source, {})[split] = count
+        labels = self.store.label_counts(self.project.task.teacher_model)
+        reviewed = sum(count for (_, kind), count in labels.by.items() if kind == "human")
+        measured = (self.project.reports / "report.json").is_file()
+        return self._pages.render(
+            visit, "home", questions=questions, splits=SPLITS, reviewed=reviewed,
+            headline=f"{len(self.project.task.labels)} labels, {sum(map(sum, map(dict.values, questions.values()))):,} questions",
+            measured="base, teacher and student side by side" if measured else "nothing is measured yet",
+        )  # fmt: skip

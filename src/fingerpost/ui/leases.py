@@ -15,9 +15,10 @@ LEASE_S = 300.0
 
 @dataclass(slots=True)
 class _Reviewer:
-    """What one person does: the card in front of them, what they have answered, and what they do not want to see."""
+    """What one person does: the card in front of them, what they asked for, what they have answered and what they skipped."""
 
     current: str | None = None
+    opened: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
 
@@ -79,6 +80,7 @@ class LeasedCards:
             self._cards = {key: self._cards.get(key, card)} | self._cards
             person.skipped.discard(key)
             person.answered.discard(key)
+            person.opened.add(key)
             self._answers.get(key, set()).discard(reviewer)
             self._lease(key, reviewer)
 
@@ -91,6 +93,7 @@ class LeasedCards:
         with self._lock:
             person = self._person(reviewer)
             person.answered.add(question_id)
+            person.opened.discard(question_id)
             self._answers.setdefault(question_id, set()).add(reviewer)
             self._release(question_id, reviewer)
 
@@ -104,6 +107,7 @@ class LeasedCards:
         """Do not show a question to a reviewer again."""
         with self._lock:
             self._person(reviewer).skipped.add(question_id)
+            self._person(reviewer).opened.discard(question_id)
             self._release(question_id, reviewer)
 
     @property
@@ -131,7 +135,11 @@ class LeasedCards:
             self._person(reviewer).current = None
 
     def _is_open(self, key: str, reviewer: str) -> bool:
-        if reviewer in self._answers.get(key, ()) or self._missing(key) <= 0:
+        if reviewer in self._answers.get(key, ()):
+            return False
+        if key in self._person(reviewer).opened:
+            return True
+        if self._missing(key) <= 0:
             return False
         return not self._is_leased(key) or self._leases[key][0] == reviewer
 

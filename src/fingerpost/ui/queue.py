@@ -24,6 +24,7 @@ PREPARED = 100
 """Cards that are computed at once."""
 ROUND = 25
 """Answers after which consensus and queue are computed anew."""
+STOP_S = 20.0
 SAMPLE = 100
 """Questions of the test sample."""
 
@@ -90,9 +91,11 @@ class SharedQueue:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread when its present computation is done."""
+        """End the thread when its present computation is done; wait for that, but not for long."""
         self._stopped.set()
         self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
 
     def refresh(self) -> None:
         """Compute the queue anew, beside."""

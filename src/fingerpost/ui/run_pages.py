@@ -13,14 +13,24 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from fingerpost.core.errors import FingerpostError, InputError
+from fingerpost.core.text import hash_fraction
 from fingerpost.core.utils import finite
-from fingerpost.project import Project
+from fingerpost.data.formats import format_of_options
+from fingerpost.data.rows import Columns
+from fingerpost.project import STUDENT, Project
 from fingerpost.store.project import Store
 from fingerpost.store.runs import RUNS, Run, cancel, find_run, read_runs
+from fingerpost.students.folder import MANIFEST
+from fingerpost.task.loader import TASK_FILE
 from fingerpost.ui.pages import Pages, Visit
+from fingerpost.ui.queue import SharedQueue
 
-STEPS = ("label", "train", "evaluate")
+STEPS = ("label", "train", "evaluate", "run")
 """What can be started here."""
+TRIED = 5
+"""Questions that the teacher is tried on."""
+ADDRESS = "OPENAI_BASE_URL="
+"""How the line begins in which a server says where it is."""
 LIVE_S = 1.0
 """Seconds between two updates of a run that is watched."""
 WIDTH, HEIGHT = 320, 120
@@ -29,9 +39,15 @@ WIDTH, HEIGHT = 320, 120
 class RunPages:
     """The pages of runs."""
 
-    def __init__(self, pages: Pages, project: Project, store: Store) -> None:
-        self._pages, self._project, self._store = pages, project, store
+    def __init__(self, pages: Pages, project: Project, store: Store, queue: SharedQueue) -> None:
+        self._pages, self._project, self._store, self._queue = pages, project, store, queue
         self._children: list[subprocess.Popen[bytes]] = []
+        self._served = StudentServer(project)
+        self._rejected = 0
+
+    def stop(self) -> None:
+        """Stop serving the student."""
+        self._served.stop()
 
     def routes(self) -> list[Route]:
         """All routes."""
@@ -39,6 +55,9 @@ class RunPages:
         return [
             get("/runs", self.show),
             post("/runs", self.start),
+            get("/first", self.first),
+            post("/first", self.try_teacher),
+            post("/serve", self.serve),
             get("/runs/{run}", self.one),
             get("/runs/{run}/live", self.live),
             post("/runs/{run}/cancel", self.cancel),
@@ -49,7 +68,7 @@ class RunPages:
         self._children = [child for child in self._children if child.poll() is None]  # reaps those that ended
         return self._pages.render(
             visit, "runs", runs=read_runs(self._project.folder), steps=STEPS, plan=self._plan(),
-            account=self._store.ledger.account(), costs=self._store.ledger.step_costs(), models=self._project.students(),
+            account=self._store.ledger.account(), served=self._served, has_student=(self._project.models / STUDENT / MANIFEST).is_file(),
         )  # fmt: skip
 
     def start(self, visit: Visit) -> Response:
@@ -57,7 +76,7 @@ class RunPages:
         step, more = visit.field("step"), []
         if step not in STEPS:
             raise InputError("this step cannot be started here")
-        if step == "label":
+        if step in ("label", "run"):
             budget = finite(_number(visit.field("budget")))
             if budget is None or budget < 0:
                 raise InputError(
@@ -78,6 +97,42 @@ class RunPages:
                 break
             time.sleep(0.1)
         return self._pages.go(f"/runs/{new[0].id}" if new else "/runs")
+
+    def first(self, visit: Visit) -> Response:
+        """What to do in a new project. The files that task.toml names are imported."""
+        return self._first(visit, [], "")
+
+    def try_teacher(self, visit: Visit) -> Response:
+        """Ask the teacher about five questions; the answers are not stored."""
+        questions = sorted(self._store.questions(), key=lambda one: hash_fraction(f"trial/{one.id}"))[:TRIED]
+        answers, problem = [], ""
+        try:
+            for question in questions:
+                found = self._project.ask_teacher(question.messages[-1].content)
+                answers.append((question.messages[-1].content, found.label or "none of the labels"))
+        except FingerpostError as error:
+            problem = str(error)
+        return self._first(visit, answers, problem)
+
+    def serve(self, visit: Visit) -> Response:
+        """Serve the student, or stop that."""
+        if visit.field("stop"):
+            self._served.stop()
+        else:
+            self._served.start()
+        return self._pages.go("/runs")
+
+    def _first(self, visit: Visit, answers: list[tuple[str, str]], problem: str) -> Response:
+        if not self._store.counts():
+            for data in self._project.task.data:
+                form = format_of_options(data.quote, data.encoding, data.delimiter)
+                named = Columns(data.text, data.label, source=data.source, format=form)
+                self._rejected += len(self._project.import_file(self._project.folder / data.file, named).rejected)
+            self._queue.refresh()
+        return self._pages.render(
+            visit, "first", questions=sum(self._store.counts().values()), rejected=self._rejected, answers=answers, problem=problem,
+            plan=self._plan(), model=self._project.task.teacher_model, file=self._project.folder / TASK_FILE,
+        )  # fmt: skip
 
     def one(self, visit: Visit) -> Response:
         """A run."""
@@ -131,6 +186,49 @@ class RunPages:
             return ""
         lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines and lines[-1].startswith("fingerpost:") else ""
+
+
+class StudentServer:
+    """`fingerpost serve` for the project's student, in a process of its own."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._process: subprocess.Popen[str] | None = None
+        self.url = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the student is being served."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Serve the student on a free port of this machine.
+
+        Raises:
+            InputError: it cannot be served.
+        """
+        if self.is_running:
+            return
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fingerpost", "serve", str(self._project.folder), "--port", "0", "--quiet"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None and self._process.stderr is not None
+        first = self._process.stdout.readline()
+        if not first.startswith(ADDRESS):
+            raise InputError(f"the student cannot be served: {self._process.stderr.read().strip() or 'it ended'}")
+        self.url = first.removeprefix(ADDRESS).strip()
+
+    def stop(self) -> None:
+        """Stop serving."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+        if self._process is not None:
+            for stream in (self._process.stdout, self._process.stderr):
+                if stream is not None:
+                    stream.close()
+        self._process = None
 
 
 def curves(run: Run) -> list[dict[str, str]]:
