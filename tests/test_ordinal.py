@@ -51,6 +51,7 @@ def test_a_student_of_a_scale_and_its_report() -> None:
         fingerpost.train(*rows(60), levels=["low", "high"], **OPTIONS)
 
 
+@pytest.mark.slow
 def test_a_scale_in_a_file_and_in_a_project(cli: Cli, folder: Path) -> None:
     texts, levels = rows(60)
     lines = [f"{text},{level}" for text, level in zip(texts, levels, strict=True)]

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
 from command_line import run_subprocess
 from conftest import question_text
 from serving import Serving, wait
@@ -112,6 +113,7 @@ def test_the_panel_is_put_to_the_endpoint(tmp_path: Path, teacher: Teacher) -> N
     assert told == ["decision.upstream_changed", "decision.alarm"]
 
 
+@pytest.mark.slow
 def test_a_served_panel(tmp_path: Path, teacher: Teacher) -> None:
     options = ("--upstream", teacher.base_url, "--panel", "3")
     with Serving(tmp_path / "served", *options, FINGERPOST_UPSTREAM_KEY="sk-up") as front, front.client() as client:

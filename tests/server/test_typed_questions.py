@@ -150,6 +150,7 @@ def test_students_answer_when_all_of_them_are_sure(tmp_path: Path, teacher: Teac
         assert "0.8" not in str(answer.confidence)
 
 
+@pytest.mark.slow
 def test_questions_that_differ_in_one_character_are_different_decisions(tmp_path: Path, teacher: Teacher) -> None:
     asked = [{**ANGRY, "name": "older", "instructions": f"Is the customer older than {age}?"} for age in (18, 65)]
     with Serving(tmp_path / "served", "--upstream", teacher.base_url) as front, front.client() as client:
@@ -164,6 +165,7 @@ def test_questions_that_differ_in_one_character_are_different_decisions(tmp_path
     assert [len(entries) for _, entries in kept] == [2, 1]  # twice the same question counts once
 
 
+@pytest.mark.slow
 def test_numbers_as_values_keep_their_names(tmp_path: Path, teacher: Teacher) -> None:
     swapped = {
         **QUEUE,
@@ -178,6 +180,7 @@ def test_numbers_as_values_keep_their_names(tmp_path: Path, teacher: Teacher) ->
     assert entries[0].teacher is not None and entries[0].teacher.probabilities == {"1": 0.2, "5": 0.8}
 
 
+@pytest.mark.slow
 def test_an_empty_value_is_no_label(tmp_path: Path, teacher: Teacher) -> None:
     schema = {"type": "object", "properties": {"action": {"enum": ["", "b"]}}, "required": ["action"]}
     form: Any = {"type": "json_schema", "json_schema": {"name": "empty", "schema": schema}}

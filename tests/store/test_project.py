@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,22 @@ def test_the_committed_sum_never_exceeds_the_budget(
                 settled = Settlement(call, outcome, Usage(cost_usd=at_most * share))  # type: ignore[arg-type]
                 store.ledger.record([settled, settled], [], 1.0)  # settling twice changes nothing
                 assert store.ledger.account().committed_usd <= 1.0 + 1e-9
+
+
+def test_another_store_of_this_process_ends_no_lock(tmp_path: Path) -> None:
+    """SQLite's locks end when their process closes any handle of the file; another process would then delete the log in use."""
+    path = tmp_path / "fingerpost.db"
+    code = (
+        "import sys; from pathlib import Path; from fingerpost.store.project import Store\n"
+        "from fingerpost.core.types import Question, Message\n"
+        "with Store(Path(sys.argv[1])) as store:\n"
+        "    store.add_questions([Question(sys.argv[2], (Message('user', sys.argv[2]),), 'user', sys.argv[2], 'train')])\n"
+    )
+    with Store(path) as first:
+        assert first.questions() == []
+        for number in range(3):
+            with Store(path) as second:
+                second.questions()
+            subprocess.run([sys.executable, "-c", code, str(path), f"question{number}"], check=True)
+            assert path.with_name("fingerpost.db-wal").exists()  # the child was not the last one
+            assert len(first.questions()) == number + 1

@@ -31,8 +31,9 @@ def connect(path: Path) -> Engine:
     Raises:
         InputError: the file is not a database, cannot be written, or was written by a newer version.
     """
-    with suppress(OSError):  # the message below says what is wrong
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))  # it holds people's messages
+    if not path.exists():  # to close a file that is there would end the locks that SQLite has on it in this process
+        with suppress(OSError):  # the message below says what is wrong
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # it holds people's messages
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": LOCK_S, "check_same_thread": False})
     event.listen(engine, "connect", _prepare)
     try:

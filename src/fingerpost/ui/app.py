@@ -9,6 +9,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -118,7 +119,16 @@ class Ui:
             Mount("", self._show),
         ]
         middleware = [Middleware(ProtectedPages, any_host=self.access.keys is not None)]
-        return Starlette(routes=routes, middleware=middleware, lifespan=self._lifespan)
+        handlers = {404: self._problem, 500: self._problem}
+        return Starlette(routes=routes, middleware=middleware, lifespan=self._lifespan, exception_handlers=handlers)
+
+    async def _problem(self, request: Request, error: Exception) -> Response:
+        """The page for what is not there, or did not work."""
+        missing = isinstance(error, HTTPException)
+        said = (
+            "There is no such page." if missing else "That is a mistake in Fingerpost; the terminal shows the details."
+        )
+        return self.pages.render(request, "problem", 404 if missing else 500, problem=said)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:

@@ -129,6 +129,8 @@ class Pages:
                 response = await run_in_threadpool(page, visit)
             except FingerpostError as error:
                 response = self.render(visit, "problem", 400, problem=f"{error}")
+            finally:
+                await form.close()
             secure = request.url.scheme == "https"
             set_cookie(response, self.access, visit.visitor, self.root, secure)
             return response

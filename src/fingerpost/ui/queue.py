@@ -15,6 +15,7 @@ from fingerpost.consensus.session import Card, ReviewSession, UniformSample
 from fingerpost.core.errors import FingerpostError, InputError
 from fingerpost.core.types import Progress, Question, Verdict
 from fingerpost.core.verdicts import BULK, WITHDRAWN, QuestionVerdicts, active
+from fingerpost.evaluation.results import Report
 from fingerpost.project import Project
 from fingerpost.store.project import Store
 from fingerpost.ui.leases import LEASE_S, LeasedCards
@@ -43,12 +44,14 @@ class Gauge:
     """What reviews bring.
 
     Attributes:
+        gained: what reviews have gained so far, as the last evaluation measured it; empty where it did not.
         reviewed: training questions that people have decided.
         next_changes: labels that the next 25 answers will change, by estimate.
     """
 
     reviewed: int
     next_changes: int
+    gained: str = ""
 
 
 class SharedQueue:
@@ -65,6 +68,7 @@ class SharedQueue:
         self.cards = LeasedCards(double, lease_s)
         self.sample = LeasedCards(0.0, lease_s)
         self.message, self.problem = "reading the questions", ""
+        self.is_computing = False
         self._store = store
         self._actions: dict[str, list[Action]] = defaultdict(list)
         self._groups: list[QuestionGroup] = []
@@ -83,7 +87,7 @@ class SharedQueue:
     def gauge(self) -> Gauge:
         """What reviews bring. The answers since the last computation are counted."""
         found = self._gauge or Gauge(0, 0)
-        return Gauge(found.reviewed + self._since, found.next_changes)
+        return Gauge(found.reviewed + self._since, found.next_changes, found.gained)
 
     def start(self) -> None:
         """Compute the queue in a thread, and again whenever it is due."""
@@ -252,6 +256,7 @@ class SharedQueue:
             self._wake.clear()
             if self._stopped.is_set():
                 return
+            self.is_computing = True
             try:
                 queue = self._compute(queue)
                 self.problem = ""
@@ -260,6 +265,7 @@ class SharedQueue:
             except Exception:
                 logger.exception("the review queue could not be computed")
                 self.problem = "the review queue could not be computed; the server's log says why"
+            self.is_computing = False
 
     def _compute(self, queue: ReviewQueue | None) -> ReviewQueue:
         before = self._since
@@ -275,9 +281,18 @@ class SharedQueue:
         self.cards.replace(queue.upcoming(PREPARED), people)
         self._groups = queue.groups()
         with self._lock:
-            self._gauge = Gauge(queue.reviewed, queue.expected_changes())
+            self._gauge = Gauge(queue.reviewed, queue.expected_changes(), self._gained())
             self._since -= before
         return queue
+
+    def _gained(self) -> str:
+        """How good the labels are without and with reviews, by the project's report."""
+        with suppress(OSError, ValueError):
+            found = Report.model_validate_json((self.project.reports / "report.json").read_bytes()).label_quality
+            if found is not None:
+                teacher, consensus = found.teacher.value, found.consensus.value
+                return f"Training labels: the teacher's are right on {teacher:.1%}, with the reviews {consensus:.1%}."
+        return ""
 
     def _prepare_sample(self) -> None:
         with suppress(InputError):  # a project without test questions

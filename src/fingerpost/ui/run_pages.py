@@ -34,6 +34,8 @@ ADDRESS = "OPENAI_BASE_URL="
 LIVE_S = 1.0
 """Seconds between two updates of a run that is watched."""
 WIDTH, HEIGHT = 320, 120
+_going_on: list[subprocess.Popen[bytes]] = []
+"""Runs that outlive the pages that have started them."""
 
 
 class RunPages:
@@ -46,8 +48,9 @@ class RunPages:
         self._rejected = 0
 
     def stop(self) -> None:
-        """Stop serving the student."""
+        """Stop serving the student. Runs go on."""
         self._served.stop()
+        _going_on.extend(child for child in self._children if child.poll() is None)
 
     def routes(self) -> list[Route]:
         """All routes."""
@@ -154,6 +157,7 @@ class RunPages:
                 lines = bytes(page.body).decode().splitlines()
                 yield "".join(f"data: {line}\n" for line in lines) + "\n"
                 if not run.alive:
+                    yield "event: ended\ndata:\n\n"
                     return
                 await asyncio.sleep(LIVE_S)
 

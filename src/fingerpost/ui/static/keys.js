@@ -38,8 +38,8 @@ document.addEventListener("htmx:after:swap", () => {
 document.addEventListener("htmx:before:request", (event) => {
   const main = document.getElementById("main");
   if (event.target.matches("form[data-once]")) {
-    if (main.getAttribute("aria-busy") === "true") event.preventDefault();
-    main.setAttribute("aria-busy", "true");
+    if (main?.getAttribute("aria-busy") === "true") event.preventDefault();
+    main?.setAttribute("aria-busy", "true");
   }
 });
-document.addEventListener("htmx:finally:request", () => document.getElementById("main").removeAttribute("aria-busy"));
+document.addEventListener("htmx:finally:request", () => document.getElementById("main")?.removeAttribute("aria-busy"));
