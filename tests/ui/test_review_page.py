@@ -83,6 +83,7 @@ def test_fifty_reviews_by_keyboard_alone(site: Site, project: Path, visit: Visit
     text = question(page)
     page.keyboard.press("n")
     page.keyboard.type("0 u s is a note")  # and while typing
+    page.keyboard.press("Enter")  # leaves the field
     page.keyboard.press("Enter")  # takes the first label
     after(page, text)
     with Store(project / "fingerpost.db") as store:
@@ -202,7 +203,7 @@ def test_a_group_is_corrected_and_that_is_undone(site: Site, project: Path, visi
     page.goto(f"{site.url}/review")
     page.wait_for_selector(".question")
     page.keyboard.press("u")
-    page.wait_for_function("() => document.querySelector('#status').innerText.includes('taken back')")
+    page.wait_for_function("() => document.querySelector('#status').innerText.includes('undone')")
     assert verdicts(project) == before
 
 
@@ -225,7 +226,7 @@ def test_a_session_that_ends_while_typing_keeps_the_verdict(project: Path, visit
         page.wait_for_selector("text=Your session has ended")
         page.fill("input[name=key]", "sk-ann")
         page.click("button.main")
-        page.click("text=Store it and go on")
+        page.click("text=Save it and continue")
         page.wait_for_selector(".question")
     with Store(project / "fingerpost.db") as store:
         (found,) = [one for all_ in store.verdicts().values() for one in all_ if one.kind == "human"]
@@ -265,7 +266,7 @@ def test_hostile_texts_are_shown_as_texts(folder: Path, visit: Visit) -> None:
         assert HOSTILE.split()[0] in question(page)
         page.fill("input[name=note]", HOSTILE)
         page.locator("#answer .label").first.click()
-        page.wait_for_function("() => document.querySelector('#status').innerText.includes('Stored')")
+        page.wait_for_function("() => document.querySelector('#status').innerText.includes('Saved')")
         page.goto(f"{site.url}/review/history")
         assert HOSTILE in page.inner_text("main")
         assert page.evaluate("() => window.hit") is None
@@ -324,7 +325,7 @@ def test_without_scripts(site: Site, project: Path, browser: Browser) -> None:
         page.goto(f"{site.url}/review")
     first = page.inner_text(".question")
     page.click("#answer button[value=other]")
-    assert page.inner_text(".question") != first and "Stored: other" in page.inner_text("#status")
+    assert page.inner_text(".question") != first and "Saved: other" in page.inner_text("#status")
     page.click(".bar button:has-text('Skip')")
     page.click(".bar button:has-text('Undo')")
     page.click(".bar button:has-text('Undo')")

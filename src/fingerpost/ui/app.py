@@ -125,9 +125,7 @@ class Ui:
     async def _problem(self, request: Request, error: Exception) -> Response:
         """The page for what is not there, or did not work."""
         missing = isinstance(error, HTTPException)
-        said = (
-            "There is no such page." if missing else "That is a mistake in Fingerpost; the terminal shows the details."
-        )
+        said = "There is no such page." if missing else "Internal error. Details are in the server's log."
         return self.pages.render(request, "problem", 404 if missing else 500, problem=said)
 
     @asynccontextmanager

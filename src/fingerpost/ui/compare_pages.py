@@ -114,7 +114,7 @@ class ComparePages:
         key = question_id(messages)
         self._project.ask_first([key])
         self._queue.open(visit.visitor.name, key)
-        self._pages.say(visit, "It is the next question to review")
+        self._pages.say(visit, "Added to the review queue")
         return self._pages.go("/review")
 
     def blind(self, visit: Visit) -> Response:
@@ -162,8 +162,8 @@ class ComparePages:
     def _page(self, visit: Visit, text: str, found: Sequence[Compared]) -> Response:
         task = self._project.task
         return self._pages.render(
-            visit, "compare", text=text, found=found, teacher=task.teacher_model, lines=visit.field("lines") == "1",
-            asked=visit.field("teacher") == "1" or not visit.form, has_student=self._folder(STUDENT) is not None,
+            visit, "compare", text=text, found=found, differing=sum(one.differs for one in found), teacher=task.teacher_model, lines=visit.field("lines") == "1",
+            asked=visit.field("teacher") == "1", has_student=self._folder(STUDENT) is not None,
         )  # fmt: skip
 
     def _compare(self, conversations: Sequence[Conversation], teacher: bool) -> list[Compared]:

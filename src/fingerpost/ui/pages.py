@@ -66,7 +66,7 @@ class Pages:
         )
         self._templates.filters |= {
             "shorten": shorten,
-            "percent": lambda share: f"{100 * share:.0f} %",
+            "percent": lambda share: f"{share:.0%}",
             "urlencode": quote,
         }
 

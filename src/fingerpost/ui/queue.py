@@ -46,11 +46,13 @@ class Gauge:
     Attributes:
         gained: what reviews have gained so far, as the last evaluation measured it; empty where it did not.
         reviewed: training questions that people have decided.
+        total: training questions.
         next_changes: labels that the next 25 answers will change, by estimate.
     """
 
     reviewed: int
     next_changes: int
+    total: int = 0
     gained: str = ""
 
 
@@ -87,7 +89,7 @@ class SharedQueue:
     def gauge(self) -> Gauge:
         """What reviews bring. The answers since the last computation are counted."""
         found = self._gauge or Gauge(0, 0)
-        return Gauge(found.reviewed + self._since, found.next_changes, found.gained)
+        return Gauge(found.reviewed + self._since, found.next_changes, found.total, found.gained)
 
     def start(self) -> None:
         """Compute the queue in a thread, and again whenever it is due."""
@@ -281,7 +283,7 @@ class SharedQueue:
         self.cards.replace(queue.upcoming(PREPARED), people)
         self._groups = queue.groups()
         with self._lock:
-            self._gauge = Gauge(queue.reviewed, queue.expected_changes(), self._gained())
+            self._gauge = Gauge(queue.reviewed, queue.expected_changes(), len(queue.questions), self._gained())
             self._since -= before
         return queue
 
@@ -291,7 +293,9 @@ class SharedQueue:
             found = Report.model_validate_json((self.project.reports / "report.json").read_bytes()).label_quality
             if found is not None:
                 teacher, consensus = found.teacher.value, found.consensus.value
-                return f"Training labels: the teacher's are right on {teacher:.1%}, with the reviews {consensus:.1%}."
+                return (
+                    f"Estimated accuracy of the training labels: teacher {teacher:.1%}, with reviews {consensus:.1%}."
+                )
         return ""
 
     def _prepare_sample(self) -> None:

@@ -32,7 +32,7 @@ CELLS = 40
 """Confusions that are listed."""
 CHARTS = (
     ("accuracy", "Accuracy with 95 % intervals"),
-    ("cost", "Accuracy by cost"),
+    ("cost", "Cost and latency"),
     ("reliability", "Confidence and accuracy"),
     ("coverage", "Accuracy by the share that is answered"),
     ("curve", "Learning curve"),
@@ -82,7 +82,7 @@ class ReportPages:
         current = report is not None and self._project.status().report is not None
         return self._pages.render(
             visit, "report", report=report, current=current, sentences=sentences, formatting=formatting,
-            charts=CHARTS if report is not None else (), cells=_confusions(report), versions=self._versions(), agreements=self._agreements(),
+            charts=_charts(report), cells=_confusions(report), versions=self._versions(), agreements=self._agreements(),
         )  # fmt: skip
 
     def chart(self, visit: Visit) -> Response:
@@ -176,6 +176,18 @@ class ReportPages:
             kappa = cohen_kappa(first, second, len(names)) if n > 1 and len(names) > 1 else None
             found.append(Agreement(one, other, n, n - len(differing), kappa, differing[:LISTED]))
         return found
+
+
+def _charts(report: Report | None) -> list[tuple[str, str]]:
+    """The charts that a report has data for."""
+    if report is None:
+        return []
+    has = {
+        "accuracy": bool(report.accuracy), "cost": True, "curve": bool(report.learning_curve),
+        "reliability": any(model.reliability for model in report.models),
+        "coverage": any(model.coverage for model in report.models),
+    }  # fmt: skip
+    return [(name, about) for name, about in CHARTS if has[name]]
 
 
 def _confusions(report: Report | None) -> list[dict[str, Any]]:

@@ -18,8 +18,10 @@ from fingerpost.task.replies import resolve_label
 from fingerpost.ui.pages import Pages, Visit
 from fingerpost.ui.queue import SharedQueue
 
-SHOWN, FOLDED = 9, 1_200
-"""Labels that are shown at once, and characters of a text that are shown before the rest is folded."""
+SHOWN, ALL = 9, 12
+"""Labels that are shown at once without hints, and up to how many all are."""
+FOLDED = 1_200
+"""Characters of a text that are shown before the rest is folded."""
 FOUND = 20
 """Labels that a search shows."""
 TURNS = 6
@@ -73,7 +75,7 @@ class ReviewPages:
             visit, "review", card=card, sample=sample, gauge=self._queue.gauge, choices=self._choices(card),
             chosen=self._chosen(card), multi=self._task.multi, turns=card.question.messages[:-1][-TURNS:],
             earlier=card.question.messages[:-1][:-TURNS], text=card.question.messages[-1].content, folded=FOLDED,
-            found=self._search(searched), searched=searched, left=self._queue.sample.left, answers=self._answers(card),
+            found=self._search(searched), searched=searched, total=len(self._task.labels), left=self._queue.sample.left, answers=self._answers(card),
             names=self._task.names if len(self._task.names) <= 200 else [],
         )  # fmt: skip
 
@@ -82,8 +84,8 @@ class ReviewPages:
         sample = visit.field("sample") == "test"
         label, note = self._verdict(visit)
         self._queue.answer(visit.visitor.name, visit.field("question"), label, note or None, sample)
-        shown = "none of the labels" if label is None else format_labels(label) if self._task.multi else label
-        self._pages.say(visit, f"Stored: {shown}")
+        shown = "no label fits" if label is None else format_labels(label) if self._task.multi else label
+        self._pages.say(visit, f"Saved: {shown}")
         return self._next(sample)
 
     def skip(self, visit: Visit) -> Response:
@@ -101,9 +103,7 @@ class ReviewPages:
             self._pages.say(visit, "There is nothing to undo")
         else:
             count = len(done.questions)
-            self._pages.say(
-                visit, f"{count:,} answers taken back" if count > 1 else "Undone: here is the question again"
-            )
+            self._pages.say(visit, f"{count:,} answers undone" if count > 1 else "Undone: here is the question again")
         return self._next(sample)
 
     def open(self, visit: Visit) -> Response:
@@ -114,7 +114,12 @@ class ReviewPages:
     def labels(self, visit: Visit) -> Response:
         """The labels that a search finds, as buttons."""
         return self._pages.render(
-            visit, "review_labels", part=True, multi=self._task.multi, found=self._search(visit.query.get("q", ""))
+            visit,
+            "review_labels",
+            part=True,
+            multi=self._task.multi,
+            searched=visit.query.get("q", ""),
+            found=self._search(visit.query.get("q", "")),
         )
 
     def models(self, visit: Visit) -> Response:
@@ -139,8 +144,10 @@ class ReviewPages:
     def correct(self, visit: Visit) -> Response:
         """Correct the chosen questions of a group."""
         label = visit.field("label")
+        if not visit.fields("question"):
+            raise InputError("tick at least one question")
         count = self._queue.correct_group(visit.visitor.name, visit.fields("question"), label, visit.field("note"))
-        self._pages.say(visit, f"{count:,} questions are now {label}; u on the review page takes that back")
+        self._pages.say(visit, f"{count:,} questions are now {label}; Undo on the review page takes that back")
         return self._pages.go("/review/groups")
 
     # --- internals
@@ -173,7 +180,10 @@ class ReviewPages:
     def _choices(self, card: Card) -> list[Choice]:
         """The likely labels first; without hints, the first ones of the task."""
         likely = [Choice(name, self._described[name], share) for name, share in card.suggestions]
-        return likely or [Choice(label.name, label.description) for label in self._task.labels[:SHOWN]]
+        return likely or [
+            Choice(label.name, label.description)
+            for label in self._task.labels[: SHOWN if len(self._task.labels) > ALL else ALL]
+        ]
 
     def _chosen(self, card: Card) -> list[str]:
         """The labels that are ticked at first, where a question may have several."""

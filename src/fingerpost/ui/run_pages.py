@@ -167,7 +167,7 @@ class RunPages:
         """Stop a run, as Ctrl-C does."""
         run = self._run(visit)
         stopped = cancel(self._project.folder, run.id)
-        self._pages.say(visit, "It stops; what is done is kept" if stopped else "It has ended already")
+        self._pages.say(visit, "Stopping. Completed work is kept." if stopped else "It has ended already")
         return self._pages.go(f"/runs/{run.id}")
 
     def _run(self, visit: Visit) -> Run:

@@ -7,6 +7,10 @@ document.addEventListener("keydown", (event) => {
   const target = event.target;
   if (typing(target)) {
     if (event.key === "Escape") target.blur();
+    if (event.key === "Enter" && target.name === "note") {
+      event.preventDefault();
+      target.blur();
+    }
     if (event.key === "Enter" && target.matches("[data-picks]")) {
       event.preventDefault();
       document.querySelector(`${target.dataset.picks} button`)?.click();
