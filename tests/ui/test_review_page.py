@@ -122,7 +122,7 @@ def test_undo_and_history_survive_the_server(project: Path, visit: Visit) -> Non
         assert after(page, now) == second and list(verdicts(project)) == [first]
         page.keyboard.press("h")
         page.wait_for_selector("text=My answers")
-        page.click(f"li:has-text('{first}') button")
+        page.click(f"tr:has-text('{first}') button")
         page.wait_for_selector(".question")
         assert question(page) == first
         answer(page, "delivery")

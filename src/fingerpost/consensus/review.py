@@ -145,7 +145,7 @@ class ReviewQueue(ReviewSession):
 
     def expected_changes(self) -> int:
         """Estimated number of labels that answering the queued cards will change, their own included."""
-        return round(sum((selected.error_probability * selected.represents for selected in self._queue), 0.0))
+        return round(sum((one.error_probability * one.represents for one in self._queue[:ROUND_SIZE]), 0.0))
 
     # --- groups
 

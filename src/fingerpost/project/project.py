@@ -46,6 +46,7 @@ LARGE = 20_000
 """Questions from which on the next step is not looked for after every command, because that reads all of them."""
 REVIEW_FIRST = "review_first.json"
 """The ids of the questions that the review queue begins with."""
+MOST_FIRST = 1_000
 STUDENT, BASE, UNREVIEWED = "student", "base", "without-reviews"
 
 
@@ -257,8 +258,9 @@ class Project:
             return position_bias(self.task, order_count(self.task), answered)
 
     def ask_first(self, ids: Sequence[str]) -> None:
-        """From now on, the review queue begins with these questions."""
-        (self.folder / REVIEW_FIRST).write_text(json.dumps(sorted(set(ids))), encoding="ascii")
+        """From now on, the review queue begins with these questions, and with those that were named before."""
+        named = list(dict.fromkeys([*ids, *sorted(self._asked_first())]))[:MOST_FIRST]
+        (self.folder / REVIEW_FIRST).write_text(json.dumps(named), encoding="ascii")
 
     def _asked_first(self) -> frozenset[str]:
         try:

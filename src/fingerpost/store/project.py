@@ -276,6 +276,12 @@ class Store:
         which = verdicts.c.mark.is_not(None) if mark is None else verdicts.c.mark == mark
         return [to_verdict(row) for row in self._rows(select(verdicts).where(which).order_by(verdicts.c.id))]
 
+    def answered_by_several(self) -> list[str]:
+        """The ids of the questions that several humans have answered, also those whose answer was taken back."""
+        query = select(verdicts.c.question_id).where(verdicts.c.kind == "human").group_by(verdicts.c.question_id)
+        query = query.having(func.count(func.distinct(verdicts.c.by)) > 1)
+        return [row.question_id for row in self._rows(query)]
+
     def answered(
         self, teacher: str, ids: Iterable[str], prompt: str | None = None
     ) -> set[tuple[str, int | None, bool]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from starlette.datastructures import MutableHeaders
@@ -19,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fingerpost.core.utils import is_loopback
 from fingerpost.store.server import hash_key
 
-SECRET_FILE = ".ui-secret"
+SECRET_FILE, SECRET_BYTES = ".ui-secret", 32
 COOKIE = "fingerpost"
 SESSION_S, INVITATION_S = 12 * 3600, 14 * 86_400
 CSRF = "csrf"
@@ -39,11 +41,15 @@ class Visitor:
         id: of the session.
         name: stands at their verdicts.
         scope: `review` for those who were invited; they see the review page alone.
+        key: hash of the key that they have signed in with.
+        since: when the session began, in seconds since 1970.
     """
 
     id: str
     name: str
     scope: Literal["all", "review"] = "all"
+    key: str = ""
+    since: float = 0.0
 
 
 class Access:
@@ -61,19 +67,29 @@ class Access:
         self._secret = secret
         self._sessions = URLSafeTimedSerializer(secret, salt="session")
         self._invitations = URLSafeTimedSerializer(secret, salt="invitation")
+        self._kept = URLSafeTimedSerializer(secret, salt="kept")
 
     def visitor(self, request: Request) -> Visitor | None:
         """Who has sent a request; None where they have to sign in."""
         try:
             given: Any = self._sessions.loads(request.cookies.get(COOKIE, ""), max_age=int(self.session_s))
-            return Visitor(str(given["id"]), str(given["name"]), "review" if given["scope"] == "review" else "all")
-        except (BadSignature, KeyError, TypeError):
+            found = Visitor(**given)
+        except (BadSignature, TypeError):
             return None if self.keys is not None else new_visitor(self.default_name)
+        if found.scope == "review":
+            return found if time.time() - found.since < INVITATION_S else None
+        return found if self.keys is None or found.key in self.keys() else None  # the key may have been revoked
+
+    def has_session(self, request: Request) -> bool:
+        """Whether a request comes from a session of its own that sees all pages."""
+        found = self.visitor(request) if COOKIE in request.cookies else None
+        return found is not None and found.scope == "all"
 
     def sign_in(self, key: str) -> Visitor | None:
         """The visitor with this key; None where it is unknown."""
-        name = self.keys().get(hash_key(key.strip())) if self.keys is not None else None
-        return None if name is None else new_visitor(name)
+        hashed = hash_key(key.strip())
+        name = self.keys().get(hashed) if self.keys is not None else None
+        return None if name is None else new_visitor(name, key=hashed)
 
     def cookie(self, visitor: Visitor) -> str:
         """The value of the cookie of a session."""
@@ -85,8 +101,19 @@ class Access:
 
     def is_own_form(self, request: Request, visitor: Visitor, token: str) -> bool:
         """Whether a form was sent from one of our pages in this session."""
-        site = request.headers.get("sec-fetch-site", "same-origin")
-        return site in ("same-origin", "none") and hmac.compare_digest(token, self.token(visitor))
+        return is_same_site(request) is not False and hmac.compare_digest(token, self.token(visitor))
+
+    def keep(self, path: str, fields: list[tuple[str, str]]) -> str:
+        """A form that is sent again when its sender has signed in, signed."""
+        return str(self._kept.dumps([path, fields]))
+
+    def kept(self, text: str) -> tuple[str, list[tuple[str, str]]] | None:
+        """The path and the fields of a form that was kept; None where there is none."""
+        try:
+            path, fields = self._kept.loads(text, max_age=SESSION_S)
+            return str(path), [(str(name), str(value)) for name, value in fields]
+        except (BadSignature, TypeError, ValueError):
+            return None
 
     def invite(self, name: str) -> str:
         """A token that lets somebody review under this name."""
@@ -100,17 +127,30 @@ class Access:
             return None
 
 
-def new_visitor(name: str, scope: Literal["all", "review"] = "all") -> Visitor:
+def new_visitor(name: str, scope: Literal["all", "review"] = "all", key: str = "") -> Visitor:
     """A visitor with a new session."""
-    return Visitor(secrets.token_hex(8), name, scope)
+    return Visitor(secrets.token_hex(8), name, scope, key, time.time())
+
+
+def is_same_site(request: Request) -> bool | None:
+    """Whether a request was sent by a page of ours; None where the browser does not say."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return None if origin is None else urlsplit(origin).netloc == request.headers.get("host")
 
 
 def secret_of(folder: Path) -> bytes:
     """The secret of a folder, which is written where there is none."""
     file = folder / SECRET_FILE
-    if not file.is_file():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex(32), encoding="ascii")
+    found = file.read_bytes() if file.is_file() else b""
+    if len(found) >= SECRET_BYTES:
+        return found
+    draft = file.with_name(f"{SECRET_FILE}.{secrets.token_hex(4)}")
+    draft.touch(mode=0o600)
+    draft.write_text(secrets.token_hex(SECRET_BYTES), encoding="ascii")
+    draft.replace(file)
     return file.read_bytes()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -17,6 +19,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+from fingerpost.core.errors import FingerpostError, InputError
 from fingerpost.core.types import Split
 from fingerpost.project import Project
 from fingerpost.task.loader import TASK_FILE
@@ -27,7 +30,7 @@ from fingerpost.ui.pages import Pages, Visit
 from fingerpost.ui.queue import SharedQueue
 from fingerpost.ui.report_pages import ReportPages
 from fingerpost.ui.review_pages import ReviewPages
-from fingerpost.ui.run_pages import RunPages
+from fingerpost.ui.run_pages import RunPages, StudentServer
 from fingerpost.ui.start_pages import StartPages
 
 ROOT = "/ui"
@@ -45,6 +48,7 @@ class UiSettings:
         double: the share of the questions that two people answer.
         lease_s: seconds until a question that nobody answers is given to somebody else.
         session_s: seconds until a session ends; None for the default.
+        eager: compute the review queue before somebody asks for it.
     """
 
     project: Path
@@ -53,6 +57,7 @@ class UiSettings:
     double: float = 0.0
     lease_s: float = LEASE_S
     session_s: float | None = None
+    eager: bool = True
 
 
 class Ui:
@@ -72,6 +77,9 @@ class Ui:
         self.pages = Pages(self.access, ROOT, settings.project.resolve().name)
         self._running = False
         self._opened: OpenProject | None = None
+        self._opening = threading.Lock()
+        self._stamp = 0
+        self._served = StudentServer(settings.project)
         self._router = Router()
         if (settings.project / TASK_FILE).is_file():
             self._open()
@@ -88,22 +96,49 @@ class Ui:
     def start(self) -> None:
         """Begin the work beside the pages."""
         self._running = True
-        if self._opened is not None:
+        if self._opened is not None and self.settings.eager:
             self._opened.queue.start()
 
     def stop(self) -> None:
         """End the work beside the pages."""
+        self._served.stop()
         if self._opened is not None:
             self._opened.stop()
 
     def _open(self) -> None:
-        """Show the pages of the project."""
-        self._opened = opened = OpenProject(self.pages, self.settings)
-        self._router = Router(opened.routes())
-        if self._running:
+        """Show the pages of the project as task.toml says now."""
+        stamp = self._task_stamp()
+        opened, before = OpenProject(self.pages, self.settings, self._served), self._opened
+        self._opened, self._stamp, self._router = opened, stamp, Router(opened.routes())
+        if before is not None:
+            before.stop()
+        if self._running and self.settings.eager:
             opened.queue.start()
 
+    def _task_stamp(self) -> int:
+        """Changes when task.toml does; 0 where there is none."""
+        try:
+            return (self.settings.project / TASK_FILE).stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _reopen(self) -> str:
+        """Read task.toml again if it has changed; what is wrong with it, else an empty text."""
+        with self._opening:
+            if self._opened is None or self._task_stamp() in (0, self._stamp):
+                return ""
+            try:
+                self._open()
+            except FingerpostError as error:
+                return str(error)
+            return ""
+
     async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = await run_in_threadpool(self._reopen) if scope["type"] == "http" else ""
+        if problem:
+            page = self.pages.render(Request(scope), "problem", 400, problem=problem)
+            await page(scope, receive, send)
+            return
         await self._router(scope, receive, send)
 
     def _create_app(self) -> Starlette:
@@ -144,6 +179,13 @@ class Ui:
 
     def _invite(self, visit: Visit) -> Response:
         name = visit.field("name").strip()[:100] or "reviewer"
+        taken = {
+            visit.visitor.name,
+            self.access.default_name,
+            *(self.access.keys().values() if self.access.keys else ()),
+        }
+        if name in taken:
+            raise InputError(f"'{name}' signs in otherwise; give the invited reviewer another name")
         link = f"{str(visit.request.base_url).rstrip('/')}{ROOT}/invite/{self.access.invite(name)}"
         return self.pages.render(visit, "invitation", name=name, link=link, local=self.access.keys is None)
 
@@ -154,27 +196,32 @@ class Ui:
             problem = (
                 f"This invitation is not valid, or is older than {INVITATION_S // 86_400} days; ask for another link."
             )
-            return self.pages.render(request, "sign_in", 403, next=f"{ROOT}/review", sent=[], problem=problem)
+            return self.pages.render(request, "sign_in", 403, next=f"{ROOT}/review", kept="", problem=problem)
+        if self.access.has_session(request):
+            problem = f"This link is for {visitor.name}, and you are signed in yourself; open it in a private window to try it."
+            return self.pages.render(request, "problem", 409, problem=problem)
         response = self.pages.go("/review")
         set_cookie(response, self.access, visitor, ROOT, request.url.scheme == "https")
         return response
 
     async def _sign_in(self, request: Request) -> Response:
-        form = await request.form() if request.method == "POST" else request.query_params
-        after = str(form.get("next", f"{ROOT}/"))
+        form = await request.form() if request.method == "POST" else FormData()
+        after = str(form.get("next") or request.query_params.get("next") or f"{ROOT}/")
         after = after if after.startswith(f"{ROOT}/") and "//" not in after else f"{ROOT}/"
-        sent = [(name[5:], str(value)) for name, value in form.multi_items() if name.startswith("sent:")]
+        kept = self.access.kept(str(form.get("kept", "")))
         visitor = None
         if request.method == "POST":
             key = str(form.get("key", ""))
             visitor = new_visitor(self.access.default_name) if self.access.keys is None else self.access.sign_in(key)
         if visitor is None:
             problem = "This key is unknown or revoked." if request.method == "POST" else ""
+            again = self.access.keep(*kept) if kept is not None else ""
             return self.pages.render(
-                request, "sign_in", 401 if problem else 200, next=after, sent=sent, problem=problem
+                request, "sign_in", 401 if problem else 200, next=after, kept=again, problem=problem
             )
-        if sent:
-            response: Response = self.pages.render(Visit(request, visitor, FormData()), "resume", next=after, sent=sent)
+        if kept is not None:
+            visit = Visit(request, visitor, FormData())
+            response: Response = self.pages.render(visit, "resume", next=kept[0], sent=kept[1])
         else:
             response = RedirectResponse(after, 303)
         set_cookie(response, self.access, visitor, ROOT, request.url.scheme == "https")
@@ -189,12 +236,12 @@ class OpenProject:
         InputError: its database cannot be used.
     """
 
-    def __init__(self, pages: Pages, settings: UiSettings) -> None:
+    def __init__(self, pages: Pages, settings: UiSettings, served: StudentServer) -> None:
         self._pages = pages
         self.project = Project(settings.project)
         self.store = self.project.store()
         self.queue = SharedQueue(self.project, self.store, settings.double, settings.lease_s)
-        self._runs = RunPages(pages, self.project, self.store, self.queue)
+        self._runs = RunPages(pages, self.project, self.store, self.queue, served)
         pages.title = self.project.task.name
 
     def stop(self) -> None:

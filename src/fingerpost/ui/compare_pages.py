@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -231,7 +232,11 @@ class ComparePages:
             text = (self._project.folder / VOTES).read_text(encoding="utf-8")
         except OSError:
             return []
-        return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+        votes = []
+        for line in text.splitlines():
+            with suppress(ValueError):  # a kill may have cut one off
+                votes.append(json.loads(line))
+        return votes
 
     def _tally(self) -> dict[str, Any]:
         """How often each model was chosen, with the sign test; and how often each side was, to show position bias."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fingerpost.consensus.session import Card
 from fingerpost.core.text import hash_fraction
 
 LEASE_S = 300.0
+SECOND = "a second opinion"
+"""The reason for asking a second person."""
 
 
 @dataclass(slots=True)
@@ -40,24 +42,37 @@ class LeasedCards:
         self._leases: dict[str, tuple[str, float]] = {}
         self._answers: dict[str, set[str]] = {}
         self._reviewers: dict[str, _Reviewer] = {}
+        self._since_begin: list[tuple[str, str, bool]] = []
         self._lock = threading.RLock()
 
-    def replace(self, cards: Iterable[Card], answered: dict[str, set[str]]) -> None:
+    def wants_two(self, question_id: str) -> bool:
+        """Whether two people are to answer a question."""
+        return self._double > 0 and hash_fraction(f"double/{question_id}") < self._double
+
+    def begin(self) -> None:
+        """Begin to compute a new list: what is answered and taken back until `replace` is noted, too."""
+        with self._lock:
+            self._since_begin = []
+
+    def replace(self, cards: Iterable[Card], answered: Mapping[str, set[str]]) -> None:
         """Take a new list of cards, the best first.
 
         Cards that are leased stay as they are, and so do those of questions that a second person will answer: their hints
         must not show what the first one has said.
 
         Args:
-            answered: by question id, who has answered it.
+            answered: by question id, who has answered it, as it was read after `begin`.
         """
         with self._lock:
-            for key, people in answered.items():
-                self._answers.setdefault(key, set()).update(people)
+            self._answers = {key: set(people) for key, people in answered.items()}
+            for key, reviewer, added in self._since_begin:
+                people = self._answers.setdefault(key, set())
+                people.add(reviewer) if added else people.discard(reviewer)
+            self._since_begin = []
             kept = {key: card for key, card in self._cards.items() if self._is_leased(key) or self._is_half_done(key)}
             new = {card.question.id: card for card in cards}
             for key in [key for key in new if self._answers.get(key) and key not in kept]:
-                new[key] = Card(new[key].question, "a second opinion")  # the first answer is in its hints
+                new[key] = Card(new[key].question, SECOND)  # the first answer is in its hints
             self._cards = {**kept, **{key: card for key, card in new.items() if key not in kept}}
 
     def next(self, reviewer: str) -> Card | None:
@@ -81,7 +96,7 @@ class LeasedCards:
             person.skipped.discard(key)
             person.answered.discard(key)
             person.opened.add(key)
-            self._answers.get(key, set()).discard(reviewer)
+            self._note(key, reviewer, False)
             self._lease(key, reviewer)
 
     def card(self, question_id: str) -> Card | None:
@@ -94,14 +109,14 @@ class LeasedCards:
             person = self._person(reviewer)
             person.answered.add(question_id)
             person.opened.discard(question_id)
-            self._answers.setdefault(question_id, set()).add(reviewer)
+            self._note(question_id, reviewer, True)
             self._release(question_id, reviewer)
 
     def withdrawn(self, reviewer: str, question_id: str) -> None:
         """Note that an answer was taken back."""
         with self._lock:
             self._person(reviewer).answered.discard(question_id)
-            self._answers.get(question_id, set()).discard(reviewer)
+            self._note(question_id, reviewer, False)
 
     def skip(self, reviewer: str, question_id: str) -> None:
         """Do not show a question to a reviewer again."""
@@ -110,6 +125,24 @@ class LeasedCards:
             self._person(reviewer).opened.discard(question_id)
             self._release(question_id, reviewer)
 
+    def decided(self, question_id: str, people: Iterable[str]) -> bool:
+        """Note who has answered a question elsewhere; whether nobody else has to."""
+        with self._lock:
+            for reviewer in people:
+                self._note(question_id, reviewer, True)
+            return self._missing(question_id) <= 0
+
+    def is_opened(self, reviewer: str, question_id: str) -> bool:
+        """Whether a reviewer has asked for this question."""
+        with self._lock:
+            return question_id in self._person(reviewer).opened
+
+    @property
+    def most_skipped(self) -> int:
+        """How many questions the reviewer who has skipped most has skipped."""
+        with self._lock:
+            return max((len(person.skipped) for person in self._reviewers.values()), default=0)
+
     @property
     def left(self) -> int:
         """Cards that still need an answer."""
@@ -117,6 +150,11 @@ class LeasedCards:
             return sum(self._missing(key) > 0 for key in self._cards)
 
     # --- internals, under the lock
+
+    def _note(self, key: str, reviewer: str, added: bool) -> None:
+        people = self._answers.setdefault(key, set())
+        people.add(reviewer) if added else people.discard(reviewer)
+        self._since_begin.append((key, reviewer, added))
 
     def _person(self, reviewer: str) -> _Reviewer:
         return self._reviewers.setdefault(reviewer, _Reviewer())
@@ -137,9 +175,7 @@ class LeasedCards:
     def _is_open(self, key: str, reviewer: str) -> bool:
         if reviewer in self._answers.get(key, ()):
             return False
-        if key in self._person(reviewer).opened:
-            return True
-        if self._missing(key) <= 0:
+        if self._missing(key) <= 0 and key not in self._person(reviewer).opened:
             return False
         return not self._is_leased(key) or self._leases[key][0] == reviewer
 
@@ -151,5 +187,5 @@ class LeasedCards:
 
     def _missing(self, key: str) -> int:
         """How many answers a question still needs."""
-        wanted = 2 if self._double and hash_fraction(f"double/{key}") < self._double else 1
+        wanted = 2 if self.wants_two(key) else 1
         return wanted - len(self._answers.get(key, ()))

@@ -17,12 +17,12 @@ from starlette.routing import Route
 
 from fingerpost.core.errors import FingerpostError
 from fingerpost.core.text import shorten
-from fingerpost.ui.access import CSRF, Access, Visitor, set_cookie
+from fingerpost.ui.access import CSRF, Access, Visitor, is_same_site, set_cookie
 
 Form: TypeAlias = Mapping[str, Any]
 Page: TypeAlias = Callable[["Visit"], Response]
-MAX_RESUMED = 100_000
-"""Characters of a form that is kept while its sender signs in."""
+MOST_FORM, MOST_UPLOAD = 500_000, 1_000_000_000
+"""Bytes of a form, and of one with a file."""
 
 
 class Visit:
@@ -114,12 +114,16 @@ class Pages:
         @functools.wraps(page)
         async def endpoint(request: Request) -> Response:
             visitor = self.access.visitor(request)
+            size = request.headers.get("content-length", "0")
+            most = MOST_UPLOAD if visitor is not None and path == "/start" else MOST_FORM
+            if request.method == "POST" and (not size.isdigit() or int(size) > most):
+                return self.render(request, "problem", 413, problem="That is too large.")
             form = await request.form(max_fields=2_000) if request.method == "POST" else FormData()
             own = request.method == "GET" or (
                 visitor is not None and self.access.is_own_form(request, visitor, str(form.get(CSRF, "")))
             )
             if visitor is None or not own:
-                return self._sign_in(request, form)
+                return self._sign_in(request, form, path)
             if visitor.scope == "review" and not path.startswith("/review"):
                 return self.render(
                     Visit(request, visitor, form), "problem", 403, problem="You are invited to review only."
@@ -137,11 +141,13 @@ class Pages:
 
         return endpoint
 
-    def _sign_in(self, request: Request, form: FormData) -> Response:
-        """Where a visitor signs in; what they have sent is kept, and sent again by the next page."""
+    def _sign_in(self, request: Request, form: FormData, path: str) -> Response:
+        """Where a visitor signs in. An answer that they have sent is kept, and sent again by the next page."""
         if request.method == "GET":
             return self.go("/sign-in", next=request.url.path) if self.access.keys is not None else self.go("/")
-        sent = [(name, str(value)) for name, value in form.multi_items() if name != CSRF]
-        if sum(len(name) + len(value) for name, value in sent) > MAX_RESUMED:
-            sent = []
-        return self.render(request, "sign_in", 200, next=request.url.path, sent=sent, problem="")
+        kept = ""
+        if path.startswith("/review/") and is_same_site(request):
+            kept = self.access.keep(
+                request.url.path, [(name, str(value)) for name, value in form.multi_items() if name != CSRF]
+            )
+        return self.render(request, "sign_in", 200, next=f"{self.root}/", kept=kept, problem="")

@@ -18,7 +18,8 @@ from fingerpost.core.verdicts import BULK, WITHDRAWN, QuestionVerdicts, active
 from fingerpost.evaluation.results import Report
 from fingerpost.project import Project
 from fingerpost.store.project import Store
-from fingerpost.ui.leases import LEASE_S, LeasedCards
+from fingerpost.task.settings import Task
+from fingerpost.ui.leases import LEASE_S, SECOND, LeasedCards
 
 logger = logging.getLogger(__name__)
 PREPARED = 100
@@ -32,11 +33,16 @@ SAMPLE = 100
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a reviewer did: `answer`, `skip` or `group`, to which questions, and the mark of the verdicts."""
+    """What a reviewer did: `answer`, `skip` or `group`, to which questions, and the mark of the verdicts.
+
+    Attributes:
+        sample: to a question of the test sample.
+    """
 
     kind: str
     questions: tuple[str, ...]
     mark: str | None = None
+    sample: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class SharedQueue:
         self._groups: list[QuestionGroup] = []
         self._gauge: Gauge | None = None
         self._since = 0
+        self._computed_for = (-1, -1)
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="review-queue", daemon=True)
@@ -93,8 +100,10 @@ class SharedQueue:
 
     def start(self) -> None:
         """Compute the queue in a thread, and again whenever it is due."""
-        self._wake.set()
-        self._thread.start()
+        with self._lock:
+            if self._thread.ident is None:
+                self._wake.set()
+                self._thread.start()
 
     def stop(self) -> None:
         """End the thread when its present computation is done; wait for that, but not for long."""
@@ -116,10 +125,25 @@ class SharedQueue:
             sample: of the test sample.
         """
         cards = self.sample if sample else self.cards
-        card = cards.next(reviewer)
-        if card is None and not sample and self._since:
+        while (card := cards.next(reviewer)) is not None:
+            key = card.question.id
+            if cards.is_opened(reviewer, key):
+                return card
+            people = _people(self.task, self._store, [key]).get(key, set())  # also of a terminal or another server
+            if not cards.decided(key, people) and reviewer not in people:
+                return card
+        if not sample and not self.is_computing and self._state() != self._computed_for:
             self._wake.set()
-        return card
+        return None
+
+    def retry(self) -> None:
+        """Compute the queue again if that did not work."""
+        if self.problem and not self.is_computing:
+            self._wake.set()
+
+    def _state(self) -> tuple[int, int]:
+        """Changes when another computation could find more questions."""
+        return self._since, self.cards.most_skipped
 
     def answer(
         self, reviewer: str, question_id: str, label: str | None, note: str | None = None, sample: bool = False
@@ -133,7 +157,7 @@ class SharedQueue:
         mark = ReviewSession(self.task, self._store, reviewer).answer(question, label, note)
         (self.sample if sample else self.cards).answered(reviewer, question_id)
         with self._lock:
-            self._actions[reviewer].append(Action("answer", (question_id,), mark))
+            self._actions[reviewer].append(Action("answer", (question_id,), mark, sample))
             self._since += not sample
             due = self._since % ROUND == 0 and not sample
         if due:
@@ -143,9 +167,9 @@ class SharedQueue:
         """Do not show a question to this reviewer again."""
         (self.sample if sample else self.cards).skip(reviewer, question_id)
         with self._lock:
-            self._actions[reviewer].append(Action("skip", (question_id,)))
+            self._actions[reviewer].append(Action("skip", (question_id,), None, sample))
 
-    def undo(self, reviewer: str, sample: bool = False) -> Action | None:
+    def undo(self, reviewer: str) -> Action | None:
         """Take back the last thing that a reviewer did, also before the server was started; None where there is nothing.
 
         Its question is in front of the reviewer again.
@@ -159,13 +183,16 @@ class SharedQueue:
             return None
         if action.mark is not None:
             take_back(self._store, action.mark)
-        cards = self.sample if sample else self.cards
+        cards = self.sample if action.sample else self.cards
         for key in action.questions:
             cards.withdrawn(reviewer, key)
+        if action.kind != "skip" and not action.sample:
+            with self._lock:
+                self._since -= len(action.questions)
         if action.kind == "group":
             self.refresh()
         else:
-            self.open(reviewer, action.questions[0], sample)
+            self.open(reviewer, action.questions[0], action.sample)
         return action
 
     def open(self, reviewer: str, question_id: str, sample: bool = False) -> None:
@@ -224,6 +251,7 @@ class SharedQueue:
             return 0
         session = _GroupSession(self.task, self._store, reviewer)
         mark = session.correct(chosen, label, note)
+        self._withdraw_from_others(reviewer, mark, chosen)
         for question in chosen:
             self.cards.answered(reviewer, question.id)
         with self._lock:
@@ -231,6 +259,15 @@ class SharedQueue:
             self._since += len(chosen)
         self._wake.set()
         return len(chosen)
+
+    def _withdraw_from_others(self, reviewer: str, mark: str, chosen: Sequence[Question]) -> None:
+        """Take back the correction of questions that somebody has decided at the same moment."""
+        found = self._store.verdicts_of([question.id for question in chosen])
+        late = [
+            key for key, verdicts in found.items()
+            if any(one.kind == "human" and one.by != reviewer for one in active(verdicts))
+        ]  # fmt: skip
+        self._store.add_verdicts(Verdict(key, "human", reviewer, None, origin=WITHDRAWN, mark=mark) for key in late)
 
     def _decided(self, ids: Iterable[str]) -> set[str]:
         """The questions that a person has decided."""
@@ -246,7 +283,8 @@ class SharedQueue:
         for mark, verdicts in reversed(by_mark.items()):
             if all(verdict.origin != WITHDRAWN for verdict in verdicts):
                 kind = "group" if verdicts[0].origin == BULK else "answer"
-                return Action(kind, tuple(verdict.question_id for verdict in verdicts), mark)
+                ids = tuple(verdict.question_id for verdict in verdicts)
+                return Action(kind, ids, mark, self.question(ids[0]).split == "test")
         return None
 
     # --- in the thread
@@ -270,7 +308,8 @@ class SharedQueue:
             self.is_computing = False
 
     def _compute(self, queue: ReviewQueue | None) -> ReviewQueue:
-        before = self._since
+        before, state = self._since, self._state()
+        self.cards.begin()
         self.project.on_progress = self._note_progress
         counts = self._store.counts()
         train = sum(count for (_, split), count in counts.items() if split == "train")
@@ -279,12 +318,17 @@ class SharedQueue:
             self._prepare_sample()
         else:
             queue.refresh()
-        people = _people(self._store, [question.id for question in queue.questions])
-        self.cards.replace(queue.upcoming(PREPARED), people)
+        people = _people(self.task, self._store, [question.id for question in queue.questions])
+        by_id = {question.id: question for question in queue.questions}
+        halves = [
+            Card(by_id[key], SECOND) for key, said in people.items() if len(said) == 1 and self.cards.wants_two(key)
+        ]
+        self.cards.replace([*halves, *queue.upcoming(PREPARED + state[1])], people)
         self._groups = queue.groups()
         with self._lock:
             self._gauge = Gauge(queue.reviewed, queue.expected_changes(), len(queue.questions), self._gained())
             self._since -= before
+            self._computed_for = (self._since, state[1])
         return queue
 
     def _gained(self) -> str:
@@ -301,7 +345,8 @@ class SharedQueue:
     def _prepare_sample(self) -> None:
         with suppress(InputError):  # a project without test questions
             sample = UniformSample(self.task, self._store, "", SAMPLE)
-            people = _people(self._store, [question.id for question in sample.questions])
+            self.sample.begin()
+            people = _people(self.task, self._store, [question.id for question in sample.questions])
             self.sample.replace([Card(question) for question in sample.questions], people)
 
     def _note_progress(self, progress: Progress) -> None:
@@ -317,10 +362,10 @@ class _GroupSession(ReviewSession):
         return self._record(questions, label, BULK, note)
 
 
-def _people(store: Store, ids: Sequence[str]) -> dict[str, set[str]]:
-    """Who has decided each of these questions."""
+def _people(task: Task, store: Store, ids: Sequence[str]) -> dict[str, set[str]]:
+    """Who has decided each of these questions, with a label that the task still has or with "no label fits"."""
     found: dict[str, set[str]] = {}
     for key, verdicts in store.verdicts_of(ids).items():
-        if people := {one.by for one in active(verdicts) if one.kind == "human"}:
+        if people := {one.by for one in QuestionVerdicts(verdicts, task.answers).human}:
             found[key] = people
     return found

@@ -14,7 +14,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fingerpost.core.errors import InputError, ModelError
-from fingerpost.core.types import Split
 from fingerpost.core.verdicts import QuestionVerdicts, active
 from fingerpost.evaluation import formatting
 from fingerpost.evaluation.metrics import cohen_kappa
@@ -39,7 +38,6 @@ CHARTS = (
 )
 """The charts of a report, and what they show."""
 EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
-SPLITS: tuple[Split, ...] = ("train", "dev", "test", "excluded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ class ReportPages:
     def show(self, visit: Visit) -> Response:
         """The evaluation, the versions of the student, and the agreement of the reviewers."""
         report = self._report()
-        current = report is not None and self._project.status().report is not None
+        current = report is not None and self._project.report_is_current()
         return self._pages.render(
             visit, "report", report=report, current=current, sentences=sentences, formatting=formatting,
             charts=_charts(report), cells=_confusions(report), versions=self._versions(), agreements=self._agreements(),
@@ -159,12 +157,10 @@ class ReportPages:
     def _agreements(self) -> list[Agreement]:
         """The agreement of each two reviewers that have answered the same questions."""
         given: dict[str, dict[str, str]] = {}
-        for question, verdicts in self._store.stream_labelled(self._project.task.answers, None, *SPLITS):
-            human = verdicts.human
+        for key, verdicts in self._store.verdicts_of(self._store.answered_by_several()).items():
+            human = QuestionVerdicts(verdicts, self._project.task.answers).human
             if len(human) > 1:
-                given[question.id] = {
-                    one.by: one.label if one.label is not None else "none of the labels" for one in human
-                }
+                given[key] = {one.by: one.label if one.label is not None else "no label fits" for one in human}
         pairs = Counter(pair for said in given.values() for pair in combinations(sorted(said), 2))
         found = []
         for (one, other), n in pairs.most_common(10):

@@ -65,7 +65,9 @@ class ReviewPages:
     def show(self, visit: Visit) -> Response:
         """The question in front of the reviewer."""
         sample = visit.query.get("sample") == "test"
+        self._queue.start()
         if not self._queue.is_ready:
+            self._queue.retry()
             return self._pages.render(visit, "review_wait", progress=self._queue.message, problem=self._queue.problem)
         card = self._queue.next(visit.visitor.name, sample)
         if card is None:
@@ -98,12 +100,13 @@ class ReviewPages:
     def undo(self, visit: Visit) -> Response:
         """Take back the last thing that was done."""
         sample = visit.field("sample") == "test"
-        done = self._queue.undo(visit.visitor.name, sample)
+        done = self._queue.undo(visit.visitor.name)
         if done is None:
             self._pages.say(visit, "There is nothing to undo")
         else:
             count = len(done.questions)
             self._pages.say(visit, f"{count:,} answers undone" if count > 1 else "Undone: here is the question again")
+            sample = done.sample
         return self._next(sample)
 
     def open(self, visit: Visit) -> Response:
@@ -166,7 +169,7 @@ class ReviewPages:
             return None, note
         if self._task.multi:
             return join_labels(visit.fields("labels")), note
-        if visit.field("first") or visit.field("second"):
+        if visit.field("two"):
             both = [self._known(visit.field("first")), self._known(visit.field("second"))]
             return both[0], f"two labels: {' and '.join(both)}" + (f"; {note}" if note else "")
         return self._known(visit.field("label")), note

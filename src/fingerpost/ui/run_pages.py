@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
@@ -18,6 +21,7 @@ from fingerpost.core.utils import finite
 from fingerpost.data.formats import format_of_options
 from fingerpost.data.rows import Columns
 from fingerpost.project import STUDENT, Project
+from fingerpost.project.project import LARGE
 from fingerpost.store.project import Store
 from fingerpost.store.runs import RUNS, Run, cancel, find_run, read_runs
 from fingerpost.students.folder import MANIFEST
@@ -41,15 +45,15 @@ _going_on: list[subprocess.Popen[bytes]] = []
 class RunPages:
     """The pages of runs."""
 
-    def __init__(self, pages: Pages, project: Project, store: Store, queue: SharedQueue) -> None:
+    def __init__(self, pages: Pages, project: Project, store: Store, queue: SharedQueue, served: StudentServer) -> None:
         self._pages, self._project, self._store, self._queue = pages, project, store, queue
         self._children: list[subprocess.Popen[bytes]] = []
-        self._served = StudentServer(project)
+        self._served = served
+        self._starting = threading.Lock()
         self._rejected = 0
 
     def stop(self) -> None:
-        """Stop serving the student. Runs go on."""
-        self._served.stop()
+        """Let go of the runs, which go on."""
         _going_on.extend(child for child in self._children if child.poll() is None)
 
     def routes(self) -> list[Route]:
@@ -86,13 +90,23 @@ class RunPages:
                     "give a budget in US dollars: what the whole project may cost, with what was spent already"
                 )
             more = ["--yes", "--budget", str(budget)]
-        known = {run.id for run in read_runs(self._project.folder)}
-        (self._project.folder / RUNS).mkdir(exist_ok=True)
-        with (self._project.folder / RUNS / f"{step}.log").open("wb") as output:
+        with self._starting:
+            return self._start(step, more)
+
+    def _start(self, step: str, more: list[str]) -> Response:
+        runs = read_runs(self._project.folder)
+        if running := next((run for run in runs if run.alive and run.command in (step, "run")), None):
+            return self._pages.go(f"/runs/{running.id}")
+        known, new = {run.id for run in runs}, []
+        folder = self._project.folder / RUNS
+        folder.mkdir(exist_ok=True)
+        draft = folder / f"{secrets.token_hex(4)}.log"
+        with draft.open("wb") as output:
             child = subprocess.Popen(
                 [sys.executable, "-m", "fingerpost", step, "-C", str(self._project.folder), *more],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
+        draft.rename(folder / f"{child.pid}.log")
         self._children.append(child)
         for _ in range(100):
             new = [run for run in read_runs(self._project.folder) if run.id not in known]
@@ -177,7 +191,9 @@ class RunPages:
         return found
 
     def _plan(self) -> Any:
-        """What labelling would cost; None without a teacher, or where that is not known."""
+        """What labelling would cost; None without a teacher, where that is not known, or in a large project."""
+        if sum(self._store.counts().values()) > LARGE:
+            return None
         try:
             return self._project.plan_labels()
         except FingerpostError:
@@ -185,7 +201,7 @@ class RunPages:
 
     def _output(self, run: Run) -> str:
         """What a run that was started here has printed last; empty while it runs, or if it went well."""
-        file = self._project.folder / RUNS / f"{run.command}.log"
+        file = self._project.folder / RUNS / f"{run.pid}.log"
         if run.alive or run.code in (0, None) or not file.is_file():
             return ""
         lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -195,8 +211,9 @@ class RunPages:
 class StudentServer:
     """`fingerpost serve` for the project's student, in a process of its own."""
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
 
@@ -211,28 +228,35 @@ class StudentServer:
         Raises:
             InputError: it cannot be served.
         """
-        if self.is_running:
-            return
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "fingerpost", "serve", str(self._project.folder), "--port", "0", "--quiet"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self._process.stdout is not None and self._process.stderr is not None
+        with self._lock:
+            if not self.is_running:
+                self._start()
+
+    def _start(self) -> None:
+        (self._folder / RUNS).mkdir(exist_ok=True)
+        log = self._folder / RUNS / "serve.log"
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "fingerpost", "serve", str(self._folder), "--port", "0", "--quiet"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True,
+            )  # fmt: skip
+        assert self._process.stdout is not None
         first = self._process.stdout.readline()
         if not first.startswith(ADDRESS):
-            raise InputError(f"the student cannot be served: {self._process.stderr.read().strip() or 'it ended'}")
+            raise InputError(f"the student cannot be served: {log.read_text(encoding='utf-8').strip() or 'it ended'}")
         self.url = first.removeprefix(ADDRESS).strip()
 
     def stop(self) -> None:
         """Stop serving."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
-        if self._process is not None:
-            for stream in (self._process.stdout, self._process.stderr):
-                if stream is not None:
-                    stream.close()
-        self._process = None
+        with self._lock:
+            process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def curves(run: Run) -> list[dict[str, str]]:

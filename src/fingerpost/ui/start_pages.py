@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -63,18 +64,26 @@ class StartPages:
             )
         name = re.sub(r"[^\w.\-]+", "_", Path(file.filename).name).lstrip(".") or "messages.csv"
         self._folder.mkdir(parents=True, exist_ok=True)
-        target = self._folder / name
-        if target.name in (TASK_FILE, "fingerpost.db"):
-            raise InputError("rename the file first")
-        with target.open("wb") as stream:
-            shutil.copyfileobj(file.file, stream)
+        draft = self._folder / f"upload-{secrets.token_hex(4)}{Path(name).suffix}"
         try:
-            columns(target)
-            next(iter(read_rows(target)))
-        except (InputError, StopIteration) as error:
-            target.unlink()
-            raise InputError(str(error) or "the file is empty; choose another one") from None
-        return self._pages.go("/start", file=name)
+            with draft.open("wb") as stream:
+                shutil.copyfileobj(file.file, stream)
+            columns(draft)
+            if next(iter(read_rows(draft)), None) is None:
+                raise InputError("the file is empty; choose another one")
+            target = self._free(name)
+            draft.rename(target)
+        except InputError as error:
+            raise InputError(str(error).replace(str(draft), name)) from None
+        finally:
+            draft.unlink(missing_ok=True)
+        return self._pages.go("/start", file=target.name)
+
+    def _free(self, name: str) -> Path:
+        """A path for a file of this name that nothing is at."""
+        path = Path(name)
+        names = [name, *(f"{path.stem}-{number}{path.suffix}" for number in range(2, 1_000))]
+        return next(place for one in names if not (place := self._folder / one).exists())
 
     def describe(self, visit: Visit) -> Response:
         """The columns and labels of a file, to check and to complete."""
@@ -157,9 +166,9 @@ def described(text: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for line in text.splitlines():
-        name, _, description = line.partition(":")
+        name, *description = re.split(r":(?:\s+|$)", line, maxsplit=1)
         if name.strip():
-            found[name.strip()] = description.strip()
+            found[name.strip()] = "".join(description).strip()
     if len(found) < 2:
         raise InputError(
             "name at least two labels, each on a line of its own, such as 'billing: invoices and payments'"

@@ -52,7 +52,7 @@ class ProjectPages:
 
         settings = self._settings
         assert settings.project is not None
-        ui = Ui(UiSettings(settings.project, "reviewer", keys if settings.keys_required else None))
+        ui = Ui(UiSettings(settings.project, "reviewer", keys if settings.keys_required else None, eager=False))
         ui.start()
         return ui
 

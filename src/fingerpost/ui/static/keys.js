@@ -13,7 +13,7 @@ document.addEventListener("keydown", (event) => {
     }
     if (event.key === "Enter" && target.matches("[data-picks]")) {
       event.preventDefault();
-      document.querySelector(`${target.dataset.picks} button`)?.click();
+      document.querySelector(`${target.dataset.picks} :is(button, input)`)?.click();
     }
     return;
   }
@@ -33,6 +33,11 @@ document.addEventListener("click", (event) => {
   if (closes) closes.closest("dialog").close();
   const opens = event.target.closest("[data-opens]");
   if (opens) document.getElementById(opens.dataset.opens).showModal();
+});
+// A label that is ticked in the search stays when something else is searched for.
+document.addEventListener("change", (event) => {
+  const found = event.target.closest("#found .label");
+  if (found && event.target.checked) document.querySelector("fieldset.labels")?.append(found);
 });
 document.addEventListener("htmx:after:swap", () => {
   const focus = document.querySelector("#main [data-focus]");
