@@ -30,7 +30,7 @@ check: setup
 	$(BIN)/lint-imports
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=25
 
 test-browser: setup
 	$(BIN)/pytest -m browser

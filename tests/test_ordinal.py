@@ -37,6 +37,7 @@ def test_a_level_is_spread_over_its_neighbours() -> None:
     assert spread[1, 0] == pytest.approx(spread[1, 2])
 
 
+@pytest.mark.slow
 def test_a_student_of_a_scale_and_its_report() -> None:
     student = fingerpost.train(*rows(60), levels=LEVELS, **OPTIONS)
     assert student.labels == LEVELS and student.manifest.ordinal

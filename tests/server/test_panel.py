@@ -133,6 +133,7 @@ def test_a_served_panel(tmp_path: Path, teacher: Teacher) -> None:
     assert refused.returncode == 2 and "FINGERPOST_UPSTREAM_KEY" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_prompt_whose_replies_repeat_is_announced(tmp_path: Path, teacher: Teacher) -> None:
     with Serving(tmp_path / "served", "--upstream", teacher.base_url) as front, front.client() as client:
         for number in range(FEWEST):

@@ -33,8 +33,9 @@ def browser() -> Iterator[Browser]:
 
 
 def is_problem(said: ConsoleMessage) -> bool:
-    """Whether a message is an error or a warning, and not that a page was refused, as it should be."""
-    return said.type in ("error", "warning") and "the server responded with a status of 40" not in said.text
+    """Whether a message is an error or a warning, and not that a page was refused, as it should be, or that the server has ended."""
+    expected = ("the server responded with a status of 40", "ERR_CONNECTION_REFUSED")
+    return said.type in ("error", "warning") and not any(text in said.text for text in expected)
 
 
 class Site:

@@ -66,6 +66,7 @@ def test_what_happens_while_a_list_is_computed_counts() -> None:
     assert leased.left == 3
 
 
+@pytest.mark.slow
 def test_a_second_person_is_asked_also_after_a_restart(folder: Path) -> None:
     with Store(folder / "fingerpost.db") as store:
         fill(store)
@@ -117,6 +118,7 @@ def test_skips_answers_elsewhere_and_undo(folder: Path) -> None:
     assert given == {"bob": "other"}
 
 
+@pytest.mark.slow
 def test_a_renamed_label_is_offered_at_once(folder: Path) -> None:
     with Store(folder / "fingerpost.db") as store:
         fill(store)
