@@ -13,7 +13,7 @@ from tiny_encoder import tiny_encoder_folder
 
 from fingerpost.core.types import Message, Usage
 from fingerpost.project import STUDENT, Project
-from fingerpost.server.loop.decisions import load_model
+from fingerpost.server.loop.active import load_model
 from fingerpost.server.loop.projects import answers_missing, human_labels, is_same_prompt, learn
 from fingerpost.server.loop.recognition import ObservedReply, Place, Wire, read_reply, recognise
 from fingerpost.server.loop.summary import summarise

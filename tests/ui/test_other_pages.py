@@ -259,3 +259,13 @@ def test_axe_finds_nothing(shop: Path, browser: Browser, scheme: str, width: int
             assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), place
             assert len(page.content()) < 100_000
         context.close()
+    folder = shop.parent / "new"
+    folder.mkdir()
+    (folder / "tickets.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in ALL))
+    with Site(folder) as site:
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800}, bypass_csp=True)  # type: ignore[arg-type]
+        for place in ("/", "/start?file=tickets.csv"):
+            page.goto(f"{site.url}{place}")
+            found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+            assert not found.response["violations"], (place, found.generate_report())
+        page.close()

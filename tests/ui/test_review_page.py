@@ -255,7 +255,8 @@ HOSTILE = "<script>window.hit = 1</script><img src=x onerror='window.hit=1'> \" 
 
 def test_hostile_texts_are_shown_as_texts(folder: Path, visit: Visit) -> None:
     task = folder / "task.toml"
-    task.write_text(task.read_text() + "\n")
+    name = "<script>window.hit=2</script>"
+    task.write_text(task.read_text().replace("[labels]\n", f'[labels]\n"{name}" = "{name}"\n'))
     messages = (Message("user", "<b>hello</b>"), Message("assistant", HOSTILE), Message("user", HOSTILE))
     with Store(folder / "fingerpost.db") as store:
         more = [(Message("user", f"{HOSTILE} {number}"),) for number in range(8)]
@@ -265,10 +266,12 @@ def test_hostile_texts_are_shown_as_texts(folder: Path, visit: Visit) -> None:
         page = visit(f"{site.url}/review")
         assert HOSTILE.split()[0] in question(page)
         page.fill("input[name=note]", HOSTILE)
-        page.locator("#answer .label").first.click()
+        page.locator("#answer .label", has_text=name).click()
         page.wait_for_function("() => document.querySelector('#status').innerText.includes('Saved')")
         page.goto(f"{site.url}/review/history")
-        assert HOSTILE in page.inner_text("main")
+        assert HOSTILE in page.inner_text("main") and name in page.inner_text("main")
+        page.goto(f"{site.url}/labels/%3Cscript%3Ewindow.hit=2%3C/script%3E")
+        assert page.inner_text("h1") == name
         assert page.evaluate("() => window.hit") is None
         page.goto(f"{site.url}/review?q={HOSTILE}")
         assert page.evaluate("() => window.hit") is None

@@ -20,7 +20,8 @@ from fingerpost.server.inference.answers import answer_of
 from fingerpost.server.inference.decisions_wire import DECISIONS, SYSTEM_ONE, questions_response
 from fingerpost.server.inference.registry import ModelRegistry
 from fingerpost.server.inference.responses import ResponsesService, input_items
-from fingerpost.server.loop.decisions import DecisionLoop, Proposal
+from fingerpost.server.loop.active import Proposal
+from fingerpost.server.loop.decisions import DecisionLoop
 from fingerpost.server.loop.recognition import CHAT, WIRES, Recognised, Wire, plain_request, read_reply, recognise
 from fingerpost.server.loop.repeated_prompts import RepeatedPrompts
 from fingerpost.server.loop.typed_questions import (

@@ -7,11 +7,10 @@ import hashlib
 import logging
 import math
 import random
-import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from cachetools import LRUCache
@@ -20,103 +19,37 @@ from fingerpost.core.errors import ModelError, TeacherError
 from fingerpost.core.types import Conversation, Usage
 from fingerpost.core.utils import count
 from fingerpost.evaluation.drift import DriftMonitor
-from fingerpost.evaluation.thresholds import CutoffChoice
 from fingerpost.llm import prices
 from fingerpost.project import STUDENT
-from fingerpost.server.inference.answers import Decision, conversation_of
+from fingerpost.server.inference.answers import conversation_of
 from fingerpost.server.inference.chat import ChatService
-from fingerpost.server.inference.registry import ServedModel, read_model
 from fingerpost.server.inference.request_log import RequestLog
-from fingerpost.server.inference.response_format import ResponseFormat, requested_format
-from fingerpost.server.loop.panel import Panel, panel_of
+from fingerpost.server.inference.response_format import requested_format
+from fingerpost.server.loop.active import ActiveDecision, Proposal, load_model, monitor_of, stored_monitor
+from fingerpost.server.loop.matching import Sought, is_version_of, slug, stored_place
+from fingerpost.server.loop.panel import panel_of
 from fingerpost.server.loop.projects import (
     is_same_prompt,
     label_of_reply,
-    overlap,
     queue_disagreements,
-    task_of_decision,
 )
 from fingerpost.server.loop.recognition import ObservedReply, Recognised
 from fingerpost.server.loop.upstream import UpstreamAnswer
 from fingerpost.server.ops.logs import log, log_sometimes
 from fingerpost.server.ops.metrics import Metrics
-from fingerpost.server.schemas import ApiError, Json
+from fingerpost.server.schemas import ApiError
 from fingerpost.store.server import ServerStore, now
-from fingerpost.store.server_rows import DecisionRow, LoggedTeacherReply, Mode, RequestLogEntry
+from fingerpost.store.server_rows import LoggedTeacherReply, Mode, RequestLogEntry
 from fingerpost.students.folder import MANIFEST
-from fingerpost.task.reply_format import ReplyTemplate, UserTemplate, without_template
-from fingerpost.task.settings import Task, TeacherSettings
+from fingerpost.task.reply_format import without_template
+from fingerpost.task.settings import TeacherSettings
 
 DECISIONS = "decisions"
 """The folder of the decisions' projects, in the server's folder."""
 MOST_DECISIONS, MOST_VERSIONS = 100, 20
-SAME_LABELS = 0.5
-"""How much the labels of two requests have to overlap (Jaccard) for the same decision."""
 CANARY_SHARE = 0.05
-MOST_LIMIT = 0.5
-"""Of the alarm, however much a reviewed student differs from the upstream."""
 MOST_LOGGED = 50_000
 """Logged requests that are kept of a decision."""
-
-
-@dataclass(slots=True)
-class ActiveDecision:
-    """A version of a decision, with its student if there is one.
-
-    Attributes:
-        model: the trained student.
-        monitor: the alarm for drift.
-        answered: requests that this student has answered.
-        changed: the monitor has to be stored.
-        stamp: identifies the model's files.
-        panel: its panel, while requests are still being added.
-        new_panel: it has to be stored.
-        new_alarm: the answers behind its alarm have to be put into the review queue.
-    """
-
-    row: DecisionRow
-    monitor: DriftMonitor
-    model: ServedModel | None = None
-    answered: int = 0
-    changed: bool = False
-    stamp: int = 0
-    panel: Panel = field(default_factory=Panel)
-    new_panel: bool = False
-    new_alarm: bool = False
-
-    @property
-    def task(self) -> Task | None:
-        """Its labels; None while they are not known."""
-        return task_of_decision(self.row)
-
-    def new_monitor(self, limit: float) -> DriftMonitor:
-        """An alarm that begins: for the promised limit, or for what a reviewed student differed by when it was trained."""
-        return DriftMonitor(min(MOST_LIMIT, max(limit, float(self.row.training.get("differs", limit)))))
-
-    @property
-    def cutoff(self) -> float:
-        """The confidence from which on the student answers; infinite where none is proven."""
-        found = self.model.choice.cutoff if self.model is not None else None
-        return math.inf if found is None else found
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """What a student says to a request.
-
-    Attributes:
-        answers: it is the answer to the client; else it is only compared with the upstream's.
-        check: the upstream endpoint is asked as well, after the reply.
-        sure: its confidence is at or above the cut-off.
-        monitor: the alarm of the student that says it.
-    """
-
-    monitor: DriftMonitor
-    decision: Decision
-    response_format: ResponseFormat
-    sure: bool
-    answers: bool
-    check: bool
 
 
 class DecisionLoop:
@@ -182,31 +115,35 @@ class DecisionLoop:
                 found = self.find(recognised) or await asyncio.to_thread(self._add, self._prepared(recognised))
         return found
 
-    def _prepared(self, recognised: Recognised) -> _Sought:
+    def _prepared(self, recognised: Recognised) -> Sought:
         named = recognised.name is not None
-        return _Sought(
+        return Sought(
             slug(recognised.name or recognised.hint),
             named,
-            _stored_place(recognised, named),
+            stored_place(recognised, named),
             list(recognised.labels),
             recognised.system if self._redact is None else self._redact(recognised.system),
             recognised.request.model,
         )
 
-    def _match(self, sought: _Sought) -> ActiveDecision | None:
+    def _match(self, sought: Sought) -> ActiveDecision | None:
         for active in reversed(self.active):
             row = active.row
             same_labels = not sought.labels or set(row.labels) == set(sought.labels)
             exact = bool(sought.place.get("question"))
-            if same_labels and _is_same(row, sought) and is_same_prompt(row.prompt, sought.prompt, sought.named, exact):
+            if (
+                same_labels
+                and is_version_of(row, sought)
+                and is_same_prompt(row.prompt, sought.prompt, sought.named, exact)
+            ):
                 return active
         return None
 
-    def _add(self, sought: _Sought) -> ActiveDecision | None:
+    def _add(self, sought: Sought) -> ActiveDecision | None:
         """Add a decision or a version of one; None where there are too many."""
         with self._lock:
             rows = [active.row for active in self.active]
-            same = [row for row in rows if _is_same(row, sought)]
+            same = [row for row in rows if is_version_of(row, sought)]
             taken = {row.name for row in rows}
             if len(same) >= MOST_VERSIONS or (not same and len(taken) >= MOST_DECISIONS):
                 limit = MOST_VERSIONS if same else MOST_DECISIONS
@@ -386,7 +323,7 @@ class DecisionLoop:
             for active in self.active:
                 if active.changed:
                     active.changed = False
-                    self._store.change_decision(active.row.id, monitor=_stored(active))
+                    self._store.change_decision(active.row.id, monitor=stored_monitor(active))
                 if active.new_panel:
                     active.new_panel = False
                     self._store.put_panel(active.row.id, asdict(active.panel))
@@ -395,7 +332,7 @@ class DecisionLoop:
                     answered = int(row.monitor.get("answered", 0))
                     self._active[row.id] = ActiveDecision(
                         row,
-                        _monitor(row, self.limit),
+                        monitor_of(row, self.limit),
                         None,
                         answered,
                         panel=panel_of(self._store.get_panel(row.id)),
@@ -452,72 +389,3 @@ class DecisionLoop:
             self.set_mode(active, "canary", share=CANARY_SHARE)
         elif row.mode == "canary" and not active.monitor.probation and active.answered >= 20:
             self.set_mode(active, "on")
-
-
-def load_model(row: DecisionRow, folder: Path) -> ServedModel:
-    """A decision's student.
-
-    Raises:
-        ModelError: the folder is damaged.
-    """
-    model = read_model(row.name, folder, CutoffChoice(row.training.get("cutoff")))
-    return replace(
-        model,
-        reply_template=ReplyTemplate(**row.reply_template) if row.reply_template else model.reply_template,
-        user_template=UserTemplate(**row.user_template) if row.user_template else UserTemplate(),
-        system_prompt=row.prompt or model.system_prompt,
-    )
-
-
-def _stored_place(recognised: Recognised, named: bool) -> Json:
-    place = recognised.place
-    stored: Json = {"path": list(place.path), "tool": place.tool, "by_tool": place.by_tool, "named": named}
-    if recognised.is_question:
-        stored |= {"question": True}
-    return stored | {"ordinal": True} if recognised.ordinal else stored
-
-
-def _stored(active: ActiveDecision) -> Json:
-    monitor = active.monitor
-    return {
-        "outcomes": "".join("1" if one else "0" for one in monitor.outcomes),
-        "limit": monitor.limit,
-        "probation": monitor.probation,
-        "score": monitor.score,
-        "alarm": monitor.alarm,
-        "answered": active.answered,
-        "stamp": active.stamp,
-        "new_alarm": active.new_alarm,
-    }
-
-
-def _monitor(row: DecisionRow, limit: float) -> DriftMonitor:
-    stored = row.monitor
-    if not stored:
-        return DriftMonitor(limit)
-    outcomes = [one == "1" for one in stored["outcomes"]]
-    return DriftMonitor(stored["limit"], outcomes, stored["probation"], stored["score"], stored["alarm"])
-
-
-@dataclass(frozen=True, slots=True)
-class _Sought:
-    """What a request says of its decision, as it would be stored. `named`: by a header."""
-
-    name: str
-    named: bool
-    place: Json
-    labels: list[str | int]
-    prompt: str
-    model: str
-
-
-def _is_same(row: DecisionRow, sought: _Sought) -> bool:
-    """Whether a row is a version of the decision in a request."""
-    if row.place != sought.place or not re.fullmatch(rf"{re.escape(sought.name)}(-\d+)?", row.name):
-        return False
-    return sought.named or overlap(set(row.labels), set(sought.labels)) >= SAME_LABELS
-
-
-def slug(name: str) -> str:
-    """A name that can be a folder's: lower-case letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "decision"

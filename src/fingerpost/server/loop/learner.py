@@ -9,7 +9,8 @@ import sys
 from dataclasses import dataclass, field
 
 from fingerpost.server.jobs.runner import NICE
-from fingerpost.server.loop.decisions import ActiveDecision, DecisionLoop
+from fingerpost.server.loop.active import ActiveDecision
+from fingerpost.server.loop.decisions import DecisionLoop
 from fingerpost.server.loop.projects import GROWTH, answers_missing, human_labels
 from fingerpost.server.ops.logs import log
 from fingerpost.server.ops.supervise import run_forever
