@@ -24,7 +24,7 @@ from fingerpost.ui.app import ROOT, Ui, UiSettings
 MESSAGES = "payslip oct pls, havent got it\nis the maple room free at 3?\nmy laptop screen flickers\nwho signs my travel costs?"
 SIZES: dict[str, dict[str, Any]] = {
     "wide": {"viewport": {"width": 1280, "height": 860}},
-    "narrow": {"viewport": {"width": 390, "height": 780}, "device_scale_factor": 2},
+    "narrow": {"viewport": {"width": 390, "height": 780}},
 }
 
 

@@ -248,7 +248,7 @@ class ReviewQueue(ReviewSession):
         consensus = self._label(selected.row)
         student = answer_of_row(self.task, self._features.student[selected.row])
         similar = selected.represents - 1
-        reasons = [f"about {similar:,} similar questions" if similar else "no similar questions"]
+        reasons = [f"about {similar:,} similar questions"] if similar else []
         if self.questions[selected.row].id in self._first:
             reasons = [
                 "the student in service and the model that it replaces disagreed here, which contributed to an alarm"
@@ -261,10 +261,10 @@ class ReviewQueue(ReviewSession):
         elif consensus != teacher:
             reasons.append(f"teacher: {teacher}; consensus with the reviews: {consensus}")
         elif student != teacher:
-            reasons.append(f"teacher: {teacher}; student trained on its other answers: {student}")
+            reasons.append(f"teacher: {teacher}; student, out of fold: {student}")
         elif neighbours and neighbours[0][1] != teacher:
             reasons.append(f"teacher: {teacher}; nearest reviewed question: {neighbours[0][1]}")
-        return "; ".join(reasons)
+        return "; ".join(reasons) or "no similar questions"
 
     def _nearest(self, row: int) -> list[tuple[int, str]]:
         """The most similar reviewed rows with their label, the most similar first."""
