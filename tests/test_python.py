@@ -30,6 +30,7 @@ def student(tiny_encoder: Path) -> Any:
     return fingerpost.train(texts, labels, encoder=str(tiny_encoder), epochs=0)
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: Teacher) -> None:
     monkeypatch.chdir(tmp_path)
     write_labelled(tmp_path / "tickets.csv")

@@ -230,7 +230,7 @@ def test_a_broken_response_is_not_asked_again_and_again(tmp_path: Path, teacher:
     async def twice() -> None:
         upstream = Upstream(teacher.base_url)
         for _ in range(2):
-            await PanelRunner(logged.store, upstream, 12, "sk", 3_600.0)._next()
+            await PanelRunner(logged.store, upstream, 12, "sk", 2.0)._next()
         await upstream.close()
 
     teacher.raw = [("chat", b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{")] * 12

@@ -193,3 +193,11 @@ def test_a_secret_that_was_cut_off_is_replaced(tmp_path: Path) -> None:
     (tmp_path / SECRET_FILE).write_bytes(b"")
     found = secret_of(tmp_path)
     assert len(found) >= 32 and secret_of(tmp_path) == found
+
+
+def test_the_queue_goes_on_when_questions_come(folder: Path) -> None:
+    with Site(folder) as site, httpx2.Client(base_url=site.url, timeout=MINUTES) as client:
+        wait(lambda: "no training questions" in client.get("/review").text)
+        with Store(folder / "fingerpost.db") as store:
+            fill(store)
+        wait(lambda: 'id="answer"' in client.get("/review").text)
