@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from fingerpost.core.types import Message, Usage
 from fingerpost.evaluation.drift import DriftMonitor
 from fingerpost.project import STUDENT, Project
-from fingerpost.server.loop.decisions import load_model
+from fingerpost.server.loop.active import load_model
 from fingerpost.server.loop.projects import learn
 from fingerpost.store.server import DATABASE, ServerStore
 from fingerpost.store.server_rows import DecisionRow, LoggedTeacherReply, RequestLogEntry
