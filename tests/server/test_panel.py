@@ -222,7 +222,10 @@ def test_what_raised_an_alarm_leads_the_review_queue(tmp_path: Path) -> None:
     assert "contributed to an alarm" not in first[5].reason
 
 
-def test_a_broken_response_is_not_asked_again_and_again(tmp_path: Path, teacher: Teacher) -> None:
+def test_a_broken_response_is_not_asked_again_and_again(
+    tmp_path: Path, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fingerpost.server.loop.panel.POLL_S", 0.01)
     logged = Logged(tmp_path / "served", path=("action",))
     logged.store.put_panel(logged.row.id, asdict(panel_of_requests(12)))
     teacher.payload = (b"", {"content-length": "500"})  # more than comes
@@ -230,7 +233,7 @@ def test_a_broken_response_is_not_asked_again_and_again(tmp_path: Path, teacher:
     async def twice() -> None:
         upstream = Upstream(teacher.base_url)
         for _ in range(2):
-            await PanelRunner(logged.store, upstream, 12, "sk", 2.0)._next()
+            await PanelRunner(logged.store, upstream, 12, "sk", 3_600.0)._next()
         await upstream.close()
 
     teacher.raw = [("chat", b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{")] * 12
