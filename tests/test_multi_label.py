@@ -180,6 +180,7 @@ def write_test(folder: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_project_from_the_teachers_lists_to_the_served_list(multi: Path, cli: Cli, teacher: Teacher) -> None:
     from serving import Serving
 

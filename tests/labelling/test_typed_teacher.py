@@ -57,6 +57,7 @@ def test_probabilities_are_kept_and_learnt_from(typed: Task, store: Store, folde
     assert store.ledger.account().committed_usd > 0
 
 
+@pytest.mark.slow
 def test_a_server_of_ours_is_such_a_teacher(task: Task, student: Path, tmp_path: Path) -> None:
     with Serving(tmp_path / "served", f"queue={student}") as server:
         settings = TeacherSettings(model="queue", api="decisions", base_url=server.url)

@@ -187,7 +187,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, student: Path) -> Iterator[
 @pytest.mark.parametrize(
     ("known", "mode", "cases"),
     [
-        (True, "all", 10),
+        pytest.param(True, "all", 10, marks=pytest.mark.slow),
         pytest.param(False, "negative", 500, marks=pytest.mark.slow),
         pytest.param(True, "negative", 500, marks=pytest.mark.slow),
         pytest.param(True, "positive", 100, marks=pytest.mark.slow),

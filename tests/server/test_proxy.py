@@ -213,6 +213,7 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         yield address, events
 
 
+@pytest.mark.slow
 def test_a_decision_is_learnt_taken_over_checked_and_given_back(tmp_path: Path, teacher: Teacher) -> None:
     with webhook() as (url, events):
         life_of_a_decision(tmp_path, teacher, url, events)

@@ -35,6 +35,7 @@ def minilm_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
+@pytest.mark.slow
 def test_the_default_encoder_is_minilm_and_its_student_knows_words_it_was_not_trained_on(minilm_student: Path) -> None:
     manifest = read_manifest(minilm_student)
     assert manifest.encoder["sha256"].startswith("53aa5117") and manifest.precision == "int8"

@@ -104,6 +104,7 @@ def test_progress_says_how_long_it_takes(deep: Path) -> None:
     assert not any("trial" in message for message in said)
 
 
+@pytest.mark.slow
 def test_the_trial_decides(deep: Path) -> None:
     texts = [question_text(number) for number in range(1_900)]
     for count, trials in ((1_900, 1), (60, 0)):  # with few rows there is no trial, and no fine-tuning

@@ -45,6 +45,7 @@ def test_the_command_line_and_a_job_read_the_same(tmp_path: Path) -> None:
     assert replace(from_file(file, Columns()), trained_from={}) == from_chat("task", read_chat(file))
 
 
+@pytest.mark.slow
 def test_trained_evaluated_and_loaded(tmp_path: Path) -> None:
     data = from_file(write_chat(tmp_path / "chat.jsonl", end=8), Columns())
     manifest = train(data, tmp_path / "model", epochs=0)

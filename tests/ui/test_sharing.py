@@ -83,6 +83,7 @@ def test_a_second_person_is_asked_also_after_a_restart(folder: Path) -> None:
         assert shown(site.ui.queue.next("ann")) != card.question.id
 
 
+@pytest.mark.slow
 def test_skips_answers_elsewhere_and_undo(folder: Path) -> None:
     with Store(folder / "fingerpost.db") as store:
         fill(store)
@@ -195,6 +196,7 @@ def test_a_secret_that_was_cut_off_is_replaced(tmp_path: Path) -> None:
     assert len(found) >= 32 and secret_of(tmp_path) == found
 
 
+@pytest.mark.slow
 def test_the_queue_goes_on_when_questions_come(folder: Path) -> None:
     with Site(folder) as site, httpx2.Client(base_url=site.url, timeout=MINUTES) as client:
         wait(lambda: "no training questions" in client.get("/review").text)
