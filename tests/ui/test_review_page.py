@@ -106,7 +106,7 @@ def test_undo_goes_back_over_answers_and_skips(site: Site, project: Path, visit:
         assert after(page, before) == expected
     assert verdicts(project) == {}
     page.keyboard.press("u")
-    page.wait_for_function("() => document.querySelector('#status').innerText.includes('nothing to undo')")
+    page.wait_for_function("() => document.querySelector('#status')?.innerText.includes('nothing to undo')")
     assert fourth not in (first, second, third)
 
 
@@ -196,14 +196,14 @@ def test_a_group_is_corrected_and_that_is_undone(site: Site, project: Path, visi
     texts = page.locator("details[open]").first.locator("li").all_inner_texts()
     boxes.first.uncheck()
     page.locator("details[open]").first.locator("button.main").click()
-    page.wait_for_function("() => document.querySelector('#status').innerText.includes('questions are now')")
+    page.wait_for_function("() => document.querySelector('#status')?.innerText.includes('questions are now')")
     given = verdicts(project)
     assert all(given[text] == found for text, found in before.items())
     assert texts[0].strip() not in given and {text.strip() for text in texts[1:]} <= set(given)
     page.goto(f"{site.url}/review")
     page.wait_for_selector(".question")
     page.keyboard.press("u")
-    page.wait_for_function("() => document.querySelector('#status').innerText.includes('undone')")
+    page.wait_for_function("() => document.querySelector('#status')?.innerText.includes('undone')")
     assert verdicts(project) == before
 
 
@@ -267,7 +267,7 @@ def test_hostile_texts_are_shown_as_texts(folder: Path, visit: Visit) -> None:
         assert HOSTILE.split()[0] in question(page)
         page.fill("input[name=note]", HOSTILE)
         page.locator("#answer .label", has_text=name).click()
-        page.wait_for_function("() => document.querySelector('#status').innerText.includes('Saved')")
+        page.wait_for_function("() => document.querySelector('#status')?.innerText.includes('Saved')")
         page.goto(f"{site.url}/review/history")
         assert HOSTILE in page.inner_text("main") and name in page.inner_text("main")
         page.goto(f"{site.url}/labels/%3Cscript%3Ewindow.hit=2%3C/script%3E")
@@ -311,7 +311,7 @@ def test_five_hundred_labels_and_long_texts_and_other_scripts(folder: Path, visi
             else:
                 seen.add("long")
                 page.keyboard.press("+")
-                page.wait_for_function("() => document.querySelector('.question').innerText.length > 19000")
+                page.wait_for_function("() => document.querySelector('.question')?.innerText.length > 19000")
             answer(page, "label_321")
         assert len(seen - {"more"}) >= 2
     assert all(found == [("ann", "label_321")] for found in verdicts(folder).values())
