@@ -73,7 +73,7 @@ def test_fifty_reviews_by_keyboard_alone(site: Site, project: Path, visit: Visit
         answer(page, right(text))
     given = verdicts(project)
     assert len(given) == 50 and all(found == [("ann", right(text))] for text, found in given.items())
-    assert "50 reviewed" in page.inner_text(".gauge") or "reviewed" in page.inner_text(".gauge")
+    assert page.inner_text(".gauge").startswith("50 of ")
     assert page.evaluate("() => document.activeElement.matches('[data-focus]')")
     page.keyboard.press("?")
     page.wait_for_selector("dialog[open]")
@@ -295,7 +295,7 @@ def test_five_hundred_labels_and_long_texts_and_other_scripts(folder: Path, visi
     with Site(folder) as site:
         page = visit(f"{site.url}/review", None, viewport={"width": 360, "height": 740})
         seen = set()
-        for _ in range(4):
+        for number in range(5):
             shown = question(page)
             assert len(page.content()) < 100_000
             assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
@@ -312,8 +312,9 @@ def test_five_hundred_labels_and_long_texts_and_other_scripts(folder: Path, visi
                 seen.add("long")
                 page.keyboard.press("+")
                 page.wait_for_function("() => document.querySelector('.question')?.innerText.length > 19000")
-            answer(page, "label_321")
-        assert len(seen - {"more"}) >= 2
+            if number < 4:  # after the last one there is no question
+                answer(page, "label_321")
+        assert seen == {"turns", "right to left", "long", "more"}
     assert all(found == [("ann", "label_321")] for found in verdicts(folder).values())
 
 

@@ -10,6 +10,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 
+def is_held(file: Path) -> bool:
+    """Whether a process that runs holds the lock of this file."""
+    if not file.is_file():
+        return False
+    lock = FileLock(file, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
 class LeaseHolders:
     """The processes that use a database. A process joins when `own` is read for the first time.
 
@@ -39,16 +52,10 @@ class LeaseHolders:
         if self._own is not None and name == self._own[0]:
             return True
         file = self._folder / name
-        if not file.is_file():
-            return False
-        lock = FileLock(file, timeout=0, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
+        if is_held(file):
             return True
-        lock.release()
         with suppress(OSError):  # another process may be looking at it
-            file.unlink()
+            file.unlink(missing_ok=True)
         return False
 
     def close(self) -> None:

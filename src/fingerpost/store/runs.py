@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from fingerpost.core.errors import BudgetError
 from fingerpost.core.types import Progress
+from fingerpost.store.holders import is_held
 
 RUNS = "runs"
 RECORDED = ("import", "generate", "label", "train", "evaluate", "run")
@@ -25,6 +27,9 @@ KEPT = 50
 INTERVAL_S = 0.5
 """Between two lines about counts; messages and figures of training are always written."""
 MESSAGES = 200
+FAILED, BUDGET, INTERRUPTED = 2, 3, 130
+STATES = {0: "done", 1: "partly done", BUDGET: "stopped at the budget", INTERRUPTED: "stopped"}
+"""What the exit codes of commands say; all others are failures."""
 _current: RunRecorder | None = None
 
 
@@ -57,6 +62,13 @@ class Run:
     cost_usd: float = 0.0
     messages: list[str] = field(default_factory=list)
     steps: list[tuple[int, float, float, float]] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        """How it stands, in words."""
+        if self.alive:
+            return "running"
+        return "killed" if self.code is None else STATES.get(self.code, "failed")
 
 
 class RunRecorder:
@@ -125,18 +137,18 @@ def recording(folder: Path, command: str) -> Iterator[None]:
     except OSError:  # a project that cannot be written to
         yield
         return
-    code = 1
+    code = FAILED
     try:
         yield
         code = 0
     except SystemExit as ending:
-        code = ending.code if isinstance(ending.code, int) else 1
+        code = ending.code if isinstance(ending.code, int) else FAILED
         raise
     except KeyboardInterrupt:
-        code = 130
+        code = INTERRUPTED
         raise
     except Exception as error:
-        code = int(getattr(error, "exit_code", 1))
+        code = int(getattr(error, "exit_code", BUDGET if isinstance(error, BudgetError) else FAILED))
         raise
     finally:
         recorder, _current = _current, None
@@ -204,14 +216,5 @@ def _training_step(data: Any) -> Sequence[float] | None:
 
 
 def _is_alive(file: Path) -> bool:
-    """Whether the process that writes this file still runs: it holds a lock."""
-    lock = file.with_suffix(".lock")
-    if not lock.is_file():
-        return False
-    probe = FileLock(lock, timeout=0, thread_local=False)
-    try:
-        probe.acquire()
-    except Timeout:
-        return True
-    probe.release()
-    return False
+    """Whether the process that writes this file still runs."""
+    return is_held(file.with_suffix(".lock"))

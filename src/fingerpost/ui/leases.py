@@ -17,11 +17,10 @@ SECOND = "a second opinion"
 
 @dataclass(slots=True)
 class _Reviewer:
-    """What one person does: the card in front of them, what they asked for, what they have answered and what they skipped."""
+    """What one person does: the card in front of them, what they asked for and what they skipped."""
 
     current: str | None = None
     opened: set[str] = field(default_factory=set)
-    answered: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
 
 
@@ -94,7 +93,6 @@ class LeasedCards:
             self._release(person.current, reviewer)
             self._cards = {key: self._cards.get(key, card)} | self._cards
             person.skipped.discard(key)
-            person.answered.discard(key)
             person.opened.add(key)
             self._note(key, reviewer, False)
             self._lease(key, reviewer)
@@ -106,16 +104,13 @@ class LeasedCards:
     def answered(self, reviewer: str, question_id: str) -> None:
         """Note an answer; also of one whose lease has ended."""
         with self._lock:
-            person = self._person(reviewer)
-            person.answered.add(question_id)
-            person.opened.discard(question_id)
+            self._person(reviewer).opened.discard(question_id)
             self._note(question_id, reviewer, True)
             self._release(question_id, reviewer)
 
     def withdrawn(self, reviewer: str, question_id: str) -> None:
         """Note that an answer was taken back."""
         with self._lock:
-            self._person(reviewer).answered.discard(question_id)
             self._note(question_id, reviewer, False)
 
     def skip(self, reviewer: str, question_id: str) -> None:

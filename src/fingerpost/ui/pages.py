@@ -19,7 +19,6 @@ from fingerpost.core.errors import FingerpostError
 from fingerpost.core.text import shorten
 from fingerpost.ui.access import CSRF, Access, Visitor, is_same_site, set_cookie
 
-Form: TypeAlias = Mapping[str, Any]
 Page: TypeAlias = Callable[["Visit"], Response]
 MOST_FORM, MOST_UPLOAD = 500_000, 1_000_000_000
 """Bytes of a form, and of one with a file."""
@@ -114,10 +113,12 @@ class Pages:
         @functools.wraps(page)
         async def endpoint(request: Request) -> Response:
             visitor = self.access.visitor(request)
-            size = request.headers.get("content-length", "0")
+            size = request.headers.get("content-length", "")
             most = MOST_UPLOAD if visitor is not None and path == "/start" else MOST_FORM
             if request.method == "POST" and (not size.isdigit() or int(size) > most):
-                return self.render(request, "problem", 413, problem="That is too large.")
+                return self.render(
+                    request, "problem", 413, problem="That is too large, or does not say how large it is."
+                )
             form = await request.form(max_fields=2_000) if request.method == "POST" else FormData()
             own = request.method == "GET" or (
                 visitor is not None and self.access.is_own_form(request, visitor, str(form.get(CSRF, "")))

@@ -76,7 +76,7 @@ class ReviewPages:
         return self._pages.render(
             visit, "review", card=card, sample=sample, gauge=self._queue.gauge, choices=self._choices(card),
             chosen=self._chosen(card), multi=self._task.multi, turns=card.question.messages[:-1][-TURNS:],
-            earlier=card.question.messages[:-1][:-TURNS], text=card.question.messages[-1].content, folded=FOLDED,
+            earlier=card.question.messages[:-1][:-TURNS], text=card.question.messages[-1].content, fold_at=FOLDED,
             found=self._search(searched), searched=searched, total=len(self._task.labels), left=self._queue.sample.left, answers=self._answers(card),
             names=self._task.names if len(self._task.names) <= 200 else [],
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Verdicts with the probability of each label; the fixed panel of a decision, and the requests to the upstream endpoint that looked like decisions."""
+"""Verdicts with the probability of each label; the fixed panel of a decision, and prompts whose replies repeat."""
 
 import sqlalchemy as sa
 from alembic import op
