@@ -37,13 +37,18 @@ def main() -> None:
     print("| texts | rows | seed | student | accuracy | quadratic kappa | mean absolute error | calibration error |")
     print("|---|---|---|---|---|---|---|---|")
     for file in arguments.files:
-        for seed in range(arguments.seeds):
-            for count in arguments.rows:
-                compare(file, count, seed)
+        for count in arguments.rows:
+            found = [compare(file, count, seed) for seed in range(arguments.seeds)]
+            for name in found[0]:
+                means = np.mean([figures[name] for figures in found], axis=0)
+                print(
+                    f"| {file.stem} | {count} | mean | {name} | {' | '.join(f'{value:.3f}' for value in means)} |",
+                    flush=True,
+                )
 
 
-def compare(file: Path, count: int, seed: int) -> None:
-    """Print one row for each of the two students."""
+def compare(file: Path, count: int, seed: int) -> dict[str, list[float]]:
+    """Print one row for each of the two students; returns their figures."""
     lines = [line.split("\t") for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
     rows = [
         (html.unescape(parts[2]).strip(), float(parts[1])) for parts in lines if len(parts) == 3 and parts[2].strip()
@@ -62,14 +67,15 @@ def compare(file: Path, count: int, seed: int) -> None:
     report = evaluate(
         file.stem, LEVELS, test, [Candidate("student", one, timed=False) for one in students], ordinal=True
     )
+    figures = {}
     for found in report.models:
-        cells = [
-            f"{interval.value:.3f}"
-            for interval in (found.kappa, found.mean_absolute_error, found.calibration_error)
-            if interval is not None
-        ]
+        measured = (found.kappa, found.mean_absolute_error, found.calibration_error)
+        values = [interval.value for interval in measured if interval is not None]
+        figures[found.name] = [found.accuracy or 0.0, *values]
         accuracy = with_interval(found.accuracy, found.accuracy_low, found.accuracy_high)
-        print(f"| {file.stem} | {count} | {seed} | {found.name} | {accuracy} | {' | '.join(cells)} |", flush=True)
+        cells = " | ".join(f"{value:.3f}" for value in values)
+        print(f"| {file.stem} | {count} | {seed} | {found.name} | {accuracy} | {cells} |", flush=True)
+    return figures
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from fingerpost.task.loader import TASK_FILE
 from fingerpost.ui.access import INVITATION_S, Access, Keys, ProtectedPages, Visitor, new_visitor, secret_of, set_cookie
 from fingerpost.ui.compare_pages import ComparePages
 from fingerpost.ui.leases import LEASE_S
+from fingerpost.ui.models import ProjectModels
 from fingerpost.ui.pages import Pages, Visit
 from fingerpost.ui.queue import SharedQueue
 from fingerpost.ui.report_pages import ReportPages
@@ -252,10 +253,11 @@ class OpenProject:
 
     def routes(self) -> list[Route]:
         """All routes of the project's pages."""
+        models = ProjectModels(self.project)
         return [
             self._pages.get("/", self._home),
-            *ReviewPages(self._pages, self.queue).routes(),
-            *ComparePages(self._pages, self.project, self.store, self.queue).routes(),
+            *ReviewPages(self._pages, self.queue, models).routes(),
+            *ComparePages(self._pages, self.project, self.store, self.queue, models).routes(),
             *ReportPages(self._pages, self.project, self.store, self.queue).routes(),
             *self._runs.routes(),
         ]

@@ -26,8 +26,7 @@ from fingerpost.llm.requests import teacher_endpoint, teacher_of
 from fingerpost.project import STUDENT, Project
 from fingerpost.project.project import BASE
 from fingerpost.store.project import Store
-from fingerpost.students import load
-from fingerpost.students.folder import MANIFEST
+from fingerpost.ui.models import ProjectModels
 from fingerpost.ui.pages import Pages, Visit
 from fingerpost.ui.queue import SharedQueue
 
@@ -77,10 +76,10 @@ class Ballot:
 class ComparePages:
     """The pages for comparing models."""
 
-    def __init__(self, pages: Pages, project: Project, store: Store, queue: SharedQueue) -> None:
+    def __init__(self, pages: Pages, project: Project, store: Store, queue: SharedQueue, models: ProjectModels) -> None:
         self._pages, self._project, self._store, self._queue = pages, project, store, queue
+        self._loaded = models
         self._ballots: dict[str, Ballot] = {}
-        self._models: dict[str, tuple[int, Predictor]] = {}
         self._lock = threading.Lock()
 
     def routes(self) -> list[Route]:
@@ -164,13 +163,13 @@ class ComparePages:
         task = self._project.task
         return self._pages.render(
             visit, "compare", text=text, found=found, differing=sum(one.differs for one in found), teacher=task.teacher_model, lines=visit.field("lines") == "1",
-            asked=visit.field("teacher") == "1", has_student=self._folder(STUDENT) is not None,
+            asked=visit.field("teacher") == "1", has_student=self._loaded.get(STUDENT) is not None,
         )  # fmt: skip
 
     def _compare(self, conversations: Sequence[Conversation], teacher: bool) -> list[Compared]:
         columns: list[list[Answer]] = []
         for name in (BASE, STUDENT):
-            model = self._model(name)
+            model = self._loaded.get(name)
             if model is not None:
                 columns.append(_answers(name, model, conversations))
         if teacher and self._project.task.teacher is not None:
@@ -191,24 +190,9 @@ class ComparePages:
         except FingerpostError as error:
             return [Answer(name, problem=str(error))] * len(conversations)
 
-    def _folder(self, name: str) -> Any:
-        folder = self._project.models / name
-        return folder if (folder / MANIFEST).is_file() else None
-
-    def _model(self, name: str) -> Predictor | None:
-        """A model of the project, loaded again when it has changed."""
-        folder = self._folder(name)
-        if folder is None:
-            return None
-        stamp = (folder / MANIFEST).stat().st_mtime_ns
-        with self._lock:
-            if self._models.get(name, (0, None))[0] != stamp:
-                self._models[name] = stamp, load(folder)
-            return self._models[name][1]
-
     def _draw(self) -> Ballot | None:
         """A random test question on which teacher and student differ, and which has no vote; None where there is none."""
-        student = self._model(STUDENT)
+        student = self._loaded.get(STUDENT)
         if student is None:
             return None
         voted = {vote["question"] for vote in self._votes()}

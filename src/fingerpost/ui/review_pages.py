@@ -13,8 +13,9 @@ from fingerpost.consensus.session import Card
 from fingerpost.core.errors import InputError
 from fingerpost.core.label_sets import format_labels, join_labels, split_labels
 from fingerpost.core.types import Label
-from fingerpost.students import load
+from fingerpost.project import STUDENT
 from fingerpost.task.replies import resolve_label
+from fingerpost.ui.models import ProjectModels
 from fingerpost.ui.pages import Pages, Visit
 from fingerpost.ui.queue import SharedQueue
 
@@ -42,8 +43,8 @@ class Choice:
 class ReviewPages:
     """The pages for reviewing."""
 
-    def __init__(self, pages: Pages, queue: SharedQueue) -> None:
-        self._pages, self._queue, self._task = pages, queue, queue.task
+    def __init__(self, pages: Pages, queue: SharedQueue, models: ProjectModels) -> None:
+        self._pages, self._queue, self._task, self._loaded = pages, queue, queue.task, models
         self._described = {label.name: label.description for label in self._task.labels}
 
     def routes(self) -> list[Route]:
@@ -128,9 +129,10 @@ class ReviewPages:
     def models(self, visit: Visit) -> Response:
         """What the models say about a question of the test sample."""
         question = self._queue.question(visit.query.get("question", ""))
-        verdicts = self._queue.verdicts(question.id)
+        verdicts, student = self._queue.verdicts(question.id), self._loaded.get(STUDENT)
+        said = student.predict([question.messages])[0].label if student is not None else None
         return self._pages.render(
-            visit, "review_models", teacher=verdicts.teacher_label, student=self._student_answer(question.messages),
+            visit, "review_models", teacher=verdicts.teacher_label, student=said,
             sample=visit.query.get("sample", ""),
         )  # fmt: skip
 
@@ -211,10 +213,3 @@ class ReviewPages:
 
         ranked = sorted(((rank(label), i, label) for i, label in enumerate(self._task.labels)), key=lambda one: one[:2])
         return [Choice(label.name, label.description) for order, _, label in ranked if order < 3][:FOUND]
-
-    def _student_answer(self, messages: Sequence[object]) -> str | None:
-        folder = self._queue.project.models / "student"
-        if not folder.is_dir():
-            return None
-        (found,) = load(folder).predict([messages])  # type: ignore[list-item]
-        return found.label
