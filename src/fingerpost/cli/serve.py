@@ -16,7 +16,7 @@ import typer
 
 from fingerpost.cli.options import Folder, is_project, one_folder
 from fingerpost.core.errors import InputError
-from fingerpost.core.utils import locked
+from fingerpost.core.utils import locked, require_extra
 from fingerpost.llm import gguf
 from fingerpost.project import STUDENT
 from fingerpost.server.settings import Settings
@@ -126,6 +126,14 @@ def serve(
             help="Sentence encoder that fine-tuning jobs start from: a folder, a hub name, or auto, by the texts' language."
         ),
     ] = "auto",
+    base: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]MODEL",
+            help="Base language model of fine-tuning jobs whose replies are no labels: a GGUF file, a folder or a hub name. With "
+            "NAME=, only for jobs that ask for this model, such as gpt-4o-mini=SmolLM2.gguf. Can be repeated.",
+        ),
+    ] = None,
     require_keys: Annotated[
         bool, typer.Option("--require-keys", help="Require API keys also for local requests.")
     ] = False,
@@ -185,6 +193,7 @@ def serve(
             auto=auto,
             panel=panel,
             encoder=encoder,
+            bases=_bases(base or []),
             keys_required=require_keys or not loopback,
             allowed_hosts=(*LOOPBACK, host),
             cors_origins=tuple(cors_origin or ()),
@@ -249,15 +258,22 @@ def _run(settings: Settings, host: str, port: int, quiet: bool) -> None:
 
 def _print_summary(server: Server, host: str, port: int) -> None:
     """Print the server's address, models, folder and whether API keys are required."""
+    from fingerpost.server.inference.registry import ServedModel
+
     settings = server.settings
     reached_at = socket.gethostname() if host in EVERY_ADDRESS else host
     base_url = f"http://{f'[{reached_at}]' if ':' in reached_at else reached_at}:{port}/v1"
     print(f"OPENAI_BASE_URL={base_url}")
-    for model in server.models.folder_models:
-        print(f"  {model.name}: {model.folder}, {len(model.task.labels)} labels{_describe_forwarding(model, settings)}")
+    for model in server.models.named_models:
+        if isinstance(model, ServedModel):
+            print(
+                f"  {model.name}: {model.folder}, {len(model.task.labels)} labels{_describe_forwarding(model, settings)}"
+            )
+        else:
+            print(f"  {model.name}: {model.folder}, writes its replies")
     if settings.upstream is not None:
         print(f"  everything else: {settings.upstream}, and its decisions are learnt (fingerpost decisions)")
-    elif not server.models.folder_models:
+    elif not server.models.named_models:
         print("  no model yet: upload a file and create a fine-tuning job with any OpenAI client")
     print(f"  files, jobs and {'log' if settings.log_requests else 'no log'}: {settings.folder}")
     print(f"  keys: {'required' if settings.keys_required else 'not needed on this machine'}", flush=True)
@@ -312,6 +328,28 @@ def _named_folders(arguments: list[str]) -> dict[str, Path]:
             raise InputError(f"two models have the name '{name}'; rename one of them: NAME={folder}")
         folders[name] = folder
     return folders
+
+
+def _bases(arguments: list[str]) -> dict[str, str]:
+    """Base language models by the name that jobs ask for; that of the name `*` stands for all others.
+
+    Raises:
+        MissingExtra: the extra `lora` is not installed.
+        InputError: two have the same name, or a file does not exist.
+    """
+    if arguments:
+        require_extra("lora", "--base")
+    bases: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, model = argument.partition("=")
+        name, model = (name, model) if equals else ("*", argument)
+        if name in bases:
+            raise InputError(f"--base names two models for {'all jobs' if name == '*' else name}; give one of them")
+        path = Path(model).expanduser()
+        if path.suffix.lower() == ".gguf" and not path.is_file():
+            raise InputError(f"--base: there is no file {model}; correct the path")
+        bases[name] = str(path.resolve()) if path.exists() else model
+    return bases
 
 
 def _teacher_settings(

@@ -27,6 +27,7 @@ EXTRAS = {
     "parquet": ("polars",),
     "project": ("alembic", "genai_prices", "httpx2", "json_repair", "openai", "rensa", "sqlalchemy", "tomlkit"),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "cachetools", "scipy", "sqlalchemy"),
+    "lora": ("accelerate", "gguf", "llguidance", "peft", "safetensors", "torch", "transformers", "scipy", "sqlalchemy"),
     "ui": ("itsdangerous", "jinja2", "starlette", "uvicorn", "torch", "sklearn"),
     "train": ("sqlalchemy", "torch", "transformers", "sklearn", "scipy", "statsmodels", "onnx", "onnxscript", "altair"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,19 +84,27 @@ def read_chat(path: Path, least: int = LEAST_ROWS) -> list[Row]:
     Raises:
         InputError: a line that is no conversation with an assistant reply, or fewer than `least` lines.
     """
-    rows: list[Row] = []
+    rows = [_row(number, value) for number, value in lines_of(path)]
+    if len(rows) < least:
+        raise InputError(f"the file has {len(rows)} examples, at least {least} are needed; add more lines")
+    return rows
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, Any]]:
+    """The JSON values of a file's lines, with the lines' numbers from 1.
+
+    Raises:
+        InputError: a line is not UTF-8 or no JSON.
+    """
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, 1):
             if raw.strip():
                 try:
-                    rows.append(_row(number, parse_json(raw.decode("utf-8-sig"))))
+                    yield number, parse_json(raw.decode("utf-8-sig"))
                 except UnicodeDecodeError:
                     raise InputError(f"line {number} is not UTF-8; save the file as UTF-8") from None
                 except ValueError:
                     raise InputError(f"line {number} is not JSON; each line must be one JSON object") from None
-    if len(rows) < least:
-        raise InputError(f"the file has {len(rows)} examples, at least {least} are needed; add more lines")
-    return rows
 
 
 def _row(number: int, value: Any) -> Row:

@@ -171,7 +171,7 @@ class Server:
                 run_periodically("request log clean-up", CLEAN_UP_S, self._delete_old_log_entries),
             )
         ]
-        models = [model.name for model in self.models.folder_models]
+        models = [model.name for model in self.models.named_models]
         log("listening", models=models, folder=str(self.settings.folder))
         yield
         for task in tasks:

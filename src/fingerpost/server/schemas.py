@@ -318,6 +318,15 @@ def token_logprob(text: str, probability: float | None, others: list[Json] | Non
     return {"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": others or []}
 
 
+def step_metrics(figures: Json) -> Json:
+    """A training step's metrics under the API's names; `figures` are those of a `LoraStep`."""
+    names = {
+        "step": "step", "total": "total_steps", "train_loss": "train_loss", "train_accuracy": "train_mean_token_accuracy",
+        "dev_loss": "valid_loss", "dev_accuracy": "valid_mean_token_accuracy",
+    }  # fmt: skip
+    return {name: round(value, 5) for key, name in names.items() if (value := figures[key]) is not None}
+
+
 def completion(
     completion_id: str,
     created: int,
@@ -341,6 +350,18 @@ def completion(
     }
 
 
+def chunk_event(head: Json, choices: list[Json], usage: Json | None, with_usage: bool) -> str:
+    """A `chat.completion.chunk` object as a server-sent event.
+
+    Args:
+        head: `id`, `created`, `model` and `service_tier`.
+    """
+    body = {**head, "object": "chat.completion.chunk", "choices": choices}
+    if with_usage:
+        body["usage"] = usage
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
 def stream_events(whole: Json, pieces: list[str], with_usage: bool) -> list[str]:
     """A chat completion as server-sent events.
 
@@ -350,12 +371,10 @@ def stream_events(whole: Json, pieces: list[str], with_usage: bool) -> list[str]
         with_usage: add an event with the token counts.
     """
 
+    head = {key: whole[key] for key in ("id", "created", "model", "service_tier")}
+
     def chunk(choices: list[Json], usage: Json | None = None) -> str:
-        head = {key: whole[key] for key in ("id", "created", "model", "service_tier")}
-        body = {**head, "object": "chat.completion.chunk", "choices": choices}
-        if with_usage:
-            body["usage"] = usage
-        return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+        return chunk_event(head, choices, usage, with_usage)
 
     def delta_choice(index: int, delta: Json, logprobs: Json | None = None, finish: str | None = None) -> Json:
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}

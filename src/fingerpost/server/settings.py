@@ -31,6 +31,8 @@ class Settings:
         panel: requests of each decision that are put to the upstream endpoint once a day; 0 for none.
         panel_every_s: seconds between two repetitions.
         encoder: base encoder of fine-tuning jobs, a folder or a hub name; `auto` chooses by the language of a job's texts.
+        bases: base language models of fine-tuning jobs whose replies are no labels, by the name that a job asks for; that of the
+            name `*` stands for all others.
         allowed_hosts: host names that requests without API keys may come from.
         cors_origins: web pages that may use the server from a browser, such as https://app.example.com.
         log_requests: whether requests are stored, for `keep_days` days.
@@ -61,6 +63,7 @@ class Settings:
     panel: int = 0
     panel_every_s: float = 86_400.0
     encoder: str = "auto"
+    bases: dict[str, str] = field(default_factory=dict)
     keys_required: bool = False
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
@@ -76,6 +79,10 @@ class Settings:
     requests_per_minute: int | None = None
     webhook: str | None = None
     webhook_secret: str | None = None
+
+    def base_for(self, model: str) -> str | None:
+        """The base language model for a job that asks for this model; None where there is none."""
+        return self.bases.get(model, self.bases.get("*"))
 
     @property
     def files(self) -> Path:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from fingerpost.core.types import Predictor
     from fingerpost.students.encoder.predict import Tiers
 
-KINDS = {"encoder": "fingerpost.students.encoder", "hosted": "fingerpost.students.hosted"}
+KINDS = {
+    "encoder": "fingerpost.students.encoder",
+    "hosted": "fingerpost.students.hosted",
+    "lora": "fingerpost.students.lora",
+}
 
 
 def load(folder: str | Path, threads: int = 1, tiers: Tiers = "auto") -> Predictor:

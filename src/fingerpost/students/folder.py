@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -31,10 +31,25 @@ MANIFEST = "manifest.json"
 TRAINED_ON = "trained_on.txt"
 DEV_ANSWERS = "dev.jsonl"
 TRAIN_ANSWERS = "train.jsonl"
+STEPS = "steps.jsonl"
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 LEXICAL_FILE = "lexical.npz"
-OPENED = (MODEL_FILE, TOKENIZER_FILE, LEXICAL_FILE, TRAINED_ON, DEV_ANSWERS, TRAIN_ANSWERS)
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+EPOCH_NAME, CHECKPOINT_END = "~step-", ".checkpoint"
+CHECKPOINT_WRITTEN = "checkpoint"
+"""What `Progress.detail` says when training can go on from here after an interruption."""
+OPENED = (
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    LEXICAL_FILE,
+    TRAINED_ON,
+    DEV_ANSWERS,
+    TRAIN_ANSWERS,
+    STEPS,
+    ADAPTER,
+    ADAPTER_CONFIG,
+)
 """The files that are opened beside the manifest. Each of them that is there has to be listed."""
 
 
@@ -110,7 +125,7 @@ class Manifest(BaseModel):
     """The description of a model, stored in its folder as manifest.json.
 
     Attributes:
-        kind: the kind of student, such as `encoder` or `hosted`.
+        kind: the kind of student: `encoder`, `hosted` or `lora`.
         created: time of creation, ISO 8601.
         fingerpost: version that wrote the folder.
         reply_template, user_template, system: template of the replies, template of user messages and system prompt of
@@ -125,7 +140,7 @@ class Manifest(BaseModel):
         fast: when the lexical view answers alone.
         ordinal: the labels are the levels of a scale, the lowest first.
         multi: of a multi-label model, how it decides. A model at a provider has no thresholds: its reply lists the labels.
-        encoder: name, origin and hash of the pretrained encoder.
+        encoder: name, origin and hash of the pretrained encoder; of a generative student, of its base model.
         requested: `encoder` and `max_tokens` as they stood in the settings: `auto` and None leave the choice to training.
         task_fingerprint, data_fingerprint: fingerprints of the prompt and of the training data.
         trained_from: the training file as it was named, and its columns of texts and labels, where they were named.
@@ -306,6 +321,34 @@ def trained_on(folder: Path) -> set[str]:
     """The ids of the questions that a model was trained on."""
     file = folder / TRAINED_ON
     return set(file.read_text(encoding="ascii").split()) if file.is_file() else set()
+
+
+def epoch_folders(folder: Path) -> list[Path]:
+    """The model folders that were kept of a model's last epochs, named `FOLDER~step-N`, the oldest first."""
+    found = folder.parent.glob(f"{folder.name}{EPOCH_NAME}*")
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def epoch_folder(folder: Path, step: str) -> Path | None:
+    """The model folder of the epoch that ended with this step; None if there is none."""
+    found = folder.with_name(f"{folder.name}{EPOCH_NAME}{step}")
+    return found if step.isdecimal() and found.is_dir() else None
+
+
+def checkpoint_folder(folder: Path) -> Path:
+    """The folder beside a model's folder where its training leaves what it needs to go on after an interruption."""
+    return folder.with_name(f".{folder.name}{CHECKPOINT_END}")
+
+
+def write_steps(folder: Path, steps: Iterable[Mapping[str, Any]]) -> None:
+    """Write the metrics of each training step of a generative student."""
+    (folder / STEPS).write_text("".join(json.dumps(step) + "\n" for step in steps), encoding="utf-8")
+
+
+def read_steps(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of each training step; none of a model that has none."""
+    file = folder / STEPS
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 def write_answers(file: Path, answers: Iterable[DevAnswer]) -> None:

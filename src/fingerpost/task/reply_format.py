@@ -76,6 +76,12 @@ class NoClassification(InputError):
     """The replies are not labels of a classifier. The message says what was found and what is expected."""
 
 
+def json_template(field: str, codes: bool = False) -> ReplyTemplate:
+    """Replies as a JSON object with one field, such as `{"action": "refund"}`."""
+    before, after = json.dumps({field: "\x00"}, ensure_ascii=False).split(json.dumps("\x00"))
+    return ReplyTemplate(before=before, after=after, json_value=True, codes=codes)
+
+
 def label_in(template: ReplyTemplate, task: Task, reply: str) -> str | None:
     """The name of the label in a reply, or None. Replies may follow the template or any format that `parse` accepts."""
     return resolve(task, value_in(template, reply)) or parse(task, reply)
@@ -323,7 +329,7 @@ def labels_of(values: Iterable[Value], system: str) -> dict[Value, Label]:
     names the label with the code 3. An integer that no line names is both name and code of its label. A label without a
     description gets its name written as words.
     """
-    items = [item for line in system.splitlines() if (item := _list_item(line))]
+    items = [item for line in system.splitlines() if (item := list_item(line))]
     found: dict[Value, Label] = {}
     taken: set[str] = set()
     for value in sorted(set(values), key=lambda value: (isinstance(value, str), value)):
@@ -339,7 +345,7 @@ def labels_of(values: Iterable[Value], system: str) -> dict[Value, Label]:
     return found
 
 
-def _list_item(line: str) -> tuple[str, str] | None:
+def list_item(line: str) -> tuple[str, str] | None:
     """A line of a list as (name, description), or None if it is not a list item. White space is collapsed.
 
     Names have up to 200 characters, so that the time stays linear.

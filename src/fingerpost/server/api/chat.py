@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
 from fingerpost.server.inference.answers import ChatAnswer, Decision
 from fingerpost.server.inference.chat import ChatService
@@ -18,7 +18,10 @@ def router(service: ChatService) -> APIRouter:
 
     @routes.post("/v1/chat/completions")
     async def chat(request: ChatRequest, http: Request) -> Response:
-        return chat_response(request, await service.chat(request, await http.json(), http.state.key))
+        body = await http.json()
+        if request.stream and (events := await service.stream(request, body)) is not None:
+            return StreamingResponse(events, media_type="text/event-stream", headers={"x-fingerpost-by": "student"})
+        return chat_response(request, await service.chat(request, body, http.state.key))
 
     @routes.post("/v1/completions")
     async def complete(request: CompletionRequest, http: Request) -> Response:

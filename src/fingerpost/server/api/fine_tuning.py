@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Unpack
 
 from fastapi import APIRouter, Query, Request
@@ -14,16 +15,17 @@ from starlette.datastructures import QueryParams
 from fingerpost.server.inference.registry import CHECKPOINT
 from fingerpost.server.jobs.files import FileStorage
 from fingerpost.server.jobs.runner import JobRunner
-from fingerpost.server.schemas import ApiError, JobRequest, Json, Name, page_of
+from fingerpost.server.schemas import ApiError, JobRequest, Json, Name, page_of, step_metrics
 from fingerpost.server.settings import Settings
 from fingerpost.store.server import JOB_ACTIVE, ServerStore, new_id, now
 from fingerpost.store.server_rows import EventRow, JobChanges, JobRow
+from fingerpost.students.folder import epoch_folders, read_manifest
 
 EVENT_PREFIX = "ftevent-"
 MAX_EVENT_DIGITS = 15  # larger numbers do not fit into the database
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 METADATA = re.compile(r"metadata\[(.+)\]")
-METRICS = ("step", "train_loss", "valid_loss", "valid_mean_token_accuracy")
+METRICS = ("step", "train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
 def job_object(job: JobRow) -> Json:
@@ -69,28 +71,39 @@ def event_object(event: EventRow) -> Json:
     }
 
 
-def checkpoints_of(job: JobRow, store: ServerStore) -> list[Json]:
-    """The API's checkpoint objects: one, as only the final model is kept; none unless the job has succeeded."""
+def checkpoints_of(job: JobRow, store: ServerStore, tuned: Path) -> list[Json]:
+    """The API's checkpoint objects, newest first: the last epochs of a language model, the final model of a classifier.
+
+    Unless the job has succeeded, there are none.
+
+    Args:
+        tuned: folder of the jobs' models.
+    """
     if job.status != "succeeded" or job.model is None:
         return []
+    epochs = [read_manifest(folder).training["last_step"] for folder in reversed(epoch_folders(tuned / job.id))]
+    if epochs:
+        return [_checkpoint(job, step_metrics(figures)) for figures in epochs]
     events, _ = store.events_page(job.id, 1, kind="metrics")
-    data: Json = (events[0].data if events else None) or {}
+    return [_checkpoint(job, (events[0].data if events else None) or {})]
+
+
+def _checkpoint(job: JobRow, data: Json) -> Json:
+    """The API's checkpoint object for the metrics of a step."""
     metrics = {name: data[name] for name in METRICS if name in data}
     if data:
         metrics["full_valid_loss"] = data.get("valid_loss", math.nan)
         metrics["full_valid_mean_token_accuracy"] = data.get("valid_mean_token_accuracy", math.nan)
     step = data.get("step", 0)
-    return [
-        {
-            "object": "fine_tuning.job.checkpoint",
-            "id": f"ftckpt_{job.id.removeprefix('ftjob-')}",
-            "created_at": job.finished_at,
-            "fine_tuned_model_checkpoint": f"{job.model}{CHECKPOINT}{step}",
-            "fine_tuning_job_id": job.id,
-            "step_number": step,
-            "metrics": metrics,
-        }
-    ]
+    return {
+        "object": "fine_tuning.job.checkpoint",
+        "id": f"ftckpt_{job.id.removeprefix('ftjob-')}{'-' + str(step) if 'train_mean_token_accuracy' in data else ''}",
+        "created_at": job.finished_at,
+        "fine_tuned_model_checkpoint": f"{job.model}{CHECKPOINT}{step}",
+        "fine_tuning_job_id": job.id,
+        "step_number": step,
+        "metrics": metrics,
+    }
 
 
 def metadata_filter(parameters: QueryParams) -> dict[str, str] | None:
@@ -132,9 +145,12 @@ def router(settings: Settings, store: ServerStore, files: FileStorage, runner: J
                     raise ApiError(400, message, param=param)
         fields = request.model_dump(include=set(JobRequest.model_fields), exclude_none=True, mode="json")
         row = JobRow(id=new_id("ftjob-"), created_at=now(), status="validating_files", request=fields)
-        events = [f"Created fine-tuning job: {row.id}"]
-        if request.model != settings.encoder:
-            events.append(f"'{request.model}' is used as an alias of the local base model {settings.encoder}")
+        base = settings.base_for(request.model)
+        texts = f"; for texts: the language model {base}" if base else ""
+        stands_for = (
+            f"'{request.model}' stands for local models; for labels: the sentence encoder {settings.encoder}{texts}"
+        )
+        events = [f"Created fine-tuning job: {row.id}", stands_for]
         job = await asyncio.to_thread(store.add_job, row, settings.max_jobs, events)
         if job is None:
             message = f"{settings.max_jobs} jobs are waiting already; try again later"
@@ -166,10 +182,12 @@ def router(settings: Settings, store: ServerStore, files: FileStorage, runner: J
 
     @routes.get("/{job_id}/checkpoints")
     def checkpoints(job_id: Name, limit: Annotated[int, Query(ge=1, le=1_000)] = 10, after: Name | None = None) -> Json:
-        found = checkpoints_of(require(job_id), store)
-        if after is not None and after not in {checkpoint["id"] for checkpoint in found}:
+        found = checkpoints_of(require(job_id), store, settings.tuned)
+        known = [checkpoint["id"] for checkpoint in found]
+        if after is not None and after not in known:
             raise ApiError(404, f"the job has no checkpoint '{after}'", param="after")
-        return page_of([] if after else found[:limit], False)
+        rest = found[known.index(after) + 1 :] if after else found
+        return page_of(rest[:limit], len(rest) > limit)
 
     @routes.post("/{job_id}/cancel")
     async def cancel(job_id: Name) -> Json:

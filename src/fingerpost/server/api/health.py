@@ -34,7 +34,7 @@ def router(
         store.all_keys()  # fails where the database cannot be read
         if not jobs.alive:
             raise ApiError(503, "the job runner has stopped; restart the server", code="not_ready")
-        return {"status": "ready", "models": [model.name for model in models.folder_models]}
+        return {"status": "ready", "models": [model.name for model in models.named_models]}
 
     @routes.get("/metrics", name="metrics")
     def render_metrics() -> Response:

@@ -17,7 +17,7 @@ def router(settings: Settings, store: ServerStore, models: ModelRegistry) -> API
 
     def all_models() -> list[Json]:
         return [
-            *(_model_object(model.name, model.created) for model in models.folder_models),
+            *(_model_object(model.name, model.created) for model in models.named_models),
             *(_model_object(job.model, job.finished_at) for job in store.jobs_by_status("succeeded") if job.model),
         ]
 
@@ -34,7 +34,7 @@ def router(settings: Settings, store: ServerStore, models: ModelRegistry) -> API
 
     @routes.delete("/v1/models/{name:path}")
     def delete_model(name: Name) -> Json:
-        if any(model.name == name for model in models.folder_models):
+        if any(model.name == name for model in models.named_models):
             raise ApiError(403, f"'{name}' is served from a folder; remove it from the 'fingerpost serve' command")
         job = store.job_of_model(name)
         if job is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from fingerpost.core.label_sets import join_labels
@@ -14,11 +14,12 @@ from fingerpost.core.types import Conversation, Prediction
 from fingerpost.server.inference.answers import ChatAnswer, Decision, answer_of, conversation_of, usage_object
 from fingerpost.server.inference.engine import Engine
 from fingerpost.server.inference.json_schema import UnfillableError, require_kept, require_usable
-from fingerpost.server.inference.registry import ModelRegistry, ServedModel
+from fingerpost.server.inference.registry import ModelRegistry, ServedModel, ServedWriter
 from fingerpost.server.inference.request_log import RequestLog
 from fingerpost.server.inference.response_format import ResponseFormat, requested_format, requested_schema
 from fingerpost.server.inference.schema_reply import UNFILLABLE
 from fingerpost.server.inference.teacher import Teacher, Unanswered
+from fingerpost.server.inference.writing import WritingService
 from fingerpost.server.ops.metrics import Metrics
 from fingerpost.server.schemas import (
     ApiError,
@@ -57,6 +58,7 @@ class ChatService:
     ) -> None:
         self._models, self._engine, self._teacher = models, engine, teacher
         self._request_log, self._metrics = request_log, metrics
+        self._writing = WritingService()
 
     async def chat(self, request: ChatRequest, raw: Json, key: str | None) -> ChatAnswer:
         """The answer to a chat request.
@@ -68,13 +70,17 @@ class ChatService:
         Raises:
             ApiError: there is no such model, no text of a user, or no label that is allowed.
         """
-        model = await self._models.find(request.model)
+        model = await self._models.find_any(request.model)
+        if isinstance(model, ServedWriter):
+            return await self._writing.answer(request, raw, model.student)
         messages = without_template(conversation_of(request.messages), model.user_template)
         has_system = any(turn.role in ("system", "developer") for turn in request.messages)
         for_teacher = raw if has_system else _with_system_prompt(raw, model)
         try:
             response_format = requested_format(request, model, self._models.folder_models)
         except ApiError as error:
+            if error.code == UNFILLABLE and model.student.manifest.kind == "lora":  # it writes what no label can fill
+                return await self._writing.answer(request, raw, model.student)
             if self._teacher is None or error.code != UNFILLABLE:
                 raise
             return await self._teachers_answer(self._teacher, request, model, messages, for_teacher, key, error)
@@ -90,6 +96,15 @@ class ChatService:
             await self.log_student_decision(other, messages, key)
         labels = {path: other.label for path, other in others.items()}
         return answer_of(request, response_format, decision, completion_id, labels)
+
+    async def stream(self, request: ChatRequest, raw: Json) -> AsyncIterator[str] | None:
+        """The server-sent events of a model that writes its replies; None for a classifier, whose answer comes as a whole.
+
+        Raises:
+            ApiError: as for `chat`.
+        """
+        model = await self._models.find_any(request.model)
+        return await self._writing.stream(request, raw, model.student) if isinstance(model, ServedWriter) else None
 
     async def _decide_others(
         self, response_format: ResponseFormat, messages: Conversation

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from cachetools import LRUCache
 
@@ -19,9 +18,9 @@ from fingerpost.evaluation.thresholds import CutoffChoice
 from fingerpost.server.schemas import ApiError
 from fingerpost.store.server import ServerStore
 from fingerpost.students.encoder.predict import EncoderStudent
-from fingerpost.students.folder import MANIFEST, Manifest, task_of
+from fingerpost.students.folder import MANIFEST, Manifest, epoch_folder, read_manifest, task_of
 from fingerpost.task.prompt import answer_of, reply_value, system_prompt
-from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
+from fingerpost.task.reply_format import ReplyTemplate, UserTemplate, json_template
 from fingerpost.task.settings import Task
 
 MAX_JOB_MODELS = 16  # loaded models of fine-tuning jobs
@@ -74,13 +73,28 @@ class ServedModel:
         return reply_value(self.task, answer, self.reply_template.codes)
 
 
+@dataclass(frozen=True, slots=True)
+class ServedWriter:
+    """A loaded model that writes its replies: texts, or JSON of several fields.
+
+    Attributes:
+        created: when the model was written, in seconds since 1970.
+    """
+
+    name: str
+    folder: Path
+    student: Any
+    created: int
+
+
+AnyModel: TypeAlias = ServedModel | ServedWriter
+
+
 def reply_template_of(manifest: Manifest) -> ReplyTemplate:
     """The format of the model's training data; without one, JSON with the labels' codes or else their names."""
     if manifest.reply_template is not None:
         return manifest.reply_template
-    before, after = json.dumps({manifest.answer_field: "\x00"}).split(json.dumps("\x00"))
-    codes = any(label.code is not None for label in manifest.labels)
-    return ReplyTemplate(before=before, after=after, json_value=True, codes=codes)
+    return json_template(manifest.answer_field, any(label.code is not None for label in manifest.labels))
 
 
 class ModelRegistry:
@@ -110,19 +124,32 @@ class ModelRegistry:
         self._folders = dict(folders)
         self._stamps = {name: _stamp(path) for name, path in folders.items()}
         self._folder_models = {name: self._read(name, path) for name, path in folders.items()}
-        self._job_models: LRUCache[str, ServedModel] = LRUCache(MAX_JOB_MODELS)
+        self._job_models: LRUCache[str, AnyModel] = LRUCache(MAX_JOB_MODELS)
 
     @property
     def folder_models(self) -> Sequence[ServedModel]:
-        """The models that were named at the start."""
+        """The classifiers that were named at the start."""
+        return [model for model in self._folder_models.values() if isinstance(model, ServedModel)]
+
+    @property
+    def named_models(self) -> Sequence[AnyModel]:
+        """All models that were named at the start."""
         return list(self._folder_models.values())
 
     async def find(self, name: str | None) -> ServedModel:
-        """The model with this name, or the default model; loaded in a thread where needed.
+        """The classifier with this name, or the default model; loaded in a thread where needed.
 
         Raises:
-            ApiError: 404, there is no such model; 500, its folder is damaged.
+            ApiError: 404, there is no such model; 400, it writes texts; 500, its folder is damaged.
         """
+        model = await self.find_any(name)
+        if isinstance(model, ServedWriter):
+            message = f"'{model.name}' writes texts and has no labels; ask it with POST /v1/chat/completions"
+            raise ApiError(400, message, code="not_a_classifier", param="model")
+        return model
+
+    async def find_any(self, name: str | None) -> AnyModel:
+        """The model with this name, or the default model; see `find`."""
         model = self._loaded(name)
         return model if model is not None else await asyncio.to_thread(self._load, name)
 
@@ -134,15 +161,15 @@ class ModelRegistry:
             return True
         return name.startswith(JOB_MODEL) and self._store.job_of_model(name.split(CHECKPOINT)[0]) is not None
 
-    def _loaded(self, name: str | None) -> ServedModel | None:
+    def _loaded(self, name: str | None) -> AnyModel | None:
         if name is None:
             return next(iter(self._folder_models.values()), None)
         if (model := self._folder_models.get(name)) is not None:
             return model
         with self._lock:
-            return self._job_models.get(name.split(CHECKPOINT)[0])
+            return self._job_models.get(name)
 
-    def _load(self, name: str | None) -> ServedModel:
+    def _load(self, name: str | None) -> AnyModel:
         if name is None:
             raise ApiError(
                 404, "this server has no default model; send the name of a model in 'model'", code="model_not_found"
@@ -155,19 +182,22 @@ class ModelRegistry:
                 404, f"there is no model '{name}'; use one of these ({available}) or one that GET /v1/models lists",
                 code="model_not_found", param="model",
             )  # fmt: skip
+        folder = epoch_folder(self._tuned / job.id, name.removeprefix(f"{base}{CHECKPOINT}")) if name != base else None
+        folder = folder or self._tuned / job.id
         with self._lock:
-            model = self._job_models.get(base)
+            model = self._job_models.get(name)
             if model is None:
                 try:
-                    model = self._job_models[base] = self._read(base, self._tuned / job.id)
+                    model = self._job_models[name] = self._read(base, folder)
                 except FingerpostError as error:
                     raise ApiError(500, f"the model '{base}' is damaged: {error}", code="model_damaged") from None
             return model
 
     def unload(self, name: str) -> None:
-        """Remove a job's model from memory."""
+        """Remove a job's model and its checkpoints from memory."""
         with self._lock:
-            self._job_models.pop(name, None)
+            for known in [known for known in self._job_models if known.split(CHECKPOINT)[0] == name]:
+                del self._job_models[known]
 
     def reload_changed(self) -> list[tuple[str, str | None]]:
         """Reload the models whose folder has changed.
@@ -188,10 +218,13 @@ class ModelRegistry:
             self._stamps[name] = stamp
         return results
 
-    def _read(self, name: str, path: Path) -> ServedModel:
+    def _read(self, name: str, path: Path) -> AnyModel:
+        if not read_manifest(path).labels:
+            return ServedWriter(name, path, students.load(path), int((path / MANIFEST).stat().st_mtime))
         model = read_model(name, path, self._choose_cutoff(path), self._task)
-        companions = tuple(self._read(other, path.with_name(other)) for other in model.student.manifest.companions)
-        return replace(model, companions=companions)
+        folders = [path.with_name(other) for other in model.student.manifest.companions]
+        companions = (read_model(other.name, other, self._choose_cutoff(other), self._task) for other in folders)
+        return replace(model, companions=tuple(companions))
 
 
 def read_model(name: str, path: Path, choice: CutoffChoice, project_task: Task | None = None) -> ServedModel:

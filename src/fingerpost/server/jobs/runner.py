@@ -16,8 +16,9 @@ from typing import Literal, TypeAlias
 from fingerpost.server.ops.logs import log
 from fingerpost.server.ops.supervise import run_forever
 from fingerpost.server.settings import Settings
-from fingerpost.store.server import JOB_ENDED, ServerStore
+from fingerpost.store.server import JOB_ACTIVE, JOB_ENDED, ServerStore
 from fingerpost.store.server_rows import JobRow
+from fingerpost.students.folder import checkpoint_folder
 
 MAX_ATTEMPTS = 3
 MAX_INTERRUPTIONS, FREE_INTERRUPTIONS, FIRST_HOLD_S = 10, 3, 30.0
@@ -34,8 +35,8 @@ RUNNING_STATUS: dict[Phase, str] = {"validate": "validating_files", "train": "ru
 
 
 def delete_models(tuned: Path, job_id: str) -> None:
-    """Delete the folders of a job's model and of its companions."""
-    for path in [tuned / job_id, *tuned.glob(f"{job_id}~*")]:
+    """Delete the folders of a job's model, of its companions, epochs and checkpoints."""
+    for path in [tuned / job_id, *tuned.glob(f"{job_id}~*"), checkpoint_folder(tuned / job_id)]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -56,8 +57,9 @@ class JobRunner:
         """Delete models of unfinished jobs, and start to run jobs in the running event loop."""
         self._handle_interruptions()
         kept = {job.id for job in self._store.jobs_by_status("succeeded")}
+        resumed = {checkpoint_folder(Path(job.id)).name for job in self._store.jobs_by_status(*JOB_ACTIVE)}
         for path in self._settings.tuned.iterdir():
-            if path.name.split("~")[0] not in kept:
+            if path.name.split("~")[0] not in kept and path.name not in resumed:
                 shutil.rmtree(path, ignore_errors=True)
         self._tasks = [
             asyncio.create_task(run_forever(f"jobs: {phase}", partial(self._run_next, phase)), name=phase)
@@ -128,7 +130,12 @@ class JobRunner:
 
     async def _run(self, phase: Phase, job: JobRow) -> int:
         """Run the job's process; returns its exit code, negative for a signal."""
-        options = {"encoder": self._settings.encoder, "threads": self._settings.training_threads, "nice": NICE}
+        options = {
+            "encoder": self._settings.encoder,
+            "bases": self._settings.bases,
+            "threads": self._settings.training_threads,
+            "nice": NICE,
+        }
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fingerpost.server.jobs.worker", phase, str(self._settings.folder), job.id,
             json.dumps(options), stdin=asyncio.subprocess.PIPE, start_new_session=True,
@@ -179,9 +186,9 @@ class JobRunner:
             return
         if job.id in self._killed:
             reason = (
-                "the server is stopping; the job restarts with the server"
+                "the server is stopping; the job goes on with the server"
                 if self._stopping
-                else "the job is paused; it restarts from the beginning when it is resumed"
+                else "the job is paused; it goes on when it is resumed, from its last checkpoint if it has one"
             )
             self._requeue(current, reason, current.attempts - 1)
             return

@@ -11,24 +11,34 @@ import json
 import os
 import re
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from fingerpost.core.errors import FingerpostError, InputError
 from fingerpost.core.text import shorten
 from fingerpost.core.types import Example, Progress
-from fingerpost.core.utils import end_with_parent
+from fingerpost.core.utils import end_with_parent, require_extra
 from fingerpost.data.chat import LEAST_ROWS, Row, read_chat
+from fingerpost.data.dialogues import Dialogue, read_dialogues
 from fingerpost.server.jobs.files import FileStorage
-from fingerpost.server.schemas import Json
+from fingerpost.server.schemas import Json, step_metrics
 from fingerpost.server.settings import Settings
 from fingerpost.store.server import ServerStore, now
 from fingerpost.store.server_rows import JobRow
+from fingerpost.students.folder import CHECKPOINT_WRITTEN, epoch_folders, read_manifest, read_steps
 from fingerpost.task.reply_format import NoClassification
+from fingerpost.task.reply_schema import schema_of_replies
 from fingerpost.training.dataset import TrainingSet, from_chat_by_field
 from fingerpost.training.train import train as train_student
 
 SECONDS_PER_ROW, SECONDS_MORE = 0.03, 25  # of the estimated finish, until it is known better
+KEPT_EPOCHS = 3
+"""Epochs of a language model that can be called as checkpoints."""
+T = TypeVar("T")
+N = TypeVar("N", int, float)
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
@@ -39,7 +49,7 @@ def validate(settings: Settings, store: ServerStore, job: JobRow) -> None:
     try:
         data = read(settings, store, request)
     except NoClassification as error:
-        store.fail_job(job.id, "not_a_classification", str(error), "training_file")
+        _validate_texts(settings, store, job, error)
         return
     except UnusableFile as error:
         store.fail_job(job.id, f"invalid_{error.param}", str(error), error.param)
@@ -73,6 +83,51 @@ def validate(settings: Settings, store: ServerStore, job: JobRow) -> None:
     store.change_job(job.id, ("validating_files",), status="queued", attempts=0)
 
 
+def _validate_texts(settings: Settings, store: ServerStore, job: JobRow, reason: NoClassification) -> None:
+    """As `validate`, for replies that are no labels: a language model learns them, if the server has one."""
+    if settings.base_for(job.request["model"]) is None:
+        message = f"{reason}. To train a language model on such replies, start the server with --base MODEL"
+        store.fail_job(job.id, "not_a_classification", message, "training_file")
+        return
+    try:
+        data = read_texts(settings, store, job.request)
+    except UnusableFile as error:
+        store.fail_job(job.id, f"invalid_{error.param}", str(error), error.param)
+        return
+    found = f"{len(data.train):,} training and {len(data.dev):,} validation conversations"
+    kind = f"JSON of {len(data.schema['properties'])} fields" if data.schema else "texts"
+    store.add_event(job.id, f"The replies are {kind}, which a language model learns: {found} ({reason})")
+    store.add_event(job.id, "Files validated, moving job to queued state")
+    store.change_job(job.id, ("validating_files",), status="queued", attempts=0)
+
+
+@dataclass(frozen=True, slots=True)
+class TextData:
+    """The data of a job for a language model.
+
+    Attributes:
+        schema: of replies that are JSON objects with the same fields, their JSON schema.
+    """
+
+    train: list[Dialogue]
+    dev: list[Dialogue]
+    schema: Json | None
+
+
+def read_texts(settings: Settings, store: ServerStore, request: Json) -> TextData:
+    """The job's conversations. Without a validation file there are none for dev.
+
+    Raises:
+        UnusableFile: a file is missing, or no chat JSONL.
+    """
+    files = FileStorage(settings, store)
+    train = _lines(files, request, "training_file", partial(read_dialogues, least=LEAST_ROWS))
+    dev: list[Dialogue] = []
+    if request.get("validation_file"):
+        dev = _lines(files, request, "validation_file", partial(read_dialogues, least=1))
+    return TextData(train, dev, schema_of_replies([one.reply for one in (*train, *dev)]))
+
+
 def read(settings: Settings, store: ServerStore, request: Json) -> list[TrainingSet]:
     """The job's training sets, one for each field that varies; without a validation file, a part of the training file is held out.
 
@@ -81,8 +136,10 @@ def read(settings: Settings, store: ServerStore, request: Json) -> list[Training
         UnusableFile: a file is missing, or no chat JSONL.
     """
     files = FileStorage(settings, store)
-    rows = _rows(files, request, "training_file", LEAST_ROWS)
-    dev_rows = _rows(files, request, "validation_file", 1) if request.get("validation_file") else []
+    rows = _lines(files, request, "training_file", partial(read_chat, least=LEAST_ROWS))
+    dev_rows: list[Row] = []
+    if request.get("validation_file"):
+        dev_rows = _lines(files, request, "validation_file", partial(read_chat, least=1))
     return from_chat_by_field(request.get("suffix") or "task", rows, dev_rows)
 
 
@@ -94,12 +151,12 @@ class UnusableFile(InputError):
         self.param = param
 
 
-def _rows(files: FileStorage, request: Json, param: str, least: int) -> list[Row]:
+def _lines(files: FileStorage, request: Json, param: str, read_file: Callable[[Path], list[T]]) -> list[T]:
     path = files.path(request[param])
     if not path.is_file():
         raise UnusableFile(param, "it was deleted; upload it again, and create the job again")
     try:
-        return read_chat(path, least)
+        return read_file(path)
     except InputError as error:
         raise UnusableFile(param, str(error)) from None
 
@@ -109,12 +166,46 @@ def train(settings: Settings, store: ServerStore, job: JobRow) -> None:
     request = job.request
     steps: list[Json] = []
 
+    try:
+        try:
+            parts = read(settings, store, request)
+        except NoClassification:
+            tokens = _train_texts(settings, store, job, steps)
+        else:
+            tokens = _train_labels(settings, store, job, parts, steps)
+        results = _write_steps(FileStorage(settings, store), steps)
+    except InputError as error:
+        store.fail_job(job.id, "invalid_training_file", str(error), "training_file")
+        return
+    except (FingerpostError, OSError) as error:
+        store.fail_job(job.id, "server_error", str(error))
+        return
+    model = model_name(job)
+    store.add_event(job.id, f"New fine-tuned model created: {model}")
+    store.add_event(job.id, "The job has successfully completed")
+    store.change_job(
+        job.id,
+        ("running",),
+        status="succeeded",
+        finished_at=now(),
+        model=model,
+        estimated_finish=None,
+        result_file=results,
+        trained_tokens=tokens,
+    )
+
+
+def _train_labels(
+    settings: Settings, store: ServerStore, job: JobRow, parts: list[TrainingSet], steps: list[Json]
+) -> int:
+    """Train the classifiers of a job; returns the number of trained tokens."""
+    request, (first, *others) = job.request, parts
+
     def on_progress(progress: Progress) -> None:
         step = progress.data
-        if step is None and not progress.message:
-            return
         if step is None:
-            store.add_event(job.id, progress.message)
+            if progress.message:
+                store.add_event(job.id, progress.message)
             return
         metrics = {
             "step": step.step,
@@ -127,53 +218,91 @@ def train(settings: Settings, store: ServerStore, job: JobRow) -> None:
         losses = f"training loss={step.train_loss:.3f}, validation loss={step.dev_loss:.3f}"
         store.add_event(job.id, f"Step {step.step}/{step.total}: {losses}", data=metrics)
 
-    try:
-        first, *others = read(settings, store, request)
-        epochs = _epochs(request)
-        seconds = (SECONDS_MORE + int(SECONDS_PER_ROW * len(first.train) * epochs)) * (1 + len(others))
-        store.change_job(job.id, ("running",), estimated_finish=now() + seconds)
-        companions = tuple(f"{job.id}~{number}" for number in range(1, len(others) + 1))
-        data = replace(first, companions=companions)
-        for part, name in [*zip(others, companions, strict=True), (data, job.id)]:
-            steps.clear()
-            manifest = train_student(
-                part,
-                settings.tuned / name,
-                encoder=settings.encoder,
-                seed=request.get("seed") or 0,
-                epochs=epochs,
-                on_progress=on_progress,
-            )
-        report = io.StringIO()
-        writer = csv.DictWriter(report, COLUMNS, extrasaction="ignore", restval="")
-        writer.writeheader()
-        writer.writerows(steps)
-        results = FileStorage(settings, store).add(
-            "step_metrics.csv", "fine-tune-results", lambda stream: stream.write(report.getvalue().encode())
+    epochs = _epochs(request)
+    seconds = (SECONDS_MORE + int(SECONDS_PER_ROW * len(first.train) * epochs)) * (1 + len(others))
+    store.change_job(job.id, ("running",), estimated_finish=now() + seconds)
+    companions = tuple(f"{job.id}~{number}" for number in range(1, len(others) + 1))
+    data = replace(first, companions=companions)
+    for part, name in [*zip(others, companions, strict=True), (data, job.id)]:
+        steps.clear()
+        manifest = train_student(
+            part,
+            settings.tuned / name,
+            encoder=settings.encoder,
+            seed=request.get("seed") or 0,
+            epochs=epochs,
+            on_progress=on_progress,
         )
-    except InputError as error:
-        store.fail_job(job.id, "invalid_training_file", str(error), "training_file")
-        return
-    except (FingerpostError, OSError) as error:
-        store.fail_job(job.id, "server_error", str(error))
-        return
     kept = next(step for step in steps if step["step"] == manifest.training["epochs"])
     accuracy = f"{kept['valid_mean_token_accuracy']:.3f} of {len(data.dev)} validation labels matched"
     store.add_event(job.id, f"Checkpoint created at step {kept['step']}: {accuracy}", data=kept)
-    model = model_name(job)
-    store.add_event(job.id, f"New fine-tuned model created: {model}")
-    tokens = sum(count_words(example) for example in data.train) * max(1, epochs)
-    store.add_event(job.id, "The job has successfully completed")
-    store.change_job(
-        job.id,
-        ("running",),
-        status="succeeded",
-        finished_at=now(),
-        model=model,
-        estimated_finish=None,
-        result_file=results.id,
-        trained_tokens=tokens,
+    return sum(count_words(example) for example in data.train) * max(1, epochs)
+
+
+def _train_texts(settings: Settings, store: ServerStore, job: JobRow, steps: list[Json]) -> int:
+    """Train a language model on a job's replies; returns the number of trained tokens.
+
+    Raises:
+        MissingExtra: the extra `lora` is not installed.
+    """
+    require_extra("lora", "a job whose replies are texts")
+    from fingerpost.students.lora.train_text import EPOCHS, fit_text
+    from fingerpost.students.lora.tuning import BATCH, PATIENCE, Recipe
+
+    base = settings.base_for(job.request["model"])
+    if base is None:
+        raise InputError("the server has no base language model any more; start it with --base MODEL")
+    data = read_texts(settings, store, job.request)
+    given = _hyperparameters(job.request)
+    recipe = Recipe(
+        epochs=_number(given.get("n_epochs"), EPOCHS),
+        batch=_number(given.get("batch_size"), BATCH),
+        rate_multiplier=_number(given.get("learning_rate_multiplier"), 1.0),
+        seed=job.request.get("seed") or 0,
+        patience=None if isinstance(given.get("n_epochs"), int) else PATIENCE,
     )
+
+    def on_progress(progress: Progress) -> None:
+        step = progress.data
+        if progress.message:
+            store.add_event(job.id, progress.message)
+        if progress.detail == CHECKPOINT_WRITTEN:  # it does not start again from the beginning, so it may start again
+            store.change_job(job.id, ("running",), attempts=1)
+        if step is None:
+            return
+        metrics = step_metrics(asdict(step))
+        losses = ", ".join(
+            f"{name} loss={metrics[key]:.3f}"
+            for name, key in (("training", "train_loss"), ("validation", "valid_loss"))
+            if key in metrics
+        )
+        store.add_event(job.id, f"Step {step.step}/{step.total}: {losses}", data=metrics)
+        if step.step % 10 == 3 or step.dev_loss is not None:
+            left = (step.total - step.step) * step.mean_seconds
+            store.change_job(job.id, ("running",), estimated_finish=now() + round(left))
+
+    manifest = fit_text(
+        data.train, data.dev, settings.tuned / job.id, base=base, recipe=recipe, reply_schema=data.schema,
+        facts={"training": {"calls": any(one.calls for one in data.train)}}, keep_epochs=KEPT_EPOCHS,
+        on_progress=on_progress,
+    )  # fmt: skip
+    steps += map(step_metrics, read_steps(settings.tuned / job.id))
+    for folder in epoch_folders(settings.tuned / job.id):
+        metrics = step_metrics(read_manifest(folder).training["last_step"])
+        losses = f"validation loss {metrics['valid_loss']:.3f}"
+        store.add_event(job.id, f"Checkpoint created at step {metrics['step']}: {losses}", data=metrics)
+    return int(manifest.training["tokens"])
+
+
+def _write_steps(files: FileStorage, steps: list[Json]) -> str:
+    """Write the result file of a job, one line for each step; returns its id."""
+    report = io.StringIO()
+    writer = csv.DictWriter(report, COLUMNS, extrasaction="ignore", restval="")
+    writer.writeheader()
+    writer.writerows({**step, "train_accuracy": step.get("train_mean_token_accuracy", "")} for step in steps)
+    return files.add(
+        "step_metrics.csv", "fine-tune-results", lambda stream: stream.write(report.getvalue().encode())
+    ).id
 
 
 def model_name(job: JobRow) -> str:
@@ -190,12 +319,22 @@ def count_words(example: Example) -> int:
     return sum(len(re.findall(r"\w+|[^\w\s]", turn.content)) for turn in example.messages)
 
 
+def _hyperparameters(request: Json) -> Json:
+    """The job's hyperparameters, from the new place or the old one."""
+    method = ((request.get("method") or {}).get("supervised") or {}).get("hyperparameters")
+    return method or request.get("hyperparameters") or {}
+
+
+def _number(given: Any, default: N) -> N:
+    """A hyperparameter, or its default where it is `auto` or missing."""
+    return type(default)(given) if isinstance(given, int | float) and not isinstance(given, bool) else default
+
+
 def _epochs(request: Json) -> int:
     from fingerpost.students.encoder.finetune import EPOCHS
     from fingerpost.students.encoder.network import best_device
 
-    method = ((request.get("method") or {}).get("supervised") or {}).get("hyperparameters")
-    given = (method or request.get("hyperparameters") or {}).get("n_epochs")
+    given = _hyperparameters(request).get("n_epochs")
     return given if isinstance(given, int) else EPOCHS if best_device().type != "cpu" else 0
 
 
@@ -203,7 +342,7 @@ def main(verb: str, folder: str, job_id: str, options: str) -> None:
     """One verb on one job."""
     end_with_parent()
     given = json.loads(options)
-    settings = Settings(folder=Path(folder), encoder=given["encoder"])
+    settings = Settings(folder=Path(folder), encoder=given["encoder"], bases=given["bases"])
     if verb == "train":
         os.nice(given["nice"])
         os.environ["OMP_NUM_THREADS"] = str(given["threads"])
