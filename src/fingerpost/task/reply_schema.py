@@ -12,6 +12,10 @@ MAX_VALUES = 100
 """A field with more distinct values is written, not scored."""
 
 
+ROOM = 4
+"""How much longer a text or a list may be than the longest one that was seen. Without a limit, a weak model never ends."""
+
+
 def schema_of_replies(replies: Sequence[str]) -> dict[str, Any] | None:
     """The JSON schema of replies; None unless all of them are JSON objects with the same fields."""
     objects = []
@@ -57,6 +61,13 @@ def _leaf_schema(values: Sequence[Any]) -> dict[str, Any]:
     if "array" in kinds:
         items = [item for value in values if isinstance(value, list) for item in value]
         found["items"] = _leaf_schema(items) if items else {}
+        found["maxItems"] = ROOM * max(1, *(len(value) for value in values if isinstance(value, list)))
+    if "string" in kinds:
+        found["maxLength"] = ROOM * max(8, *(len(value) for value in values if isinstance(value, str)))
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if numbers and "integer" in kinds and "number" not in kinds:
+        found["maximum"] = 10 ** (len(str(max(abs(number) for number in numbers))) + 1) - 1
+        found["minimum"] = 0 if min(numbers) >= 0 else -found["maximum"]
     return found
 
 

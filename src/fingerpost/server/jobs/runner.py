@@ -182,7 +182,7 @@ class JobRunner:
             if current is not None and current.status != "succeeded":
                 delete_models(self._settings.tuned, job.id)
             return
-        if phase == "validate" and current.status == "queued":
+        if phase == "validate" and current.status in ("queued", "running"):  # its training may have begun already
             return
         if job.id in self._killed:
             reason = (

@@ -96,7 +96,7 @@ def _validate_texts(settings: Settings, store: ServerStore, job: JobRow, reason:
         return
     found = f"{len(data.train):,} training and {len(data.dev):,} validation conversations"
     kind = f"JSON of {len(data.schema['properties'])} fields" if data.schema else "texts"
-    store.add_event(job.id, f"The replies are {kind}, which a language model learns: {found} ({reason})")
+    store.add_event(job.id, f"The replies are {kind}, which a language model learns: {found}")
     store.add_event(job.id, "Files validated, moving job to queued state")
     store.change_job(job.id, ("validating_files",), status="queued", attempts=0)
 
