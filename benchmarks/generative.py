@@ -104,9 +104,7 @@ def main() -> None:
     gold = [label for _, label in test]
     print(f"{len(train)} training rows, {len(dev)} dev rows, {len(test)} test rows, {len(known)} labels", flush=True)
     folder = Path(mkdtemp())
-    recipe = Recipe(
-        options.epochs, batch=options.batch, rate_multiplier=options.rate_multiplier, seed=options.seed
-    )
+    recipe = Recipe(options.epochs, batch=options.batch, rate_multiplier=options.rate_multiplier, seed=options.seed)
     if not options.no_encoder:
         at = time.perf_counter()
         encoder.fit(train, dev, task, folder / "encoder", seed=options.seed)

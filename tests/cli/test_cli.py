@@ -192,7 +192,7 @@ def test_every_command_of_the_overview_can_be_loaded() -> None:
 
     group = typer.main.get_command(app)
     names = [name for commands in COMMANDS.values() for name in commands]
-    assert len(names) == len(set(names)) == 21
+    assert len(names) == len(set(names)) == 22
     for name in names:
         command = group.get_command(None, name)
         assert command is not None and command.name == name and command.help

@@ -52,13 +52,14 @@ COMMANDS: dict[str, dict[str, str]] = {
         "ui": "Review, compare and watch in the browser.",
         "review": "Correct the few labels that teach the student most.",
         "define": "Improve the descriptions of labels that the teacher misreads.",
-        "export": "Write chat JSONL for fine-tuning elsewhere.",
+        "export": "Write chat JSONL, or a generative student, for use elsewhere.",
         "costs": "Show what each step cost.",
     },
     "Student": {
         "train": "Train a student, from a project or a labelled file.",
         "evaluate": "Measure base, teacher and students on the same test rows.",
         "predict": "Predict the labels of texts or of a file.",
+        "tone": "Train a language model to write in a person's voice.",
     },
     "Server": {
         "serve": "Serve students behind OpenAI's endpoints.",
@@ -67,6 +68,8 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
 }
 """The help of each command, by step."""
+GROUPS = ("keys", "tone")
+"""Commands that have commands of their own."""
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(("predict", "docs"), ""),
     **dict.fromkeys(("generate", "review", "run", "train", "evaluate"), "train"),
@@ -154,8 +157,8 @@ class LazyGroup(TyperGroup):
         if extra := EXTRAS.get(cmd_name, "project"):
             require_extra(extra, f"'fingerpost {cmd_name}'")
         module = import_module(f"fingerpost.cli.{'import_' if cmd_name == 'import' else cmd_name}")
-        if cmd_name == "keys":
-            found: Any = typer.main.get_command(module.keys)
+        if cmd_name in GROUPS:
+            found: Any = typer.main.get_command(getattr(module, cmd_name))
         else:
             app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
             function = getattr(module, module.__name__.rsplit(".", 1)[1])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fingerpost.data.formats import FileFormat
     from fingerpost.data.rows import Rejected
-    from fingerpost.task.settings import Task
+    from fingerpost.task.settings import Task, TeacherSettings
 
 MAX_SHOWN = 20  # rejected rows
 FEW_REJECTED, FEW_REJECTED_SHARE, MANY_REJECTED_SHARE = 3, 0.02, 0.25
@@ -57,7 +57,19 @@ def next_step(*lines: str) -> None:
 def confirm_price(
     task: Task, about_usd: float | None, at_most_usd: float, budget: float | None = None, yes: bool = False
 ) -> None:
-    """Print the expected cost of the teacher's requests, and ask for confirmation unless they are free.
+    """As `confirm_teacher_price`, for the task's teacher; nothing is printed or asked where it has none."""
+    if task.teacher is not None:
+        confirm_teacher_price(task.teacher, about_usd, at_most_usd, budget, yes)
+
+
+def confirm_teacher_price(
+    teacher: TeacherSettings,
+    about_usd: float | None,
+    at_most_usd: float,
+    budget: float | None = None,
+    yes: bool = False,
+) -> None:
+    """Print the expected cost of a teacher's requests, and ask for confirmation unless they are free.
 
     Args:
         about_usd: the estimated cost in US dollars, if there is an estimate.
@@ -71,9 +83,6 @@ def confirm_price(
     """
     from fingerpost.llm.prices import is_local, price_source
 
-    teacher = task.teacher
-    if teacher is None:
-        return
     if at_most_usd == 0:
         print("no cost: the teacher runs on this machine" if is_local(teacher) else "no cost, according to task.toml")
         return

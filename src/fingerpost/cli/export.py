@@ -1,4 +1,4 @@
-"""The command `export`: write chat JSONL for fine-tuning elsewhere."""
+"""The command `export`: write chat JSONL for fine-tuning elsewhere, or a generative student for other engines."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ import typer
 
 from fingerpost.cli.console import console
 from fingerpost.cli.options import Folder, labels_from
+from fingerpost.core.utils import require_extra
 from fingerpost.project import Project
 
 
 def export(
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="A generative student to write for other engines: llama.cpp, Ollama, transformers, vLLM."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="With MODEL: the folder to write to. Default: MODEL-export.")
+    ] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="With MODEL: also write all weights with the adapter added.")
+    ] = False,
     train: Annotated[Path, typer.Option(help="File to write the training rows to.")] = Path("train.jsonl"),
     validation: Annotated[Path, typer.Option(help="File to write the validation rows to.")] = Path("validation.jsonl"),
     folder: Path = Folder,
@@ -35,7 +46,14 @@ def export(
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Number of epochs, for the cost estimate.")] = 3,
 ) -> None:
-    """Write the labelled questions as chat JSONL for fine-tuning elsewhere."""
+    """Write the labelled questions as chat JSONL for fine-tuning elsewhere, or a generative student for other engines."""
+    if model is not None:
+        require_extra("lora", "exporting a generative student")
+        from fingerpost.students.lora.export import export as export_student
+
+        for path in export_student(model, output or model.with_name(f"{model.name}-export"), merged):
+            print(path)
+        return
     use = labels_from(labels, ("best", "teacher", "human"))
     exported = Project(folder).export(train, validation, validation_fraction=validation_fraction, use=use, seed=seed)
     print(f"{train}: {exported.train:,} rows    {validation}: {exported.validation:,} rows")

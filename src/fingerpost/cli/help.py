@@ -50,6 +50,13 @@ EXAMPLES: dict[str, tuple[str, tuple[str, ...]]] = {
             "fingerpost predict models/tickets new.csv -o answers.csv",
         ),
     ),
+    "tone": (
+        "tone",
+        (
+            "fingerpost tone init voice --texts articles --base SmolLM2-360M-Instruct.gguf",
+            "fingerpost tone requests voice --budget 5",
+        ),
+    ),
     "serve": ("serve", ("fingerpost serve models/tickets", "fingerpost serve tickets --accuracy 0.95 --budget 5")),
     "decisions": (
         "proxy",

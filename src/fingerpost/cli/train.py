@@ -35,8 +35,9 @@ from fingerpost.project import Project
 from fingerpost.students.folder import Manifest
 from fingerpost.training.dataset import TrainingSet, from_file, from_store, levels_of
 from fingerpost.training.holdout import MIN_ROWS
+from fingerpost.training.train import ENCODER, LORA
 
-ENCODER, HOSTED = "encoder", "hosted"
+HOSTED = "hosted"
 FEW_TESTS = 100
 """With fewer test rows, cross-validation is suggested."""
 
@@ -127,8 +128,29 @@ def train(
         bool, typer.Option(help="Where reviews changed labels, also train a student without the reviews.")
     ] = True,
     student: Annotated[
-        str, typer.Option(help="encoder, trained on this machine; or hosted, a fine-tuning job at a provider.")
+        str,
+        typer.Option(
+            help="encoder, trained on this machine; lora, a language model with an adapter, for replies that are more than one "
+            "label; or hosted, a fine-tuning job at a provider."
+        ),
     ] = ENCODER,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="With --student lora: the base language model: a GGUF file, a folder, or a hub name. Default: [student] base of "
+            "task.toml."
+        ),
+    ] = None,
+    redraw_names: Annotated[
+        bool,
+        typer.Option(
+            "--redraw-names",
+            help="With --student lora: train with changing codes and label lists, so that the labels can change later.",
+        ),
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="With --student lora: replies that a step learns from. Default: 8.")
+    ] = None,
     model: Annotated[
         str, typer.Option(help="With --student hosted: the provider's base model.")
     ] = "gpt-4.1-mini-2025-04-14",
@@ -148,7 +170,7 @@ def train(
     ] = None,
     yes: bool = Yes,
 ) -> None:
-    """Train a student: a sentence encoder and a model of n-grams, combined; or a model at a provider."""
+    """Train a student: a sentence encoder and a model of n-grams, combined; a language model; or a model at a provider."""
     use = labels_from(labels)
     columns = Columns(text, label, multi=multi, format=format_of_options(quote, encoding, delimiter))
     folder, files = project_and_files(paths or [], folder)
@@ -158,9 +180,9 @@ def train(
     require_folders(json_file, html)
     if tune not in (None, *get_args(Tuning)):
         raise InputError(f"--tune takes {', '.join(get_args(Tuning))}, not '{tune}'")
-    if student not in (ENCODER, HOSTED):
-        raise InputError(f"there is no student '{student}'; write {ENCODER} or {HOSTED}")
-    target = output or (folder / "models" / HOSTED if file is None else Path("models") / file.stem)
+    if student not in (ENCODER, LORA, HOSTED):
+        raise InputError(f"there is no student '{student}'; write {ENCODER}, {LORA} or {HOSTED}")
+    target = output or (folder / "models" / student if file is None else Path("models") / file.stem)
     if file is not None and consensus_encoder is not None:
         raise InputError(
             "--consensus-encoder is for projects: a file has no reviews to combine with a teacher's labels"
@@ -180,6 +202,13 @@ def train(
             Hosting(model, suffix, base_url, key_env, price, yes),
             epochs,
         )
+        return
+    if student == LORA:
+        from fingerpost.cli.lora import Tuning as LoraTuning
+        from fingerpost.cli.lora import train_lora
+
+        tuning = LoraTuning(base, redraw_names, batch_size, epochs, seed, history)
+        train_lora(file, folder, target, use, columns, tuning, test_share, json_file, html)
         return
     options = {
         "encoder": encoder,

@@ -81,7 +81,7 @@ def load_task(path: Path) -> Task:
     try:
         task = Task.model_validate(content)
     except ValidationError as error:
-        raise TaskError(_validation_message(path, source, list(labels), error)) from None
+        raise TaskError(validation_message(path, source, list(labels), error)) from None
     _check_labels_and_languages(path, source, task)
     return task
 
@@ -174,8 +174,10 @@ def _check_labels_and_languages(path: Path, source: str, task: Task) -> None:
         )
 
 
-def _validation_message(path: Path, source: str, labels: list[str], error: ValidationError) -> str:
-    """A message for the first validation error: its line, the key, and the fix."""
+def validation_message(
+    path: Path, source: str, labels: list[str], error: ValidationError, whole: type[BaseModel] = Task
+) -> str:
+    """A message for the first validation error: its line, the key, and the fix; `whole` is the class of the file's content."""
     first = error.errors()[0]
     loc: list[Any] = list(first["loc"])
     if len(loc) > 1 and loc[0] == "labels" and isinstance(loc[1], int):
@@ -184,7 +186,7 @@ def _validation_message(path: Path, source: str, labels: list[str], error: Valid
     where = f"{path}, line {line_of(source, tuple(loc))}"
     if first["type"] == "extra_forbidden":
         table = next((str(part) for part in reversed(loc[:-1]) if part in _TABLES), "")
-        known = list((_TABLES.get(table, Task)).model_fields)
+        known = list((_TABLES.get(table, whole)).model_fields)
         return f"{where}: unknown setting '{key}'{_did_you_mean(str(loc[-1]), known) or '; use one of: ' + ', '.join(known)}"
     if first["type"] == "missing":
         return f"{where}: '{key}' is missing; add the line {loc[-1]} = ..."

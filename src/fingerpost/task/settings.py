@@ -118,9 +118,10 @@ class DataFile(Strict):
 
 
 class StudentSettings(Strict):
-    """Settings of the sentence-encoder student.
+    """Settings of the student.
 
     Attributes:
+        base: the base language model of a generative student (`train --student lora`): a GGUF file, a folder or a hub name.
         encoder: the pretrained sentence encoder, a folder or hub name; `auto` chooses by the language of the texts.
         consensus_encoder: an encoder for the consensus and the review queue, which may be larger than the student's.
         max_tokens: tokens that the encoder reads at once; default is what 95 % of the texts fit into.
@@ -129,6 +130,7 @@ class StudentSettings(Strict):
     """
 
     encoder: str = "auto"
+    base: str | None = None
     consensus_encoder: str | None = None
     max_tokens: Annotated[int, Field(ge=16)] | None = None
     history: Annotated[int, Field(ge=0)] = 2

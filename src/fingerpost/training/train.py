@@ -6,16 +6,21 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fingerpost.core.types import Progress, ProgressCallback, no_progress
-from fingerpost.core.utils import require_training
+from fingerpost.core.utils import require_extra, require_training
 from fingerpost.students import encoder
 from fingerpost.students.folder import Manifest
 from fingerpost.training.dataset import TrainingSet, from_texts
 
 if TYPE_CHECKING:
     from fingerpost.students.encoder.predict import EncoderStudent
+
+
+StudentKind: TypeAlias = Literal["encoder", "lora"]
+ENCODER: StudentKind = "encoder"
+LORA: StudentKind = "lora"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,19 @@ class Trained:
     unreviewed: Trained | None = None
 
 
-def train(data: TrainingSet, folder: Path, *, on_progress: ProgressCallback = no_progress, **options: Any) -> Manifest:
-    """Train the sentence-encoder student and write its model folder.
+def train(
+    data: TrainingSet,
+    folder: Path,
+    *,
+    student: StudentKind = ENCODER,
+    on_progress: ProgressCallback = no_progress,
+    **options: Any,
+) -> Manifest:
+    """Train a student and write its model folder.
 
     Args:
-        options: passed to `fingerpost.students.encoder.train.fit`.
+        student: `encoder`, or `lora` for a language model.
+        options: passed to `fingerpost.students.encoder.train.fit` or `fingerpost.students.lora.train.fit`.
 
     Raises:
         MissingExtra: the extra `train` is not installed.
@@ -60,6 +73,11 @@ def train(data: TrainingSet, folder: Path, *, on_progress: ProgressCallback = no
         "reply_schema": data.reply_schema,
         "training": {"changed_labels": data.changed, "teacher_labels": data.teacher_labels},
     }
+    if student == LORA:
+        require_extra("lora", "training a language model")
+        from fingerpost.students.lora import train as lora
+
+        return lora.fit(data.train, data.dev, data.task, folder, facts=facts, on_progress=on_progress, **options)
     return encoder.fit(
         data.train, data.dev, data.task, folder, facts=facts, vectors=data.vectors, on_progress=on_progress, **options
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -104,3 +105,30 @@ def branch_mask(owners: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     order = torch.arange(len(owners))
     reads = (order[:, None] >= order[None]) & ((owners[None] == -1) | (owners[:, None] == owners[None]))
     return torch.zeros(len(owners), len(owners), dtype=dtype).masked_fill(~reads, torch.finfo(dtype).min)
+
+
+def losses(model: Any, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weighted loss of each learnt token in nats, and whether it is the most probable one; both of shape (learnt,)."""
+    one = packed.to(model.device)
+    logits = model(
+        input_ids=one.tokens[None],
+        position_ids=one.positions[None],
+        attention_mask=one.mask,
+        use_cache=False,
+        logits_to_keep=one.predicting,
+    ).logits[0]
+    nll = torch.nn.functional.cross_entropy(logits.float(), one.targets, reduction="none")
+    return nll * one.weights, logits.argmax(-1) == one.targets
+
+
+@torch.inference_mode()
+def dev_losses(model: Any, items: Sequence[Item], limit: int, dtype: torch.dtype) -> tuple[float, float]:
+    """The mean loss of the items' tokens in nats, and the share of them that are the most probable ones."""
+    nll = weight = right = count = 0.0
+    for packed in pack(items, limit, dtype):
+        found, hits = losses(model, packed)
+        nll += float(found.sum())
+        weight += float(packed.weights.sum())
+        right += float(hits.sum())
+        count += len(hits)
+    return nll / max(weight, 1e-9), right / max(1.0, count)

@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 from fingerpost.core.errors import InputError, ModelError
 from fingerpost.core.predictor import BasePredictor
 from fingerpost.core.types import WHOLE, Conversation, Label, Message, Prediction, Usage
+from fingerpost.data.dialogues import Dialogue
 from fingerpost.students.encoder.predict import softmax
 from fingerpost.students.folder import Manifest
-from fingerpost.students.lora.dialogues import prompt_text, reply_tokens, tokens_of
+from fingerpost.students.lora.dialogues import items_of, prompt_text, reply_tokens, tokens_of
 from fingerpost.students.lora.fields import Reply, fill, is_flat
 from fingerpost.students.lora.generation import GrammarCompiler, Piece, Sampling, write
 from fingerpost.students.lora.label_prompts import LabelPrompt
+from fingerpost.students.lora.packing import dev_losses
 from fingerpost.students.lora.runner import runner_of
 from fingerpost.students.lora.scoring import PromptCache, ReplyTree, score_replies
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 
+LOSS_TOKENS = 2048
+"""The most tokens of a conversation whose loss is computed; longer ones are cut."""
 BATCH_TOKENS = 4096
 """The most tokens that are computed at once, of prompts and replies together."""
 
@@ -133,6 +137,13 @@ class LoraStudent(BasePredictor):
             return
         grammar = None if schema is None else self._compiler.schema(schema)
         yield from write(self.model, self.tokenizer, self.cache, prompt, sampling, self._ends, grammar)
+
+    def loss(self, dialogues: Sequence[Dialogue]) -> float:
+        """The mean loss of the replies of conversations, in nats per token."""
+        limit = min(self.runner.base.context, LOSS_TOKENS)
+        items = [item for dialogue in dialogues for item in items_of(self.tokenizer, dialogue, limit)]
+        with self.model() as model:
+            return dev_losses(model, items, limit, model.dtype)[0]
 
     def fill(self, messages: Sequence[Mapping[str, str]], sampling: Sampling, schema: Mapping[str, Any]) -> Reply:
         """A reply of several fields; see `fingerpost.students.lora.fields.fill`."""

@@ -27,10 +27,12 @@ from fingerpost.students.folder import (
     write_steps,
     writing,
 )
+from fingerpost.students.lora.base import Base, open_base
 from fingerpost.students.lora.dialogues import Item, items_of
+from fingerpost.students.lora.packing import dev_losses
 from fingerpost.students.lora.runner import save_adapter
 from fingerpost.students.lora.train import checkpoint_key, figures_of, open_reported, training_folder, versions
-from fingerpost.students.lora.tuning import PACKED_TOKENS, STEP, LoraStep, Recipe, dev_losses, tune, with_adapter
+from fingerpost.students.lora.tuning import PACKED_TOKENS, STEP, LoraStep, Recipe, tune, with_adapter
 
 EPOCHS = 3
 MAX_TOKENS = 2048
@@ -79,11 +81,11 @@ def fit_text(
         on_progress(Progress(STEP, f"{cut:,} conversations have more than {limit:,} tokens and are cut"))
     fields = dict(facts)
     figures = fields.pop("training", {})
-    manifest = Manifest(
-        kind="lora", name=folder.name, created=datetime.now(UTC).isoformat(timespec="seconds"), fingerpost=__version__,
-        labels=[], answer_field="", history=0, max_tokens=limit, task_fingerprint="", encoder=opened.origin,
-        seed=recipe.seed, reply_schema=dict(reply_schema) if reply_schema else None, requested={"base": base},
-        data_fingerprint=fingerprint(repr(dialogue) for dialogue in (*train, *held)), versions=versions(), **fields,
+    manifest = _manifest(opened, folder).model_copy(
+        update={
+            "max_tokens": limit, "seed": recipe.seed, "reply_schema": dict(reply_schema) if reply_schema else None,
+            "data_fingerprint": fingerprint(repr(dialogue) for dialogue in (*train, *held)), **fields,
+        }
     )  # fmt: skip
     model = with_adapter(opened, recipe)
     packed_tokens = PACKED_TOKENS.get(opened.device.type, PACKED_TOKENS["cpu"])
@@ -122,6 +124,29 @@ def fit_text(
             **figures_of(recipe, state, began),
         }  # fmt: skip
         return write(folder, measured, state.history)
+
+
+def write_untuned(base: str, folder: Path) -> Manifest:
+    """Write a model folder with an untrained adapter, which answers as the base model does.
+
+    Raises:
+        ModelError: the base model cannot be loaded.
+    """
+    opened = open_base(base)
+    manifest = _manifest(opened, folder)
+    with writing(folder) as staging:
+        save_adapter(with_adapter(opened, Recipe(0)), staging, base)
+        return write_manifest(staging, manifest)
+
+
+def _manifest(base: Base, folder: Path) -> Manifest:
+    """The manifest of a model that writes its replies."""
+    fields: dict[str, Any] = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"), "fingerpost": __version__, "labels": [],
+        "answer_field": "", "history": 0, "max_tokens": base.context, "task_fingerprint": "", "encoder": base.origin,
+        "requested": {"base": base.name}, "versions": versions(),
+    }  # fmt: skip
+    return Manifest(kind="lora", name=folder.name, **fields)
 
 
 def _held_out(dialogues: Sequence[Dialogue], dev: Sequence[Dialogue]) -> tuple[list[Dialogue], list[Dialogue]]:

@@ -19,7 +19,7 @@ from fingerpost.core.types import Progress, ProgressCallback, no_progress
 from fingerpost.students.folder import CHECKPOINT_WRITTEN
 from fingerpost.students.lora.base import CHECKPOINTING_FROM, Base, quiet
 from fingerpost.students.lora.dialogues import Item
-from fingerpost.students.lora.packing import Packed, pack
+from fingerpost.students.lora.packing import Packed, losses, pack
 
 STEP = "train"
 RANK, DROPOUT, BATCH = 16, 0.05, 8
@@ -231,33 +231,6 @@ def _step(
     torch.nn.utils.clip_grad_norm_(weights, 1.0)
     optimiser.step()
     return loss, right / max(1.0, count)
-
-
-def losses(model: Any, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weighted loss of each learnt token in nats, and whether it is the most probable one; both of shape (learnt,)."""
-    one = packed.to(model.device)
-    logits = model(
-        input_ids=one.tokens[None],
-        position_ids=one.positions[None],
-        attention_mask=one.mask,
-        use_cache=False,
-        logits_to_keep=one.predicting,
-    ).logits[0]
-    nll = torch.nn.functional.cross_entropy(logits.float(), one.targets, reduction="none")
-    return nll * one.weights, logits.argmax(-1) == one.targets
-
-
-@torch.inference_mode()
-def dev_losses(model: Any, items: Sequence[Item], limit: int, dtype: torch.dtype) -> tuple[float, float]:
-    """The mean loss of the items' tokens in nats, and the share of them that are the most probable ones."""
-    nll = weight = right = count = 0.0
-    for packed in pack(items, limit, dtype):
-        found, hits = losses(model, packed)
-        nll += float(found.sum())
-        weight += float(packed.weights.sum())
-        right += float(hits.sum())
-        count += len(hits)
-    return nll / max(weight, 1e-9), right / max(1.0, count)
 
 
 def _write(
