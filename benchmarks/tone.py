@@ -59,7 +59,7 @@ def novels_in(data: bytes) -> list[str]:
 
 def passages(paragraphs: list[str], count: int, seed: int) -> list[str]:
     """Paragraphs of a fitting length, drawn at random."""
-    fitting = [part for part in paragraphs if LEAST <= len(part.split()) <= MOST and part[-1] in ".!?\""]
+    fitting = [part for part in paragraphs if LEAST <= len(part.split()) <= MOST and part[-1] in '.!?"']
     return random.Random(seed).sample(fitting, min(count, len(fitting)))
 
 
@@ -118,10 +118,17 @@ def main() -> None:
     at = time.perf_counter()
     report, trained = evaluate(project, most=options.most, on_progress=show)
     _show_report(report)
-    write_page(project.reports / "compare.html", report.samples, [pair.text.content for pair in trained[:2]], options.seed)
-    print(f"measured in {time.perf_counter() - at:.0f} s; {project.reports / 'compare.html'} compares them blindly", flush=True)
+    write_page(
+        project.reports / "compare.html", report.samples, [pair.text.content for pair in trained[:2]], options.seed
+    )
+    print(
+        f"measured in {time.perf_counter() - at:.0f} s; {project.reports / 'compare.html'} compares them blindly",
+        flush=True,
+    )
     for sample in report.samples[:3]:
-        print(f"\n{sample.request}\n  prompted: {sample.prompted[:300]}\n  tuned: {sample.tuned[:300]}\n  author: {sample.author[:300]}")
+        print(
+            f"\n{sample.request}\n  prompted: {sample.prompted[:300]}\n  tuned: {sample.tuned[:300]}\n  author: {sample.author[:300]}"
+        )
 
 
 if __name__ == "__main__":

@@ -51,3 +51,58 @@ def tiny_generator_folder() -> Path:
         model.model.embed_tokens.weight.mul_(15)  # else no logit can be high enough to be sure
     model.save_pretrained(str(folder))
     return folder
+
+
+@cache
+def tiny_generator_gguf() -> Path:
+    """The same model as a GGUF file, written as llama.cpp's converter does: rows of q and k are interleaved."""
+    import json
+
+    import gguf
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    folder = tiny_generator_folder()
+    file = folder.with_name(f"{folder.name}-gguf") / "tiny.gguf"
+    file.parent.mkdir()
+    atexit.register(shutil.rmtree, file.parent, ignore_errors=True)
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    special = {one["content"]: one["id"] for one in tokenizer["added_tokens"]}
+    tokens = [token for token, _ in sorted((vocabulary | special).items(), key=lambda item: item[1])]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer["model"]["merges"]]
+    heads, key_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    writer = gguf.GGUFWriter(str(file), "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_rope_dimension_count(config["hidden_size"] // heads)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(key_heads)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_vocab_size(len(tokens))
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_string("general.license", "apache-2.0")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_merges(merges)
+    writer.add_eos_token_id(special["<|im_end|>"])
+    writer.add_pad_token_id(special["<|endoftext|>"])
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        count = heads if "q_proj" in name else key_heads if "k_proj" in name else 0
+        if count:
+            tensor = tensor.reshape(count, 2, -1, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape)
+        found = names.get_name(name, try_suffixes=(".weight",))
+        writer.add_tensor(found, np.ascontiguousarray(tensor.astype(np.float32)))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file

@@ -22,8 +22,12 @@ _READY = "listening at "
 
 
 @contextmanager
-def serving(model: Path) -> Iterator[str]:
+def serving(model: Path, adapter: Path | None = None, slots: int = 1) -> Iterator[str]:
     """Serve a model while the context is open, and yield the base URL of its OpenAI-compatible API.
+
+    Args:
+        adapter: a LoRA adapter for the model, as a GGUF file.
+        slots: requests that are answered at the same time. One is best for a teacher: its requests share the prompt cache.
 
     Raises:
         MissingExtra: xllamacpp is not installed.
@@ -34,7 +38,7 @@ def serving(model: Path) -> Iterator[str]:
     if not model.is_file():
         raise TeacherError(f"there is no model file {model}; correct the path 'gguf' in [teacher] of task.toml")
     child = subprocess.Popen(
-        [sys.executable, "-m", "fingerpost.llm.gguf", str(model)],
+        [sys.executable, "-m", "fingerpost.llm.gguf", str(model), str(slots), *([str(adapter)] if adapter else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -59,7 +63,7 @@ def serving(model: Path) -> Iterator[str]:
         child.stdout.close()
 
 
-def _serve(model: str) -> None:
+def _serve(model: str, slots: str, adapter: str | None = None) -> None:
     """Serve a model in this process until standard input closes."""
     end_with_parent()
     import os
@@ -73,8 +77,12 @@ def _serve(model: str) -> None:
         port = probe.getsockname()[1]
     params = xllamacpp.CommonParams()
     params.model.path = model
-    params.n_ctx = CONTEXT_TOKENS
-    params.n_parallel = 1  # one slot, so that consecutive requests share the prompt cache
+    params.n_ctx = CONTEXT_TOKENS * int(slots)
+    params.n_parallel = int(slots)
+    if adapter is not None:
+        lora = xllamacpp.CommonAdapterLoraInfo()
+        lora.path, lora.scale = adapter, 1.0
+        params.lora_adapters = [lora]
     params.port = port
     params.hostnames = ["127.0.0.1"]
     params.cpuparams.n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -84,4 +92,4 @@ def _serve(model: str) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(*sys.argv[1:])

@@ -18,6 +18,8 @@ from fingerpost.students.lora.scoring import PromptCache
 
 Grammar: TypeAlias = LLMatcher
 """What a reply must look like, at its beginning."""
+COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""JSON as `json.dumps` writes it, which is how replies are learnt. Free white space could go on for ever."""
 UNFINISHED = "\ufffd"
 """What the decoder writes for bytes that are no whole character yet."""
 
@@ -86,7 +88,7 @@ class GrammarCompiler:
             InputError: it uses what cannot be enforced.
         """
         try:
-            return self._compiled(LLMatcher.grammar_from_json_schema(dict(schema)))
+            return self._compiled(LLMatcher.grammar_from_json_schema(dict(schema), overrides=COMPACT))
         except ValueError as error:
             raise InputError(f"the schema cannot be enforced ({error}); simplify it") from None
 

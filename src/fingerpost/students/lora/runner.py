@@ -86,7 +86,8 @@ def runner_of(base: str, sha256: str) -> Runner:
 def save_adapter(model: Any, folder: Path, base: str) -> None:
     """Write a `peft` model's adapter, in the format of `peft`."""
     config: LoraConfig = model.peft_config[model.active_adapter]
-    tensors = {name: one.contiguous().cpu() for name, one in get_peft_model_state_dict(model).items()}
+    adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
+    tensors = {name: one.contiguous().cpu() for name, one in adapter.items()}
     save_file(tensors, folder / ADAPTER, metadata={"format": "pt"})
     config.inference_mode, config.base_model_name_or_path = True, base
     config.save_pretrained(str(folder))

@@ -102,8 +102,11 @@ class State:
 
 
 def learning_rate(width: int) -> float:
-    """The adapter's learning rate for a model of this width (Schulman et al. 2025, "LoRA Without Regret")."""
-    return float(5e-4 * (2000 / width) ** 0.781)
+    """The adapter's learning rate for a model of this width.
+
+    It is half of that of Schulman et al. (2025, "LoRA Without Regret"), which overfits on a few hundred rows.
+    """
+    return float(2.5e-4 * (2000 / width) ** 0.781)
 
 
 def with_adapter(base: Base, recipe: Recipe) -> Any:
