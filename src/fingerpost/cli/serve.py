@@ -134,6 +134,14 @@ def serve(
             "NAME=, only for jobs that ask for this model, such as gpt-4o-mini=SmolLM2.gguf. Can be repeated.",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Base URL of an OpenAI-compatible engine, such as vLLM, that runs the models that write their replies, under the "
+            "same names. Default: llama.cpp for GGUF bases, else PyTorch.",
+        ),
+    ] = None,
     require_keys: Annotated[
         bool, typer.Option("--require-keys", help="Require API keys also for local requests.")
     ] = False,
@@ -194,6 +202,7 @@ def serve(
             panel=panel,
             encoder=encoder,
             bases=_bases(base or []),
+            engine=None if engine is None else _endpoint(engine, "--engine"),
             keys_required=require_keys or not loopback,
             allowed_hosts=(*LOOPBACK, host),
             cors_origins=tuple(cors_origin or ()),
@@ -372,7 +381,7 @@ def _teacher_settings(
     return task.teacher
 
 
-def _endpoint(url: str) -> str:
+def _endpoint(url: str, option: str = "--upstream") -> str:
     """The address of an endpoint.
 
     Raises:
@@ -381,7 +390,7 @@ def _endpoint(url: str) -> str:
     try:
         return endpoint(url)
     except ValueError as error:
-        raise InputError(f"--upstream: {error}") from None
+        raise InputError(f"{option}: {error}") from None
 
 
 def _import_function(path: str) -> Callable[[str], str]:

@@ -74,7 +74,9 @@ class Server:
         self.clock = WallClock()
         self.files = FileStorage(settings, self.store)
         self.uploads = UploadStorage(settings.folder / "uploads", self.files)
-        self.models = ModelRegistry(settings.models, self.store, settings.tuned, settings.task, cutoffs(settings))
+        self.models = ModelRegistry(
+            settings.models, self.store, settings.tuned, settings.task, cutoffs(settings), settings.engine
+        )
         self.teacher = self._create_teacher()
         self.engine = Engine(settings.threads, settings.max_waiting)
         self.request_log = RequestLog(self.store, settings.redact, self.metrics) if settings.log_requests else None

@@ -33,6 +33,7 @@ class Settings:
         encoder: base encoder of fine-tuning jobs, a folder or a hub name; `auto` chooses by the language of a job's texts.
         bases: base language models of fine-tuning jobs whose replies are no labels, by the name that a job asks for; that of the
             name `*` stands for all others.
+        engine: base URL of the endpoint that runs the models that write their replies; default is this machine.
         allowed_hosts: host names that requests without API keys may come from.
         cors_origins: web pages that may use the server from a browser, such as https://app.example.com.
         log_requests: whether requests are stored, for `keep_days` days.
@@ -64,6 +65,7 @@ class Settings:
     panel_every_s: float = 86_400.0
     encoder: str = "auto"
     bases: dict[str, str] = field(default_factory=dict)
+    engine: str | None = None
     keys_required: bool = False
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()

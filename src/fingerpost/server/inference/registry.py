@@ -14,6 +14,7 @@ from cachetools import LRUCache
 from fingerpost import students
 from fingerpost.core.errors import FingerpostError, ModelError
 from fingerpost.core.types import Label
+from fingerpost.core.utils import require_extra
 from fingerpost.evaluation.thresholds import CutoffChoice
 from fingerpost.server.schemas import ApiError
 from fingerpost.store.server import ServerStore
@@ -106,6 +107,7 @@ class ModelRegistry:
         tuned: folder of the jobs' models, named by job id.
         task: the project's task; models with the same labels use it in prompts to the teacher.
         choose_cutoff: chooses the cut-off of the model in a folder.
+        engine: base URL of the endpoint that runs the models that write their replies, under the same names.
 
     Raises:
         ModelError: a model folder cannot be loaded.
@@ -118,7 +120,9 @@ class ModelRegistry:
         tuned: Path,
         task: Task | None = None,
         choose_cutoff: Callable[[Path], CutoffChoice] = lambda _: CutoffChoice(),
+        engine: str | None = None,
     ) -> None:
+        self._engine = engine
         self._store, self._tuned, self._task, self._choose_cutoff = store, tuned, task, choose_cutoff
         self._lock = threading.Lock()
         self._folders = dict(folders)
@@ -219,12 +223,29 @@ class ModelRegistry:
         return results
 
     def _read(self, name: str, path: Path) -> AnyModel:
-        if not read_manifest(path).labels:
-            return ServedWriter(name, path, students.load(path), int((path / MANIFEST).stat().st_mtime))
+        manifest = read_manifest(path)
+        if not manifest.labels:
+            created = int((path / MANIFEST).stat().st_mtime)
+            return ServedWriter(name, path, _writer(name, path, manifest, self._engine), created)
         model = read_model(name, path, self._choose_cutoff(path), self._task)
         folders = [path.with_name(other) for other in model.student.manifest.companions]
         companions = (read_model(other.name, other, self._choose_cutoff(other), self._task) for other in folders)
         return replace(model, companions=tuple(companions))
+
+
+def _writer(name: str, path: Path, manifest: Manifest, engine: str | None) -> Any:
+    """The model in a folder, as it is run: by an engine, by llama.cpp, or by torch.
+
+    Raises:
+        MissingExtra: the extra `lora` is not installed.
+        ModelError: it cannot be loaded.
+    """
+    require_extra("lora", f"the model '{name}'")
+    from fingerpost.students.lora.engine import EngineWriter, in_llama_cpp, runs_in_llama_cpp
+
+    if engine is not None:
+        return EngineWriter(manifest, engine, name)
+    return in_llama_cpp(path, manifest) if runs_in_llama_cpp(manifest) else students.load(path)
 
 
 def read_model(name: str, path: Path, choice: CutoffChoice, project_task: Task | None = None) -> ServedModel:

@@ -45,7 +45,7 @@ class _Written:
     """A reply as far as it is written."""
 
     text: str = ""
-    tokens: int = 0
+    usage: tuple[int, int] = (0, 0)
     finish: str = "stop"
     logprobs: list[Json] = field(default_factory=list)
 
@@ -86,7 +86,7 @@ class WritingService:
     ) -> AsyncIterator[str]:
         head = {"id": new_id("chatcmpl-"), "created": now(), "model": request.model, "service_tier": "default"}
         with_usage = bool(request.stream_options and request.stream_options.include_usage)
-        total = 0
+        usages: list[tuple[int, int]] = []
 
         def event(choices: list[Json], usage: Json | None = None) -> str:
             return chunk_event(head, choices, usage, with_usage)
@@ -105,7 +105,7 @@ class WritingService:
                 part = _add(written, piece, given)
                 if part is not None:
                     yield event([choice(index, *part)])
-            total += written.tokens
+            usages.append(written.usage)
             calls = calls_in(written.text) if given.calls else []
             if calls:
                 yield event(
@@ -115,7 +115,7 @@ class WritingService:
                 yield event([choice(index, {"content": written.text})])
             yield event([choice(index, {}, None, "tool_calls" if calls else written.finish)])
         if with_usage:
-            yield event([], usage_object(Usage(prompt=given.prompt_tokens, completion=total)))
+            yield event([], _usage(usages))
         yield "data: [DONE]\n\n"
 
     async def _pieces(self, given: _Given, index: int) -> AsyncIterator[Any]:
@@ -145,7 +145,7 @@ class _Given:
 
     Attributes:
         calls: the model was trained to call tools, so that its replies may be calls.
-        logprobs: whether log-probabilities are asked for, and for how many alternatives.
+        logprobs: whether log-probabilities are asked for.
     """
 
     student: Any
@@ -154,8 +154,7 @@ class _Given:
     schema: Json | None
     choices: int
     calls: bool
-    logprobs: int | None
-    prompt_tokens: int
+    logprobs: bool
 
     @classmethod
     def of(cls, request: ChatRequest, raw: Json, student: Any) -> _Given:
@@ -189,14 +188,8 @@ class _Given:
             schema = {"type": "object"}
         if schema is None and kind in (None, "json_object"):
             schema = student.manifest.reply_schema or schema
-        try:
-            tokens = student.chat_tokens(messages)
-        except FingerpostError as error:
-            raise ApiError(400, str(error), param="messages") from None
-        return cls(
-            student, messages, sampling, schema, choices, bool(student.manifest.training.get("calls")),
-            (request.top_logprobs or 0) if request.logprobs else None, len(tokens),
-        )  # fmt: skip
+        calls = bool(student.manifest.training.get("calls"))
+        return cls(student, messages, sampling, schema, choices, calls, bool(request.logprobs))
 
     def steps(self, index: int) -> Any:
         """An iterator over the pieces of a choice. Choices have seeds of their own."""
@@ -204,14 +197,14 @@ class _Given:
 
     def answer(self, request: ChatRequest, written: Sequence[_Written]) -> ChatAnswer:
         """The `chat.completion` object of all choices."""
-        usage = usage_object(Usage(prompt=self.prompt_tokens, completion=sum(one.tokens for one in written)))
+        usage = _usage([one.usage for one in written])
         body = completion(new_id("chatcmpl-"), now(), request.model, {}, usage, None, 0, "stop")
         for index, one in enumerate(written):
             calls = calls_in(one.text) if self.calls else []
             message: Json = {"role": "assistant", "content": one.text, "refusal": None, "annotations": []}
             if calls:
                 message |= {"content": None, "tool_calls": _tool_calls(calls)}
-            logprobs = None if self.logprobs is None else {"content": one.logprobs, "refusal": None}
+            logprobs = None if not self.logprobs else {"content": one.logprobs, "refusal": None}
             finish = "tool_calls" if calls else one.finish
             body["choices"].append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish})
         return ChatAnswer(body, [written[0].text], {"x-fingerpost-by": "student"})
@@ -220,10 +213,10 @@ class _Given:
 def _add(written: _Written, piece: Any, given: _Given) -> tuple[Json, Json | None] | None:
     """Add a piece to a reply; returns the delta that is streamed, and its log-probabilities. None where there is none."""
     written.text += piece.text
-    written.tokens += piece.tokens
+    written.usage = piece.usage or written.usage
     written.finish = piece.finish or written.finish
     logprobs = None
-    if given.logprobs is not None and piece.text:
+    if given.logprobs and piece.text:
         others = []
         for text, logprob in piece.alternatives:
             other = token_logprob(text, math.exp(logprob))
@@ -234,6 +227,11 @@ def _add(written: _Written, piece: Any, given: _Given) -> tuple[Json, Json | Non
     if not piece.text or given.calls:  # a call is not known before its end
         return None
     return {"content": piece.text}, logprobs
+
+
+def _usage(usages: Sequence[tuple[int, int]]) -> Json:
+    """The token counts of all choices; the prompt counts once."""
+    return usage_object(Usage(prompt=usages[0][0], completion=sum(completed for _, completed in usages)))
 
 
 def _tool_calls(calls: Sequence[Mapping[str, str]]) -> list[Json]:

@@ -62,6 +62,7 @@ class Piece:
         logprob: their log-probability in nats, before temperature.
         finish: in the last piece, why the reply ended: `stop` or `length`.
         alternatives: texts and log-probabilities of the most probable tokens.
+        usage: in the last piece, the tokens of the prompt and of the whole reply.
     """
 
     text: str
@@ -69,6 +70,7 @@ class Piece:
     logprob: float
     finish: str | None = None
     alternatives: tuple[tuple[str, float], ...] = ()
+    usage: tuple[int, int] | None = None
 
 
 class GrammarCompiler:
@@ -159,7 +161,7 @@ def write(
             finish = "length"
         if finish is not None and not text.stopped:
             piece += text.rest()
-        yield Piece(piece, 1, logprob, finish, others)
+        yield Piece(piece, 1, logprob, finish, others, None if finish is None else (len(prompt), number))
         if finish is not None:
             return
         tokens = torch.tensor([[token]], device=tokens.device)

@@ -133,7 +133,7 @@ class LoraStudent(BasePredictor):
         prompt = self.chat_tokens(messages)
         if schema is not None and is_flat(schema):
             found = self.fill(messages, sampling, schema)
-            yield Piece(found.text, found.tokens, found.logprob, "stop")
+            yield Piece(found.text, found.tokens, found.logprob, "stop", (), (len(prompt), found.tokens))
             return
         grammar = None if schema is None else self._compiler.schema(schema)
         yield from write(self.model, self.tokenizer, self.cache, prompt, sampling, self._ends, grammar)
