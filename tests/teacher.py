@@ -200,6 +200,8 @@ class Teacher:
         wanted = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema", {}).get("properties", {})
         if wanted.get("action", {}).get("type") == "array" and self.reply is None:
             content = json.dumps({"action": [name for name in LABELS if name in text]})
+        if "request" in wanted and self.reply is None:  # the request that a text answers
+            content = json.dumps({"request": f"please write about {text.split()[0].strip('.,').lower()}"})
         if "1" in wanted:
             content = self.written if self.written is not None else self._write(text, wanted)
         self.answered[text] += 1

@@ -14,10 +14,12 @@ from pathlib import Path
 import openpyxl
 import polars
 import pytest
+from articles import articles
 from command_line import run_subprocess
 from conftest import ROOT, TEXTS, task_text
 from reviewing import ALL
 from teacher import Teacher
+from tiny_generator import tiny_generator_gguf
 
 from fingerpost.core.types import Message
 from fingerpost.store.server import ServerStore
@@ -111,6 +113,11 @@ def _write_files(folder: Path) -> None:
     (folder / "questions.txt").write_text("".join(f"{text} soon\n" for text, _ in some))
     chats = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": json.dumps({"action": label})}]}
              for text, label in some]  # fmt: skip
+    for name in ("SmolLM2-360M-Instruct.gguf", "SmolLM2-1.7B-Instruct.gguf"):
+        shutil.copy(tiny_generator_gguf(), folder / name)
+    (folder / "articles").mkdir()
+    for number, text in enumerate(articles(120)):
+        (folder / "articles" / f"{number:03}.txt").write_text(text)
     for name in ("chat.jsonl", "chats.jsonl"):
         (folder / name).write_text("".join(json.dumps(chat) + "\n" for chat in chats))
 
@@ -149,5 +156,12 @@ def _prepare_next(command: str, folder: Path, ended: Ended) -> None:
             cell["label"] = cell["suggestion"]
         write(file, [tuple(cell.values()) for cell in cells], tuple(cells[0]))
         fingerpost(folder, "review", "--import", "queue.csv", "--by", "ben")
+    if command.startswith("fingerpost tone init"):
+        file = folder / "voice" / "task.toml"
+        settings = "prices = { input = 0.0, output = 0.0 }"
+        file.write_text(file.read_text().replace('model = "gpt-4.1-mini"', f'model = "gpt-4.1-mini"\n{settings}'))
+    if command.startswith("fingerpost tone evaluate"):
+        key = {"key": "tone/0/" + str(len(json.loads((folder / "voice/reports/tone.json").read_text())["samples"]))}
+        (folder / "choices.json").write_text(json.dumps({**key, "choices": {"pair1": "first", "pair2": "neither"}}))
     if "--history" in command:
         (folder / "mark.txt").write_text(ended.stdout.split()[0])

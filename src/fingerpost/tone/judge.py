@@ -121,8 +121,12 @@ def judge(files: Sequence[Path], count: int, seed: int = 0) -> Judgement:
             raise InputError(f"{file} cannot be read; give the file that the page saved") from None
         if not isinstance(value, dict) or value.get("key") != f"tone/{seed}/{count}":
             raise InputError(f"{file} belongs to another comparison; open the newest {FILE} and choose again")
-        for name, chosen in value["choices"].items():
-            place = int(name.removeprefix("pair")) - 1
+        choices = value.get("choices")
+        places = {f"pair{number}": number - 1 for number in range(1, count + 1)}
+        if not isinstance(choices, dict) or not set(choices) <= set(places) or not set(choices.values()) <= set(CHOSEN):
+            raise InputError(f"{file} has choices that the page does not offer; give the file that the page saved")
+        for name, chosen in choices.items():
+            place = places[name]
             if chosen == CHOSEN[2]:
                 ties += 1
             elif (chosen == CHOSEN[0]) == order[place]:
