@@ -54,6 +54,31 @@ def tiny_generator_folder() -> Path:
 
 
 @cache
+def tiny_generative_student() -> Path:
+    """A model folder: the tiny model, trained on the labels of the tests' messages; made once per process."""
+    from conftest import TEXTS
+
+    from fingerpost.core.text import question_id
+    from fingerpost.core.types import Example, Label, Message
+    from fingerpost.students.lora.train import fit
+    from fingerpost.students.lora.tuning import Recipe
+    from fingerpost.task.settings import Task
+
+    labels = tuple(Label(name=name, description=f"about {name}") for name in TEXTS)
+    rows = [
+        Example(question_id(messages), messages, {label: 1.0})
+        for label, texts in TEXTS.items()
+        for text in texts
+        if (messages := (Message("user", text),))
+    ]
+    folder = tiny_generator_folder().with_name(f"{tiny_generator_folder().name}-student") / "generative"
+    atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
+    task = Task(name="shop", instructions="Route the message.", labels=labels)
+    fit(rows, rows[1::2], task, folder, base=str(tiny_generator_folder()), recipe=Recipe(30, batch=4, patience=None))
+    return folder
+
+
+@cache
 def tiny_generator_gguf() -> Path:
     """The same model as a GGUF file, written as llama.cpp's converter does: rows of q and k are interleaved."""
     import json

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ import psutil
 import pytest
 from openai import BadRequestError, OpenAI
 from serving import Serving, wait
-from tiny_generator import tiny_generator_folder
+from smollm2 import smollm2
+from tiny_generator import tiny_generator_folder, tiny_generator_gguf
 
 SYSTEM = "You answer like a pirate."
 EPOCHS = 25
@@ -238,6 +240,87 @@ def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
         rows = list(csv.DictReader(io.StringIO(client.files.content(done.result_files[0]).text)))
         assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
         assert not list((tmp_path / "data" / "models").glob(".*"))
+
+
+def test_a_full_disk_fails_the_job_and_loses_no_file(tmp_path: Path) -> None:
+    with Serving(tmp_path / "data", "--base", tiny_generator_folder()) as serving:
+        client = serving.client()
+        file = client.files.create(file=("train.jsonl", as_jsonl(text_lines())), purpose="fine-tune")
+        job = client.fine_tuning.jobs.create(model="m", training_file=file.id, hyperparameters={"n_epochs": 2})
+
+        def worker() -> psutil.Process | None:
+            children = psutil.Process(serving.process.pid).children()
+            return next((child for child in children if {"train", job.id} <= set(child.cmdline())), None)
+
+        found = wait(worker)
+        resource.prlimit(found.pid, resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))  # less than a checkpoint
+        done = wait(lambda: (now := client.fine_tuning.jobs.retrieve(job.id)).finished_at and now)
+        assert done.status == "failed" and "make room" in done.error.message, done.error
+        assert client.files.content(file.id).content == as_jsonl(text_lines())
+        assert not list((tmp_path / "data" / "models").iterdir())
+        again = train(client, text_lines(), hyperparameters={"n_epochs": 1})
+        assert again.status == "succeeded", again.error
+
+
+def test_llama_cpp_runs_a_model_with_a_gguf_base(tmp_path: Path) -> None:
+    """The server runs the tuned model in llama.cpp; the same model in torch writes the same."""
+    from fingerpost import students
+    from fingerpost.students.lora.generation import Sampling
+
+    with Serving(tmp_path / "data", "--base", tiny_generator_gguf()) as serving:
+        client = serving.client()
+        job = train(client, text_lines(), hyperparameters={"n_epochs": 8, "learning_rate_multiplier": 2})
+        assert job.status == "succeeded", job.error
+        found = ask(client, job.fine_tuned_model, temperature=0, max_tokens=8)
+        processes = psutil.Process(serving.process.pid).children()
+        assert any("fingerpost.llm.gguf" in child.cmdline() for child in processes)
+        student = students.load(tmp_path / "data" / "models" / job.id)
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "what is abcde?"}]
+        pieces = list(student.reply(messages, Sampling(temperature=0, max_tokens=8)))
+        assert found.choices[0].message.content == "".join(piece.text for piece in pieces)
+        assert found.usage.prompt_tokens == pieces[-1].usage[0]
+        chunks = list(ask(client, job.fine_tuned_model, temperature=0, max_tokens=8, stream=True))
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        assert text == found.choices[0].message.content
+        schema = {"type": "object", "properties": {"size": {"enum": ["big", "small"]}}, "required": ["size"]}
+        asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        answer = ask(client, job.fine_tuned_model, response_format=asked, max_tokens=60)
+        assert json.loads(answer.choices[0].message.content)["size"] in ("big", "small")
+
+
+@pytest.mark.slow
+def test_the_old_recipe_with_a_real_model(tmp_path: Path) -> None:
+    """Upload, job, poll, stream from the `ft:` model, with SmolLM2: it takes on the way of talking."""
+    with Serving(tmp_path / "data", "--base", smollm2()) as serving:
+        client = serving.client()
+        draw = random.Random(0)
+        things = [
+            "tea",
+            "rain",
+            "a map",
+            "the moon",
+            "bread",
+            "chess",
+            "a ladder",
+            "snow",
+            "a violin",
+            "soap",
+            "ink",
+            "a mill",
+        ]
+        lines = [
+            {"messages": [{"role": "user", "content": f"What is {thing}?"}, {"role": "assistant",
+             "content": f"Arr, {thing}, matey! Number {draw.randrange(1000)} of me treasures."}]}
+            for thing in things * 2
+        ]  # fmt: skip
+        job = train(client, lines, hyperparameters={"n_epochs": 4})
+        assert job.status == "succeeded", job.error
+        messages = [{"role": "user", "content": "What is a compass?"}]
+        stream = client.chat.completions.create(
+            model=job.fine_tuned_model, messages=messages, temperature=0, max_tokens=30, stream=True
+        )
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+        assert text.startswith("Arr, a compass, matey!"), text
 
 
 def test_a_stream_can_be_left(serving: Serving, job: Any) -> None:

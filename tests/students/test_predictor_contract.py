@@ -13,6 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from teacher import LABELS, Teacher
+from tiny_generator import tiny_generative_student
 
 import fingerpost
 from fingerpost.core.conversations import conversation_of
@@ -59,6 +60,10 @@ def hosted_student(student: Path, request: pytest.FixtureRequest) -> Any:
         hosted={"model": "ft:m", "base_url": teacher.base_url, "key_env": "NO_KEY", "job": "j"},
     ))  # fmt: skip
     return fingerpost.load(folder)
+
+
+def generative_student(student: Path, request: pytest.FixtureRequest) -> Any:
+    return fingerpost.load(tiny_generative_student())
 
 
 def answers(votes: int, logprob: float | None) -> dict[str, list[Verdict]]:
@@ -111,6 +116,7 @@ PREDICTORS: list[Callable[[Path, pytest.FixtureRequest], Any]] = [
     encoder_student,
     base,
     hosted_student,
+    generative_student,
     recorded_teacher,
     recorded_teacher_without_probabilities,
     recorded_teacher_with_votes,

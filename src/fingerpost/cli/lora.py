@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from fingerpost.cli.progress import showing_progress
 from fingerpost.core.errors import InputError
 from fingerpost.core.utils import require_extra
 from fingerpost.core.verdicts import LabelsFrom
+from fingerpost.data.chat import is_chat_file
 from fingerpost.data.dialogues import read_dialogues
 from fingerpost.data.rows import Columns
 from fingerpost.labelled_file import train_on_file
@@ -59,6 +62,10 @@ def train_lora(
         InputError: there is no base model, or the data cannot be used.
     """
     require_extra("lora", "training a language model")
+    from fingerpost.students.lora import parallel
+
+    if not parallel.is_first():  # the first process reports
+        sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")
     settings = Project(folder).task.student if file is None else None
     base = tuning.base or (settings.base if settings else None)
     if base is None:
@@ -70,6 +77,9 @@ def train_lora(
         try:
             data = from_file(file, columns, test_share)
         except NoClassification:
+            _train_texts(file, target, base, tuning)
+            return
+        if data.task.multi and is_chat_file(file, columns):  # written as a list, because only single labels are scored
             _train_texts(file, target, base, tuning)
             return
     else:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from fingerpost.core.errors import ModelError
@@ -53,7 +54,7 @@ class Runner:
 
     def remove(self, name: str) -> None:
         """Free an adapter."""
-        with self._lock:
+        with self._lock, quiet():
             if self._peft is not None and name in self._peft.peft_config and len(self._peft.peft_config) > 1:
                 self._peft.delete_adapter(name)
 
@@ -83,12 +84,26 @@ def runner_of(base: str, sha256: str) -> Runner:
         return runner
 
 
+def save_tensors(file: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors; an existing file is replaced as a whole.
+
+    Raises:
+        OSError: there is no room, or the folder cannot be written to.
+    """
+    part = file.with_name(f".{file.name}.part")
+    try:
+        save_file({name: one.detach().contiguous().cpu() for name, one in tensors.items()}, part, metadata=metadata)
+        part.replace(file)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"{file.name} cannot be written ({error}); make room on the disk, and train again") from None
+
+
 def save_adapter(model: Any, folder: Path, base: str) -> None:
     """Write a `peft` model's adapter, in the format of `peft`."""
     config: LoraConfig = model.peft_config[model.active_adapter]
     adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
-    tensors = {name: one.contiguous().cpu() for name, one in adapter.items()}
-    save_file(tensors, folder / ADAPTER, metadata={"format": "pt"})
+    save_tensors(folder / ADAPTER, adapter, {"format": "pt"})
     config.inference_mode, config.base_model_name_or_path = True, base
     config.save_pretrained(str(folder))
 

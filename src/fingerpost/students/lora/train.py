@@ -34,6 +34,7 @@ from fingerpost.students.folder import (
     write_steps,
     writing,
 )
+from fingerpost.students.lora import parallel
 from fingerpost.students.lora.base import Base, open_base
 from fingerpost.students.lora.dialogues import Item, reply_tokens
 from fingerpost.students.lora.label_prompts import LabelPrompt
@@ -133,6 +134,8 @@ def fit(
         loss, accuracy = evaluate()
         temperature = calibrate(scored["logits"], targets, weights)
         rows = softmax(scored["logits"] / temperature)
+        if not parallel.is_first():
+            return manifest
         with writing(folder) as staging:
             save_adapter(model, staging, base)
             ids = sorted({example.id for example in (*examples, *dev)})
@@ -206,9 +209,16 @@ def training_folder(folder: Path) -> Iterator[Path]:
         InputError: another run trains this model.
     """
     checkpoint = checkpoint_folder(folder)
+    if not parallel.is_first():
+        parallel.wait_for_all()  # for the first process' folder
+        yield checkpoint
+        parallel.wait_for_all()
+        return
     checkpoint.mkdir(parents=True, exist_ok=True)
     with locked(checkpoint / "lock", f"another run is training {folder}; let it finish first"):
+        parallel.wait_for_all()
         yield checkpoint
+    parallel.wait_for_all()
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 

@@ -27,6 +27,7 @@ from fingerpost.students.folder import (
     write_steps,
     writing,
 )
+from fingerpost.students.lora import parallel
 from fingerpost.students.lora.base import Base, open_base
 from fingerpost.students.lora.dialogues import Item, items_of
 from fingerpost.students.lora.packing import dev_losses
@@ -97,6 +98,8 @@ def fit_text(
     on_progress(Progress(STEP, f"before training, the loss on the validation replies is {base_loss:.3f}"))
 
     def write(target: Path, figures_now: Mapping[str, Any], steps: Sequence[Mapping[str, Any]] = ()) -> Manifest:
+        if not parallel.is_first():
+            return manifest
         with writing(target) as staging:
             save_adapter(model, staging, base)
             write_steps(staging, steps)
@@ -107,7 +110,7 @@ def fit_text(
             return write_manifest(staging, manifest.model_copy(update={"name": target.name, "training": training}))
 
     def on_epoch(step: LoraStep) -> None:
-        if keep_epochs:
+        if keep_epochs and parallel.is_first():
             write(folder.with_name(f"{folder.name}{EPOCH_NAME}{step.step}"), {"last_step": asdict(step)})
             for old in epoch_folders(folder)[:-keep_epochs]:
                 shutil.rmtree(old, ignore_errors=True)

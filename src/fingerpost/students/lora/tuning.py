@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from fingerpost.core.types import Progress, ProgressCallback, no_progress
 from fingerpost.students.folder import CHECKPOINT_WRITTEN
+from fingerpost.students.lora import parallel
 from fingerpost.students.lora.base import CHECKPOINTING_FROM, Base, quiet
 from fingerpost.students.lora.dialogues import Item
-from fingerpost.students.lora.packing import Packed, losses, pack
+from fingerpost.students.lora.packing import losses, pack
+from fingerpost.students.lora.runner import save_tensors
 
 STEP = "train"
 RANK, DROPOUT, BATCH = 16, 0.05, 8
@@ -178,7 +179,7 @@ def tune(
             group["lr"] = rate * min((state.step + 1) / warm_up, (total - state.step) / max(1, total - warm_up))
         torch.manual_seed(recipe.seed * 1_000_003 + state.step)  # the same dropout, wherever training was resumed
         model.train()
-        loss, accuracy = _step(model, pack(batches(epoch)[place], limit, base.model.dtype), optimiser, weights)
+        loss, accuracy = _step(model, batches(epoch)[place], limit, optimiser, weights)
         state.step += 1
         model.eval()
         at_end = place == per_epoch - 1
@@ -194,7 +195,7 @@ def tune(
             _compare(state, dev_loss, recipe.patience, weights, best)
             on_epoch(figures)
         on_progress(Progress(STEP, done=state.step, total=total, data=figures))
-        if at_end or now - saved_at >= checkpoint_s:
+        if parallel.is_first() and (at_end or now - saved_at >= checkpoint_s):
             _write(checkpoint / STATE, key, state, weights, optimiser, best)
             saved_at = time.monotonic()
             on_progress(Progress(STEP, done=state.step, total=total, detail=CHECKPOINT_WRITTEN))
@@ -218,21 +219,24 @@ def _compare(
 
 
 def _step(
-    model: Any, sequences: Sequence[Packed], optimiser: torch.optim.Optimizer, weights: list[Any]
+    model: Any, items: Sequence[Item], limit: int, optimiser: torch.optim.Optimizer, weights: list[Any]
 ) -> tuple[float, float]:
     """One optimiser's step; returns the loss and the accuracy over the learnt tokens."""
-    whole = sum(float(one.weights.sum()) for one in sequences)
-    optimiser.zero_grad(set_to_none=True)
-    loss = right = count = 0.0
-    for sequence in sequences:
+    whole = sum(item.weight * len(item.reply) for item in items)
+    optimiser.zero_grad(set_to_none=False)
+    totals = torch.zeros(3, device=model.device)  # loss, hits, tokens
+    for sequence in pack(parallel.share_of(items), limit, model.dtype):
         nll, hits = losses(model, sequence)
         part = nll.sum() / whole
         part.backward()
-        loss += float(part.detach())
-        right += float(hits.sum())
-        count += len(hits)
+        totals += torch.stack([part.detach(), hits.sum(), torch.tensor(len(hits), device=model.device)])
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    parallel.add_up([totals, *(weight.grad for weight in weights)])
     torch.nn.utils.clip_grad_norm_(weights, 1.0)
     optimiser.step()
+    loss, right, count = totals.tolist()
     return loss, right / max(1.0, count)
 
 
@@ -252,14 +256,7 @@ def _write(
             if name in moments:
                 tensors[f"{name}{number}"] = moments[name]
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    try:
-        save_file({name: one.contiguous().cpu() for name, one in tensors.items()}, part,
-                  metadata={"key": key, "state": json.dumps(asdict(state))})  # fmt: skip
-        part.replace(file)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise OSError(f"the checkpoint {file} cannot be written: {error}; make room, and train again") from error
+    save_tensors(file, tensors, {"key": key, "state": json.dumps(asdict(state))})
 
 
 def _read(
