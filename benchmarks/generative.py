@@ -1,11 +1,11 @@
 """The generative student beside its untuned base model and beside the encoder student, on labels in a CSV file.
 
-    python benchmarks/generative.py BASE ROWS.csv LABELS.csv [--rows 400] [--redraw-names] [--codes] [--new-label NAME]
+    python benchmarks/generative.py BASE ROWS.csv LABELS.csv [--rows 400] [--vary-labels] [--codes] [--new-label NAME]
 
 ROWS.csv has the columns split, text and the labels (`gold`, or another with --column); LABELS.csv label and description.
 Every model answers the same test rows. The encoder student is trained in the same run on the same rows.
 With --codes the tuned student is also asked with integer codes in place of the names; with --new-label it is trained without this
-label, and asked with it in the prompt. Both need --redraw-names to work well.
+label, and asked with it in the prompt. Both need --vary-labels to work well.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate-multiplier", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--redraw-names", action="store_true")
+    parser.add_argument("--vary-labels", action="store_true")
     parser.add_argument("--codes", action="store_true")
     parser.add_argument("--new-label")
     parser.add_argument("--no-untuned", action="store_true")
@@ -115,7 +115,7 @@ def main() -> None:
         untuned = measure("untuned base model, scored", students.load(folder / "untuned"), test, 0, gold)
     at = time.perf_counter()
     fit(
-        train, dev, task, folder / "lora", base=options.base, recipe=recipe, redraw_names=options.redraw_names,
+        train, dev, task, folder / "lora", base=options.base, recipe=recipe, vary_labels=options.vary_labels,
         on_progress=show,
     )  # fmt: skip
     student = students.load(folder / "lora")

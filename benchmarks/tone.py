@@ -1,6 +1,6 @@
 """A tone of voice: an author's texts, requests written by a local teacher, a tuned model, and how well its texts can be told apart.
 
-    python benchmarks/tone.py BASE TEACHER.gguf TEXTS [--count 150] [--most 60] [--folder FOLDER]
+    python benchmarks/tone.py BASE TEACHER.gguf TEXTS [--count 150] [--max-samples 60] [--folder FOLDER]
 
 TEXTS is a folder of text files, or the file Rdata.rdb of the Debian package r-cran-janeaustenr (Jane Austen's novels, public domain).
 Passages of 60 to 130 words are drawn at random from all of them. With --folder, an interrupted run goes on.
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("teacher", type=Path)
     parser.add_argument("texts", type=Path)
     parser.add_argument("--count", type=int, default=150)
-    parser.add_argument("--most", type=int, default=60)
+    parser.add_argument("--max-samples", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--test", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
@@ -93,7 +93,7 @@ def main() -> None:
         teacher = f'[teacher]\nmodel = "local"\ngguf = "{options.teacher.resolve()}"\n'
         content = re.sub(r"\[teacher\].*?\n\n", teacher + "\n", file.read_text(), flags=re.DOTALL)
         settings = f"epochs = {options.epochs}\nseed = {options.seed}\n"
-        file.write_text(content.replace("\n[teacher]", f"test = {options.test}\n\n[teacher]", 1) + settings)
+        file.write_text(content.replace("\n[teacher]", f"test_share = {options.test}\n\n[teacher]", 1) + settings)
     project = ToneProject.open(folder)
     kept, findings = lint(read_texts(project.texts))
     print(f"{folder}: {len(kept)} passages, {len(findings)} left out", flush=True)
@@ -116,7 +116,7 @@ def main() -> None:
     if options.until == "train":
         return
     at = time.perf_counter()
-    report, trained = evaluate(project, most=options.most, on_progress=show)
+    report, trained = evaluate(project, max_samples=options.max_samples, on_progress=show)
     _show_report(report)
     write_page(
         project.reports / "compare.html", report.samples, [pair.text.content for pair in trained[:2]], options.seed

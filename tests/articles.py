@@ -36,7 +36,7 @@ def articles(count: int) -> list[str]:
         sentences = [
             f"{draw.choice(OPENERS)}, {draw.choice(SUBJECTS)} {draw.choice(VERBS)} {draw.choice(THINGS)} and "
             f"{draw.choice(VERBS)} {draw.choice(THINGS)}, {draw.randrange(10**6)} times over."
-            for _ in range(4)
+            for _ in range(2)
         ]
         found.append(f"{draw.choice(SUBJECTS).capitalize()}, number {number}. " + " ".join(sentences))
     return found

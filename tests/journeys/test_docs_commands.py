@@ -24,6 +24,7 @@ from tiny_generator import tiny_generator_gguf
 from fingerpost.core.types import Message
 from fingerpost.store.server import ServerStore
 from fingerpost.store.server_rows import RequestLogEntry
+from fingerpost.tone.judge import key_of
 from journeys.files import rows, write
 from journeys.shell import Ended, commands_of, run
 
@@ -161,7 +162,10 @@ def _prepare_next(command: str, folder: Path, ended: Ended) -> None:
         settings = "prices = { input = 0.0, output = 0.0 }"
         file.write_text(file.read_text().replace('model = "gpt-4.1-mini"', f'model = "gpt-4.1-mini"\n{settings}'))
     if command.startswith("fingerpost tone evaluate"):
-        key = {"key": "tone/0/" + str(len(json.loads((folder / "voice/reports/tone.json").read_text())["samples"]))}
-        (folder / "choices.json").write_text(json.dumps({**key, "choices": {"pair1": "first", "pair2": "neither"}}))
+        samples = json.loads((folder / "voice" / "reports" / "tone.json").read_text())["samples"]
+        key = key_of([sample["tuned"] for sample in samples])
+        (folder / "choices.json").write_text(
+            json.dumps({"key": key, "choices": {"pair1": "first", "pair2": "neither"}})
+        )
     if "--history" in command:
         (folder / "mark.txt").write_text(ended.stdout.split()[0])

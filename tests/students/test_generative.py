@@ -33,6 +33,7 @@ from fingerpost.students.lora.train_text import fit_text
 from fingerpost.students.lora.tuning import Recipe
 from fingerpost.task.prompt import system_prompt
 from fingerpost.task.reply_format import json_template
+from fingerpost.task.reply_schema import canonical_reply, schema_of_replies
 from fingerpost.task.settings import Task
 
 LABELS = tuple(Label(name=name, description=f"about {name}") for name in TEXTS)
@@ -151,7 +152,7 @@ def test_labels_may_become_codes_and_new_ones_are_scored(student: Any) -> None:
         "* billing: invoices\n* delivery: parcels\n* other: the rest\n",
     ],
 )
-def test_a_prompts_list_is_found_and_redrawn(system: str) -> None:
+def test_a_prompts_list_is_found_and_varied(system: str) -> None:
     labels = [Label(name=name) for name in ("billing", "delivery", "other")]
     prompt = LabelPrompt.of(system, labels, json_template("action"))
     assert prompt.is_listed and prompt.text == system
@@ -166,11 +167,11 @@ def test_a_prompts_list_is_found_and_redrawn(system: str) -> None:
     assert "delivery" not in prompt.without(["delivery"]).text
 
 
-def test_redrawn_prompts_list_what_is_needed() -> None:
+def test_varied_prompts_list_what_is_needed() -> None:
     prompt = LabelPrompt.of(system_prompt(TASK), LABELS, json_template("action"))
     codes = 0
     for seed in range(40):
-        found = prompt.redrawn(random.Random(seed), ["billing"])
+        found = prompt.varied(random.Random(seed), ["billing"])
         assert any(one.label.name == "billing" for one in found.listed) and len(found.listed) >= 2
         codes += found.template.codes
     assert 10 < codes < 30
@@ -262,9 +263,15 @@ def test_only_replies_with_a_weight_are_learnt(base: Any) -> None:
 
 
 def test_long_conversations_are_cut(base: Any) -> None:
-    dialogue = Dialogue((Turn("user", "x " * 900), Turn("assistant", "y " * 900, 1.0)))
-    (item,) = items_of(base.tokenizer, dialogue, 200)
-    assert len(item.reply) == 100 and len(item.prompt) == 100
+    both = Dialogue((Turn("user", "x " * 900), Turn("assistant", "y " * 900, 1.0)))
+    (item,) = items_of(base.tokenizer, both, 200)
+    assert (len(item.reply), len(item.prompt), item.cut) == (100, 100, True)
+    long_reply = Dialogue((Turn("user", "x"), Turn("assistant", "y " * 60, 1.0)))
+    (item,) = items_of(base.tokenizer, long_reply, 200)
+    assert len(item.reply) > 100 and not item.cut
+    assert item.reply[-1] == base.tokenizer.eos_token_id
+    open_end = Dialogue((Turn("user", "x"), Turn("assistant", "y", 1.0, False)))
+    assert base.tokenizer.eos_token_id not in items_of(base.tokenizer, open_end, 200)[0].reply
 
 
 def test_texts_lower_the_loss(tmp_path: Path) -> None:
@@ -295,17 +302,53 @@ def test_a_schema_holds_for_any_model(base: Any) -> None:
         "required": ["d", "e"], "additionalProperties": False}}, "required": ["a", "b", "c"], "additionalProperties": False}  # fmt: skip
     for seed in range(3):
         sampling = Sampling(temperature=2, max_tokens=200, seed=seed)
-        found = fill(hold, base.tokenizer, compiler, PromptCache(), prompt, schema, sampling, ends)
+        found = fill(hold, base.tokenizer, compiler, PromptCache(), prompt, schema, sampling, ends, 1024)
         assert json.loads(found.text) == found.value and len(found.value["b"]) <= 4 and 0 <= found.value["c"]["e"] <= 99
         assert found.probabilities[("c", "d")].keys() == {"1", '"two"', "null"}
         assert sum(found.probabilities[("a",)].values()) == pytest.approx(1)
         text = "".join(
             piece.text
-            for piece in write(hold, base.tokenizer, PromptCache(), prompt, sampling, ends, compiler.schema(schema))
+            for piece in write(
+                hold, base.tokenizer, PromptCache(), prompt, sampling, ends, 1024, compiler.schema(schema)
+            )
         )
         assert list(json.loads(text)) == ["a", "b", "c"]
     with pytest.raises(InputError, match="simplify"):
         compiler.schema({"type": "object", "properties": {"a": {"not": {"type": "string"}}}, "required": ["a"]})
+
+
+def test_a_reply_ends_at_the_context(base: Any) -> None:
+    from contextlib import nullcontext
+
+    pieces = list(
+        write(
+            lambda: nullcontext(base.model), base.tokenizer, PromptCache(), [5] * 30, Sampling(max_tokens=500), [], 40
+        )
+    )
+    assert len(pieces) == 10 and pieces[-1].finish == "length" and pieces[-1].usage == (30, 10)
+
+
+def test_replies_are_learnt_as_they_are_scored() -> None:
+    schema = schema_of_replies(['{"b":1,"a":{"c":"é"}}', '{"a":{"c":"x"},"b":2}'])
+    assert schema is not None
+    assert canonical_reply('{"a":{"c":"\\u00e9"},\n "b":1}', schema) == '{"b": 1, "a": {"c": "é"}}'
+    assert canonical_reply("no json", schema) == "no json"
+    assert schema_of_replies(['{"a": 1}', '{"b": 1}']) is None and schema_of_replies(["x"]) is None
+
+
+def test_varied_labels_need_a_list(tmp_path: Path) -> None:
+    rows = examples()
+    with pytest.raises(InputError, match="lists the labels"):
+        fit(rows[::2], rows[1::2], TASK, tmp_path / "m", base=str(tiny_generator_folder()), recipe=Recipe(1),
+            vary_labels=True, facts={"system": "Route it."})  # fmt: skip
+
+
+def test_another_prompt_keeps_the_adapter(student: Any) -> None:
+    asked = students.load(tiny_generative_student()).with_labels([Label(name="refund", description="money back")])
+    import gc
+
+    gc.collect()
+    assert len(asked.predict("hello").scores) == 4
 
 
 def test_a_base_that_is_none(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from teacher import Teacher
 from tiny_generator import tiny_generator_folder
 
 from fingerpost.core.errors import InputError, TaskError
-from fingerpost.tone.evaluate import Written, told_apart
-from fingerpost.tone.judge import judge, tuned_first, write_page
+from fingerpost.tone.evaluate import Written, detection_accuracy
+from fingerpost.tone.judge import judge, key_of, tuned_first, write_page
 from fingerpost.tone.project import ToneProject
 from fingerpost.tone.requests import longest_shared_run, request_in
 from fingerpost.tone.texts import Text, lint, read_texts
@@ -71,15 +71,15 @@ def test_a_request_that_quotes_the_text_is_not_used() -> None:
     assert longest_shared_run("a b c d", "x b c y") == 2 and longest_shared_run("", "a") == 0
 
 
-def test_styles_that_differ_are_told_apart_and_equal_ones_are_not() -> None:
+def test_styles_that_differ_are_detection_accuracy_and_equal_ones_are_not() -> None:
     draw = random.Random(0)
     mine, yours = ["moor", "heath", "gloom", "dusk", "raven"], ["sun", "beach", "joy", "ball", "kite"]
 
     def text(words: list[str]) -> str:
         return " ".join(draw.choices([*words, "the", "of", "and"], k=40))
 
-    apart = told_apart([text(mine) for _ in range(30)], [text(yours) for _ in range(30)])
-    same = told_apart([text(mine) for _ in range(30)], [text(mine) for _ in range(30)])
+    apart = detection_accuracy([text(mine) for _ in range(30)], [text(yours) for _ in range(30)])
+    same = detection_accuracy([text(mine) for _ in range(30)], [text(mine) for _ in range(30)])
     assert apart.value > 0.95 and same.low < 0.5 < same.high
 
 
@@ -100,15 +100,16 @@ def test_choices_are_counted_blind(tmp_path: Path) -> None:
     choices = {f"pair{n + 1}": "first" if order[n] else "second" for n in range(10)} | {"pair11": "neither"}
     file = tmp_path / "choices.json"
     file.write_text(json.dumps({"key": json.loads(key[1]), "choices": choices}))
-    found = judge([file], 12)
+    tuned = [sample.tuned for sample in samples(12)]
+    found = judge([file], tuned)
     assert (found.tuned, found.prompted, found.ties) == (10, 0, 1)
     assert found.p_value == pytest.approx(2 / 2**10)
     with pytest.raises(InputError, match="another comparison"):
-        judge([file], 11)
+        judge([file], tuned[:11])
     for content in ("[", "[1]", json.dumps({"key": json.loads(key[1]), "choices": {"pair99": "first"}})):
         file.write_text(content)
         with pytest.raises(InputError):
-            judge([file], 12)
+            judge([file], tuned)
 
 
 def test_task_toml_says_what_is_wrong(tmp_path: Path) -> None:
@@ -156,11 +157,12 @@ def test_from_texts_to_a_measured_voice(voice: Path, cli: Cli, teacher: Teacher)
     file.write_text(file.read_text() + "epochs = 1\n")
     run = tone("train", "voice")
     assert run.returncode == 0 and "general answers" in run.stdout, run.stderr
-    run = tone("evaluate", "voice", "--most", "10")
-    assert run.returncode == 0 and "a classifier tells them" in run.stdout, run.stdout + run.stderr
+    run = tone("evaluate", "voice", "--max-samples", "10")
+    assert run.returncode == 0 and "a classifier tells 10 of them" in run.stdout, run.stdout + run.stderr
     report = json.loads((voice / "voice" / "reports" / "tone.json").read_text())
     assert report["tests"] == 10 and report["tuned_loss"] < report["base_loss"]
     assert (voice / "voice" / "reports" / "compare.html").is_file()
-    (voice / "choices.json").write_text(json.dumps({"key": "tone/0/10", "choices": {"pair1": "first"}}))
-    run = tone("judge", "voice", "--choices", "choices.json")
+    key = key_of([sample["tuned"] for sample in report["samples"]])
+    (voice / "choices.json").write_text(json.dumps({"key": key, "choices": {"pair1": "first"}}))
+    run = tone("count-choices", "voice", "choices.json")
     assert run.returncode == 0 and "sign test p = 1.0000" in run.stdout, run.stderr

@@ -52,7 +52,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "ui": "Review, compare and watch in the browser.",
         "review": "Correct the few labels that teach the student most.",
         "define": "Improve the descriptions of labels that the teacher misreads.",
-        "export": "Write chat JSONL, or a generative student, for use elsewhere.",
+        "export": "Write chat JSONL, or a language model, for use elsewhere.",
         "costs": "Show what each step cost.",
     },
     "Student": {

@@ -1,4 +1,4 @@
-"""The command `export`: write chat JSONL for fine-tuning elsewhere, or a generative student for other engines."""
+"""The command `export`: write chat JSONL for fine-tuning elsewhere, or a language model for other engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from fingerpost.project import Project
 def export(
     model: Annotated[
         Path | None,
-        typer.Argument(help="A generative student to write for other engines: llama.cpp, Ollama, transformers, vLLM."),
+        typer.Argument(
+            help="Folder of a model trained with --student lora, to export for llama.cpp, Ollama, transformers or vLLM."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="With MODEL: the folder to write to. Default: MODEL-export.")
@@ -46,7 +48,7 @@ def export(
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Number of epochs, for the cost estimate.")] = 3,
 ) -> None:
-    """Write the labelled questions as chat JSONL for fine-tuning elsewhere, or a generative student for other engines."""
+    """Write the labelled questions as chat JSONL for fine-tuning elsewhere, or a language model for other engines."""
     if model is not None:
         require_extra("lora", "exporting a generative student")
         from fingerpost.students.lora.export import export as export_student

@@ -31,13 +31,13 @@ class Tuning:
 
     Attributes:
         base: the base language model.
-        redraw_names: train with changing codes and label lists.
+        vary_labels: train with changing codes and label lists.
         batch: replies that a step learns from.
         history: earlier turns of a conversation that a classifier reads.
     """
 
     base: str | None
-    redraw_names: bool
+    vary_labels: bool
     batch: int | None
     epochs: int | None
     seed: int | None
@@ -65,7 +65,7 @@ def train_lora(
     from fingerpost.students.lora import parallel
 
     if not parallel.is_first():  # the first process reports
-        sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")
+        sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     settings = Project(folder).task.student if file is None else None
     base = tuning.base or (settings.base if settings else None)
     if base is None:
@@ -91,7 +91,7 @@ def train_lora(
     with showing_progress("train") as show:
         done = train_on_file(
             data, target, student="lora", on_progress=show, base=base, recipe=_recipe(tuning, seed, texts=False),
-            redraw_names=tuning.redraw_names, history=history,
+            vary_labels=tuning.vary_labels, history=history,
         )  # fmt: skip
     _show(
         target,

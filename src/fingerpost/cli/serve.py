@@ -138,8 +138,8 @@ def serve(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Base URL of an OpenAI-compatible engine, such as vLLM, that runs the models that write their replies, under the "
-            "same names. Default: llama.cpp for GGUF bases, else PyTorch.",
+            help="Base URL of an OpenAI-compatible inference server, such as vLLM, that generates text for the language models. It must "
+            "serve each one under the same name. Default: llama.cpp for GGUF bases, else PyTorch.",
         ),
     ] = None,
     require_keys: Annotated[
@@ -279,7 +279,7 @@ def _print_summary(server: Server, host: str, port: int) -> None:
                 f"  {model.name}: {model.folder}, {len(model.task.labels)} labels{_describe_forwarding(model, settings)}"
             )
         else:
-            print(f"  {model.name}: {model.folder}, writes its replies")
+            print(f"  {model.name}: {model.folder}, a language model")
     if settings.upstream is not None:
         print(f"  everything else: {settings.upstream}, and its decisions are learnt (fingerpost decisions)")
     elif not server.models.named_models:

@@ -56,12 +56,12 @@ def check(project: ProjectFolder) -> None:
 
     opened = ToneProject.open(project)
     texts = read_texts(opened.texts)
-    kept, findings = lint(texts, opened.task.names)
+    kept, findings = lint(texts, opened.task.excluded_names)
     _show_findings(findings)
     words = sum(len(text.content.split()) for text in kept)
     print(f"{len(kept):,} of {len(texts):,} texts to learn from, {words:,} words")
     if len(kept) < FEW_TEXTS:
-        print(f"fewer than {FEW_TEXTS} texts show a voice poorly; add more, or shorter ones")
+        print(f"fewer than {FEW_TEXTS} texts show a voice poorly; add more texts")
     next_step(f"fingerpost tone requests {project} --budget 5")
 
 
@@ -84,7 +84,7 @@ def requests(project: ProjectFolder, budget: float | None = Budget, yes: bool = 
     from fingerpost.tone.texts import lint, read_texts
 
     opened = ToneProject.open(project)
-    kept, findings = lint(read_texts(opened.texts), opened.task.names)
+    kept, findings = lint(read_texts(opened.texts), opened.task.excluded_names)
     if findings:
         print(f"{len(findings):,} texts are left out; 'fingerpost tone check {project}' says why")
     with opened.store() as store:
@@ -132,7 +132,9 @@ def train(project: ProjectFolder) -> None:
 @tone.command()
 def evaluate(
     project: ProjectFolder,
-    most: Annotated[int, typer.Option(min=10, help="Test texts that both models write to.")] = 60,
+    max_samples: Annotated[
+        int, typer.Option(min=10, help="At most so many test requests are answered by both models.")
+    ] = 60,
 ) -> None:
     """Measure the voice on texts that were not trained on, and write a page for a blind comparison."""
     require_extra("lora", "measuring a language model")
@@ -142,27 +144,27 @@ def evaluate(
 
     opened = ToneProject.open(project)
     with showing_progress("evaluate") as show:
-        report, trained = evaluate_tone(opened, most=most, on_progress=show)
+        report, trained = evaluate_tone(opened, max_samples=max_samples, on_progress=show)
     _show_report(report)
     page = opened.reports / FILE
     write_page(page, report.samples, [pair.text.content for pair in trained[:2]], opened.task.student.seed)
     print(f"{opened.reports / 'tone.json'}: all figures and texts")
     print(f"{page}: a blind comparison for people; open it in a browser")
-    next_step(f"fingerpost tone judge {project} --choices choices.json", f"fingerpost serve {opened.model}")
+    next_step(f"fingerpost tone count-choices {project} choices.json", f"fingerpost serve {opened.model}")
 
 
 def _show_report(report: ToneReport) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in (f"on {report.tests} texts that were not trained on", "prompted base", "tuned"):
+    for column in ("on texts that were not trained on", "prompted base", "tuned"):
         table.add_column(column, justify="left" if not table.columns else "right")
     table.add_row("loss on the author's texts, nats per token", f"{report.base_loss:.3f}", f"{report.tuned_loss:.3f}")
     told = [
         f"{100 * interval.value:.0f} % ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
-        for interval in (report.prompted_told, report.tuned_told)
+        for interval in (report.base_detection, report.tuned_detection)
     ]
-    table.add_row("a classifier tells them from the author's (50 % is guessing)", *told)
+    table.add_row(f"a classifier tells {report.tests} of them from the author's (50 % is guessing)", *told)
     if report.general_before is not None and report.general_after is not None:
         table.add_row(
             "loss on general answers, nats per token", f"{report.general_before:.3f}", f"{report.general_after:.3f}"
@@ -173,14 +175,14 @@ def _show_report(report: ToneReport) -> None:
         say(f"near-copy, {shared} words in a row as in a training text: {' '.join(text.split())[:100]}")
 
 
-@tone.command()
-def judge(
+@tone.command("count-choices")
+def count_choices(
     project: ProjectFolder,
-    choices: Annotated[list[Path], typer.Option(help="A file that the page saved. Can be repeated.")],
+    files: Annotated[list[Path], typer.Argument(help="The files that the page saved.")],
 ) -> None:
     """Count the choices of a blind comparison, with the sign test."""
     require_extra("train", "the sign test")
-    from fingerpost.tone.judge import judge as count_choices
+    from fingerpost.tone.judge import judge
     from fingerpost.tone.project import ToneProject
 
     opened = ToneProject.open(project)
@@ -189,8 +191,8 @@ def judge(
         raise InputError(f"there is no {report}; run 'fingerpost tone evaluate {project}' first")
     import json
 
-    count = len(json.loads(report.read_text(encoding="utf-8"))["samples"])
-    found = count_choices(choices, count, opened.task.student.seed)
+    samples = json.loads(report.read_text(encoding="utf-8"))["samples"]
+    found = judge(files, [sample["tuned"] for sample in samples], opened.task.student.seed)
     print(
         f"tuned {found.tuned:,}, prompted base {found.prompted:,}, no difference {found.ties:,}; "
         f"sign test p = {found.p_value:.4f}"

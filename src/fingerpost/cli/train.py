@@ -141,11 +141,11 @@ def train(
             "task.toml."
         ),
     ] = None,
-    redraw_names: Annotated[
+    vary_labels: Annotated[
         bool,
         typer.Option(
-            "--redraw-names",
-            help="With --student lora: train with changing codes and label lists, so that the labels can change later.",
+            "--vary-labels",
+            help="With --student lora: train with changing label lists and integer codes, so that the labels can change later.",
         ),
     ] = False,
     batch_size: Annotated[
@@ -207,7 +207,7 @@ def train(
         from fingerpost.cli.lora import Tuning as LoraTuning
         from fingerpost.cli.lora import train_lora
 
-        tuning = LoraTuning(base, redraw_names, batch_size, epochs, seed, history)
+        tuning = LoraTuning(base, vary_labels, batch_size, epochs, seed, history)
         train_lora(file, folder, target, use, columns, tuning, test_share, json_file, html)
         return
     options = {

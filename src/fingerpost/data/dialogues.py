@@ -18,11 +18,17 @@ RESULTS = ("tool", "function")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message of a conversation to learn from. One with `weight` 0 is read and not learnt."""
+    """A message of a conversation to learn from.
+
+    Attributes:
+        weight: in the loss; with 0, the message is read and not learnt.
+        ends: the message is complete, so that its end is learnt, too.
+    """
 
     role: str
     content: str
     weight: float = 0.0
+    ends: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,8 +151,8 @@ class RouteRequest(Body):
 
 class Hyperparameters(Request):
     n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=50)] | None = None
-    batch_size: Literal["auto"] | int | None = None
-    learning_rate_multiplier: Literal["auto"] | float | None = None
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] | None = None
+    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
 
 
 class MethodSettings(Request):

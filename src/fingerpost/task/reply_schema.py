@@ -30,6 +30,22 @@ def schema_of_replies(replies: Sequence[str]) -> dict[str, Any] | None:
     return schema_of(objects)
 
 
+def canonical_reply(reply: str, schema: Mapping[str, Any]) -> str:
+    """A reply that keeps a schema as `json.dumps` writes it, with its fields in the schema's order; others are left as they are."""
+    try:
+        value = parse_json(reply)
+    except ValueError:
+        return reply
+    return json.dumps(_ordered(value, schema), ensure_ascii=False)
+
+
+def _ordered(value: Any, schema: Mapping[str, Any]) -> Any:
+    properties = schema.get("properties")
+    if not isinstance(value, dict) or not properties or set(value) != set(properties):
+        return value
+    return {name: _ordered(value[name], part) for name, part in properties.items()}
+
+
 def schema_of(replies: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The JSON schema of replies that are objects with the same fields; None if their fields differ.
 

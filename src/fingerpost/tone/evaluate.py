@@ -40,9 +40,9 @@ class ToneReport:
     """The measurement of a tone.
 
     Attributes:
-        tests: texts that measure.
+        tests: texts that both models wrote to.
         base_loss, tuned_loss: mean loss on the author's texts, in nats per token; lower means that they are more likely.
-        prompted_told, tuned_told: accuracy of a classifier that tells the author's texts from those of the prompted base model, and
+        base_detection, tuned_detection: accuracy of a classifier that tells the author's texts from those of the prompted base model, and
             of the tuned one; 0.5 is guessing.
         copies: written texts that are near-copies of a training text, with the words that they share.
         general_before, general_after: loss on the base model's own general answers; a large rise means that it has unlearnt them.
@@ -52,8 +52,8 @@ class ToneReport:
     tests: int
     base_loss: float
     tuned_loss: float
-    prompted_told: Interval
-    tuned_told: Interval
+    base_detection: Interval
+    tuned_detection: Interval
     copies: list[tuple[str, int]]
     general_before: float | None
     general_after: float | None
@@ -73,7 +73,7 @@ def measure(
     trained: Sequence[Pair],
     general: Sequence[Dialogue] = (),
     *,
-    most: int = 60,
+    max_samples: int = 60,
     seed: int = 0,
     on_progress: ProgressCallback = no_progress,
 ) -> ToneReport:
@@ -82,7 +82,7 @@ def measure(
     Args:
         base, tuned: generative students; `base` is untuned, and gets the same system prompt.
         general: general answers of the base model that were not trained on.
-        most: at most so many texts are written.
+        max_samples: at most so many texts are written.
 
     Raises:
         InputError: there are fewer than LEAST_TESTS test texts.
@@ -90,9 +90,9 @@ def measure(
     if len(tests) < LEAST_TESTS:
         raise InputError(
             f"{len(tests)} texts with a request are kept for measuring, at least {LEAST_TESTS} are needed; add texts, or raise "
-            "'test' in task.toml"
+            "'test_share' in task.toml"
         )
-    chosen = list(tests)[:most]
+    chosen = list(tests)[:max_samples]
     samples = []
     for number, pair in enumerate(chosen, 1):
         room = max(40, round(ROOM * tuned.count_tokens(pair.text.content)))
@@ -108,8 +108,8 @@ def measure(
     ]
     return ToneReport(
         len(chosen), base.loss(held), tuned.loss(held),
-        told_apart(authors, [sample.prompted for sample in samples], seed),
-        told_apart(authors, [sample.tuned for sample in samples], seed),
+        detection_accuracy(authors, [sample.prompted for sample in samples], seed),
+        detection_accuracy(authors, [sample.tuned for sample in samples], seed),
         copies,
         base.loss(general) if general else None, tuned.loss(general) if general else None,
         samples,
@@ -131,7 +131,7 @@ def write(student: Any, instructions: str, request: str, tokens: int, seed: int)
     return "".join(piece.text for piece in student.reply(messages, sampling)).strip()
 
 
-def told_apart(real: Sequence[str], written: Sequence[str], seed: int = 0) -> Interval:
+def detection_accuracy(real: Sequence[str], written: Sequence[str], seed: int = 0) -> Interval:
     """The accuracy of a style classifier at telling real from written texts, with a 95 % interval (Wilson).
 
     The classifier is a logistic regression on character and word n-grams. Its accuracy is out of sample: cross-validation, in which

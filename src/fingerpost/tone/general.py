@@ -41,14 +41,15 @@ def own_answers(
     """
     from fingerpost.students.lora.generation import Sampling
 
-    chosen = REQUESTS[: min(count, len(REQUESTS) - HELD_OUT) + HELD_OUT]
-    found = []
-    for number, request in enumerate(chosen, 1):
+    wanted = min(count, len(REQUESTS) - HELD_OUT) + HELD_OUT
+    found: list[Dialogue] = []
+    for request in REQUESTS:
+        if len(found) == wanted:
+            break
         messages = [{"role": "user", "content": request}]
-        answer = "".join(
-            piece.text for piece in student.reply(messages, Sampling(temperature=0, max_tokens=REPLY_TOKENS))
-        )
-        on_progress(Progress("train", done=number, total=len(chosen), detail="the base model's general answers"))
+        pieces = list(student.reply(messages, Sampling(temperature=0, max_tokens=REPLY_TOKENS)))
+        answer, ends = "".join(piece.text for piece in pieces), pieces[-1].finish == "stop"
+        on_progress(Progress("train", done=len(found), total=wanted, detail="the base model's general answers"))
         if answer.strip():
-            found.append(Dialogue((Turn("user", request), Turn("assistant", answer.strip(), 1.0))))
+            found.append(Dialogue((Turn("user", request), Turn("assistant", answer.strip(), 1.0, ends))))
     return found[HELD_OUT:], found[:HELD_OUT]

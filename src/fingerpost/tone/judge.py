@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import parse_json
+from fingerpost.core.text import fingerprint, parse_json
 from fingerpost.tone.evaluate import Written
 
 FILE, CHOICES = "compare.html", "choices.json"
@@ -29,7 +29,7 @@ button {{ font: inherit; padding: .5rem 1rem; }}
 </style></head><body>
 <h1>Which text is more like the author?</h1>
 <p>Below are {count} requests, each with two texts by two models in a random order. Two samples by the author come first. Choose, then
-save your choices, and run <code>fingerpost tone judge PROJECT --choices FILE</code>.</p>
+save your choices, and run <code>fingerpost tone count-choices PROJECT FILE</code>.</p>
 <h2>The author</h2><div class="pair">{samples}</div>
 <form id="form">{pairs}
 <p><button type="submit">Save the choices</button> <output id="done"></output></p></form>
@@ -95,23 +95,32 @@ def write_page(file: Path, samples: Sequence[Written], authors: Sequence[str], s
     shown = "".join(f'<div class="text">{html.escape(text)}</div>' for text in authors)
     file.parent.mkdir(parents=True, exist_ok=True)
     page = PAGE.format(
-        count=len(samples), samples=shown, pairs="".join(pairs), key=json.dumps(f"tone/{seed}/{len(samples)}")
+        count=len(samples),
+        samples=shown,
+        pairs="".join(pairs),
+        key=json.dumps(key_of([sample.tuned for sample in samples])),
     )
     file.write_text(page, encoding="utf-8")
 
 
-def judge(files: Sequence[Path], count: int, seed: int = 0) -> Judgement:
+def key_of(tuned: Sequence[str]) -> str:
+    """What tells one comparison from another: the tuned model's texts."""
+    return fingerprint(tuned)
+
+
+def judge(files: Sequence[Path], tuned_texts: Sequence[str], seed: int = 0) -> Judgement:
     """Count the choices of one or more people, and test them.
 
     Args:
         files: the files that the page saved.
-        count: pairs on the page.
+        tuned_texts: the tuned model's texts on the page, in order.
 
     Raises:
         InputError: a file is not one of this page's.
     """
     from scipy.stats import binomtest
 
+    count = len(tuned_texts)
     tuned = prompted = ties = 0
     order = tuned_first(count, seed)
     for file in files:
@@ -119,7 +128,7 @@ def judge(files: Sequence[Path], count: int, seed: int = 0) -> Judgement:
             value = parse_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise InputError(f"{file} cannot be read; give the file that the page saved") from None
-        if not isinstance(value, dict) or value.get("key") != f"tone/{seed}/{count}":
+        if not isinstance(value, dict) or value.get("key") != key_of(tuned_texts):
             raise InputError(f"{file} belongs to another comparison; open the newest {FILE} and choose again")
         choices = value.get("choices")
         places = {f"pair{number}": number - 1 for number in range(1, count + 1)}

@@ -23,12 +23,16 @@ kind = "text"
 name = {name}
 instructions = {instructions}   # the system prompt that asks for this voice
 texts = {texts}                 # a folder of .txt and .md files: one text each, all by the same author
+# test_share = 0.2              # of the texts, to measure the model
+# excluded_names = ["Jane Doe"] # texts with such a name are left out
 
 [teacher]                       # writes the request that each text answers
 model = "gpt-4.1-mini"
 
 [student]
 base = {base}                   # the base language model: a GGUF file, a folder, or a hub name
+# epochs = 3
+# general_per_ten = 1           # general answers to mix in for each ten texts, so that the model keeps what it could do
 """
 
 
@@ -37,12 +41,12 @@ class WritingStudent(Strict):
 
     Attributes:
         base: the base model: a GGUF file, a folder, or a hub name.
-        general: general requests to mix in, with the base model's own answers, for each 10 texts; 0 for none.
+        general_per_ten: general requests to mix in, with the base model's own answers, for each ten texts; 0 for none.
     """
 
     base: Annotated[str, Field(min_length=1)]
     epochs: Annotated[int, Field(ge=1, le=50)] = 3
-    general: Annotated[int, Field(ge=0, le=10)] = 1
+    general_per_ten: Annotated[int, Field(ge=0, le=10)] = 1
     seed: int = 0
 
 
@@ -52,16 +56,16 @@ class ToneTask(Strict):
     Attributes:
         instructions: the system prompt that asks for the voice.
         texts: folder of the texts, relative to the project's folder.
-        names: names that must not be learnt, such as those of people; texts that hold one are left out.
-        test: the share of the texts that measure the model and are not trained on.
+        excluded_names: names that must not be learnt, such as those of people; texts that hold one are left out.
+        test_share: the share of the texts that measure the model and are not trained on.
     """
 
     kind: Literal["text"]
     name: Annotated[str, Field(min_length=1)]
     instructions: Annotated[str, Field(min_length=1)]
     texts: str = "texts"
-    names: tuple[str, ...] = ()
-    test: Annotated[float, Field(gt=0, lt=0.9)] = 0.2
+    excluded_names: tuple[str, ...] = ()
+    test_share: Annotated[float, Field(gt=0, lt=0.9)] = 0.2
     teacher: TeacherSettings | None = None
     student: WritingStudent
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.text import check_characters, hash_fraction, normalise, shorten
+from fingerpost.core.text import check_characters, hash_fraction, shorten
 from fingerpost.core.types import Message
 from fingerpost.data.duplicates import DuplicateIndex
 
 ENDINGS = (".txt", ".md", ".markdown")
+PART = "#"
+"""Before the number of a part in a text's name."""
 LEAST_WORDS, MOST_WORDS = 20, 500
 """Shorter texts teach nothing; longer ones are cut between paragraphs."""
 MOST_QUESTION_MARKS = 0.6
@@ -37,9 +39,9 @@ class Text:
     content: str
 
     @property
-    def is_test(self) -> float:
-        """A number in [0, 1) that is fixed by the text: below the test share, it is a test text."""
-        return hash_fraction(f"tone/{normalise(self.content)}")
+    def split_hash(self) -> float:
+        """A number in [0, 1) that is fixed by the file's name: below the test share, the text and its other parts are test texts."""
+        return hash_fraction(f"tone/{self.name.split(PART)[0]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ KINDS = {
     "duplicate": "nearly the same as an earlier text: it would be learnt by heart",
     "language": "another language than most texts",
     "contact": "an address or a number of a person, which the model could repeat",
-    "name": "a name from 'names' in task.toml",
+    "name": "a name from 'excluded_names' in task.toml",
     "characters": "characters that cannot be stored",
 }
 """What each kind of finding means."""
@@ -86,7 +88,7 @@ def read_texts(folder: Path) -> list[Text]:
             raise InputError(f"{file} is not UTF-8; save it as UTF-8") from None
         name = str(file.relative_to(folder))
         parts = list(_parts(content))
-        found += [Text(f"{name}#{i}" if len(parts) > 1 else name, part) for i, part in enumerate(parts, 1)]
+        found += [Text(f"{name}{PART}{i}" if len(parts) > 1 else name, part) for i, part in enumerate(parts, 1)]
     return found
 
 

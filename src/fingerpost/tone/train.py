@@ -36,16 +36,16 @@ def divided(project: ToneProject) -> TonePairs:
     Raises:
         InputError: there are fewer than LEAST_PAIRS.
     """
-    texts, _ = lint(read_texts(project.texts), project.task.names)
+    texts, _ = lint(read_texts(project.texts), project.task.excluded_names)
     with project.store() as store:
         found = pairs(store, texts)
     if len(found) < LEAST_PAIRS:
         raise InputError(
             f"{len(found)} texts have a request, at least {LEAST_PAIRS} are needed; run 'fingerpost tone requests {project.folder}'"
         )
-    test = [pair for pair in found if pair.text.is_test < project.task.test]
-    rest = [pair for pair in found if pair.text.is_test >= project.task.test]
-    dev = sorted(rest, key=lambda pair: pair.text.is_test)[: max(1, len(rest) // 10)]
+    test = [pair for pair in found if pair.text.split_hash < project.task.test_share]
+    rest = [pair for pair in found if pair.text.split_hash >= project.task.test_share]
+    dev = sorted(rest, key=lambda pair: pair.text.split_hash)[: max(1, len(rest) // 10)]
     return TonePairs([pair for pair in rest if pair not in dev], dev, test)
 
 
@@ -71,9 +71,10 @@ def train(project: ToneProject, *, on_progress: ProgressCallback = no_progress) 
     data, settings = divided(project), project.task.student
     mixed: list[Dialogue] = []
     with tempfile.TemporaryDirectory() as scratch:
-        if settings.general:
+        if settings.general_per_ten:
             base = untuned(project.base, Path(scratch) / "base")
-            mixed, _ = own_answers(base, -(-settings.general * len(data.train) // 10), on_progress)
+            mixed, _ = own_answers(base, -(-settings.general_per_ten * len(data.train) // 10), on_progress)
+            del base  # the trained model takes its place in memory
     instructions = project.task.instructions
     return fit_text(
         [*(dialogue_of(instructions, pair) for pair in data.train), *mixed],
@@ -84,7 +85,7 @@ def train(project: ToneProject, *, on_progress: ProgressCallback = no_progress) 
 
 
 def evaluate(
-    project: ToneProject, *, most: int = 60, on_progress: ProgressCallback = no_progress
+    project: ToneProject, *, max_samples: int = 60, on_progress: ProgressCallback = no_progress
 ) -> tuple[ToneReport, Sequence[Pair]]:
     """Measure the trained model against the prompted base model; also returns the training pairs.
 
@@ -102,7 +103,7 @@ def evaluate(
         tuned = students.load(project.model)
         report = measure(
             base, tuned, project.task.instructions, data.test, data.train, general,
-            most=most, seed=project.task.student.seed, on_progress=on_progress,
+            max_samples=max_samples, seed=project.task.student.seed, on_progress=on_progress,
         )  # fmt: skip
     report.save(project.reports / "tone.json")
     return report, data.train

@@ -21,6 +21,9 @@ def router(models: ModelRegistry, engine: Engine) -> APIRouter:
     @routes.post("/v1/embeddings")
     async def embed(request: EmbeddingsRequest) -> Json:
         model = await models.find(request.model)
+        if model.student.manifest.kind == "lora":
+            message = f"'{model.name}' is a language model and has no embeddings; ask a model of a sentence encoder"
+            raise ApiError(400, message, param="model")
         texts = [request.input] if isinstance(request.input, str) else request.input
         if not all(text.strip() for text in texts):
             raise ApiError(400, "a text is empty; leave it out", param="input")

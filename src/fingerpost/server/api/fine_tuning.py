@@ -14,7 +14,7 @@ from starlette.datastructures import QueryParams
 
 from fingerpost.server.inference.registry import CHECKPOINT
 from fingerpost.server.jobs.files import FileStorage
-from fingerpost.server.jobs.runner import JobRunner
+from fingerpost.server.jobs.runner import JobRunner, delete_models
 from fingerpost.server.schemas import ApiError, JobRequest, Json, Name, page_of, step_metrics
 from fingerpost.server.settings import Settings
 from fingerpost.store.server import JOB_ACTIVE, ServerStore, new_id, now
@@ -195,6 +195,9 @@ def router(settings: Settings, store: ServerStore, files: FileStorage, runner: J
             change_active, job_id, "cancelled", status="cancelled", finished_at=now(), estimated_finish=None
         )
         runner.kill(job_id)
+        await asyncio.to_thread(
+            delete_models, settings.tuned, job_id
+        )  # one that waits has no process whose end does it
         await asyncio.to_thread(store.add_event, job_id, "The job was cancelled")
         return job
 

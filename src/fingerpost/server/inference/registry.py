@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,19 +13,21 @@ from typing import Any, TypeAlias
 from cachetools import LRUCache
 
 from fingerpost import students
-from fingerpost.core.errors import FingerpostError, ModelError
+from fingerpost.core.errors import FingerpostError, ModelError, TeacherError
 from fingerpost.core.types import Label
 from fingerpost.core.utils import require_extra
 from fingerpost.evaluation.thresholds import CutoffChoice
+from fingerpost.server.ops.logs import log
 from fingerpost.server.schemas import ApiError
 from fingerpost.store.server import ServerStore
 from fingerpost.students.encoder.predict import EncoderStudent
-from fingerpost.students.folder import MANIFEST, Manifest, epoch_folder, read_manifest, task_of
+from fingerpost.students.folder import MANIFEST, Manifest, epoch_folder, epoch_folders, read_manifest, task_of
 from fingerpost.task.prompt import answer_of, reply_value, system_prompt
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate, json_template
 from fingerpost.task.settings import Task
 
-MAX_JOB_MODELS = 16  # loaded models of fine-tuning jobs
+MAX_JOB_MODELS, MAX_WRITERS = 16, 4
+"""Loaded classifiers of fine-tuning jobs, and language models, of which each may be a process of its own."""
 CHECKPOINT = ":ckpt-step-"
 JOB_MODEL = "ft:"
 """The beginning of the names of jobs' models."""
@@ -128,7 +131,9 @@ class ModelRegistry:
         self._folders = dict(folders)
         self._stamps = {name: _stamp(path) for name, path in folders.items()}
         self._folder_models = {name: self._read(name, path) for name, path in folders.items()}
-        self._job_models: LRUCache[str, AnyModel] = LRUCache(MAX_JOB_MODELS)
+        self._loading = threading.Lock()  # held for as long as a model takes to load, never in the event loop
+        self._job_models: LRUCache[str, ServedModel] = LRUCache(MAX_JOB_MODELS)
+        self._writers: LRUCache[str, ServedWriter] = LRUCache(MAX_WRITERS)
 
     @property
     def folder_models(self) -> Sequence[ServedModel]:
@@ -171,7 +176,7 @@ class ModelRegistry:
         if (model := self._folder_models.get(name)) is not None:
             return model
         with self._lock:
-            return self._job_models.get(name)
+            return self._job_models.get(name.split(CHECKPOINT)[0]) or self._writers.get(name)
 
     def _load(self, name: str | None) -> AnyModel:
         if name is None:
@@ -186,22 +191,33 @@ class ModelRegistry:
                 404, f"there is no model '{name}'; use one of these ({available}) or one that GET /v1/models lists",
                 code="model_not_found", param="model",
             )  # fmt: skip
-        folder = epoch_folder(self._tuned / job.id, name.removeprefix(f"{base}{CHECKPOINT}")) if name != base else None
-        folder = folder or self._tuned / job.id
-        with self._lock:
-            model = self._job_models.get(name)
+        folder = self._tuned / job.id
+        if name != base and epoch_folders(folder):  # a classifier has one checkpoint, which is its model
+            found = epoch_folder(folder, name.removeprefix(f"{base}{CHECKPOINT}"))
+            if found is None:
+                message = f"there is no checkpoint '{name}'; GET /v1/fine_tuning/jobs/{job.id}/checkpoints lists them"
+                raise ApiError(404, message, code="model_not_found", param="model")
+            folder = found
+        with self._loading:
+            model = self._loaded(name)
             if model is None:
                 try:
-                    model = self._job_models[name] = self._read(base, folder)
+                    model = self._read(name if folder.name != job.id else base, folder)
                 except FingerpostError as error:
                     raise ApiError(500, f"the model '{base}' is damaged: {error}", code="model_damaged") from None
+                with self._lock:
+                    if isinstance(model, ServedWriter):
+                        self._writers[name] = model
+                    else:
+                        self._job_models[base] = model
             return model
 
     def unload(self, name: str) -> None:
         """Remove a job's model and its checkpoints from memory."""
         with self._lock:
-            for known in [known for known in self._job_models if known.split(CHECKPOINT)[0] == name]:
-                del self._job_models[known]
+            self._job_models.pop(name, None)
+            for known in [known for known in self._writers if known.split(CHECKPOINT)[0] == name]:
+                del self._writers[known]
 
     def reload_changed(self) -> list[tuple[str, str | None]]:
         """Reload the models whose folder has changed.
@@ -245,7 +261,12 @@ def _writer(name: str, path: Path, manifest: Manifest, engine: str | None) -> An
 
     if engine is not None:
         return EngineWriter(manifest, engine, name)
-    return in_llama_cpp(path, manifest) if runs_in_llama_cpp(manifest) else students.load(path)
+    if runs_in_llama_cpp(manifest):
+        try:
+            return in_llama_cpp(path, manifest)
+        except (ModelError, TeacherError) as error:  # it does not know every architecture that torch can run
+            log("llama.cpp cannot run a model", logging.WARNING, model=name, problem=str(error))
+    return students.load(path)
 
 
 def read_model(name: str, path: Path, choice: CutoffChoice, project_task: Task | None = None) -> ServedModel:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -35,7 +37,7 @@ class SamplingRequest(BaseModel):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
 
@@ -55,6 +57,7 @@ class WritingService:
 
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._threads = ThreadPoolExecutor(MAX_AT_ONCE, "writer")  # of its own: a piece can take long
         self._waiting = 0
 
     async def answer(self, request: ChatRequest, raw: Json, student: Any) -> ChatAnswer:
@@ -78,8 +81,8 @@ class WritingService:
         """
         given = _Given.of(request, raw, student)
         pieces = [self._pieces(given, index) for index in range(given.choices)]
-        first = await anext(pieces[0])  # what is wrong with the request is found here, while an error can still be sent
-        return self._events(request, given, pieces, first)
+        first = await anext(pieces[0])  # what is wrong with the request is found here, while a status can still be sent
+        return _until_error(self._events(request, given, pieces, first))
 
     async def _events(
         self, request: ChatRequest, given: _Given, pieces: Sequence[AsyncIterator[Any]], first: Any
@@ -129,7 +132,8 @@ class WritingService:
             self._waiting -= 1
         try:
             steps = given.steps(index)
-            while (piece := await asyncio.to_thread(next, steps, None)) is not None:
+            loop = asyncio.get_running_loop()
+            while (piece := await loop.run_in_executor(self._threads, next, steps, None)) is not None:
                 yield piece
         except InputError as error:
             raise ApiError(400, str(error), param="messages") from None
@@ -137,6 +141,15 @@ class WritingService:
             raise ApiError(500, str(error), code="model_damaged") from None
         finally:
             self._places.release()
+
+
+async def _until_error(events: AsyncIterator[str]) -> AsyncIterator[str]:
+    """The events, up to an error, which is the last event."""
+    try:
+        async for event in events:
+            yield event
+    except ApiError as error:
+        yield f"data: {json.dumps(error.body, ensure_ascii=False)}\n\n"
 
 
 @dataclass(frozen=True)
@@ -184,10 +197,10 @@ class _Given:
         )
         schema = requested_schema(request)
         kind = (request.response_format or {}).get("type")
+        if schema is None and kind in (None, "json_object"):
+            schema = student.manifest.reply_schema
         if schema is None and kind == "json_object":
             schema = {"type": "object"}
-        if schema is None and kind in (None, "json_object"):
-            schema = student.manifest.reply_schema or schema
         calls = bool(student.manifest.training.get("calls"))
         return cls(student, messages, sampling, schema, choices, calls, bool(request.logprobs))
 

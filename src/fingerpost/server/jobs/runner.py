@@ -18,7 +18,7 @@ from fingerpost.server.ops.supervise import run_forever
 from fingerpost.server.settings import Settings
 from fingerpost.store.server import JOB_ACTIVE, JOB_ENDED, ServerStore
 from fingerpost.store.server_rows import JobRow
-from fingerpost.students.folder import checkpoint_folder
+from fingerpost.students.folder import EPOCH_NAME, checkpoint_folder
 
 MAX_ATTEMPTS = 3
 MAX_INTERRUPTIONS, FREE_INTERRUPTIONS, FIRST_HOLD_S = 10, 3, 30.0
@@ -57,9 +57,12 @@ class JobRunner:
         """Delete models of unfinished jobs, and start to run jobs in the running event loop."""
         self._handle_interruptions()
         kept = {job.id for job in self._store.jobs_by_status("succeeded")}
-        resumed = {checkpoint_folder(Path(job.id)).name for job in self._store.jobs_by_status(*JOB_ACTIVE)}
+        resumed = {job.id for job in self._store.jobs_by_status(*JOB_ACTIVE)}
+        checkpoints = {checkpoint_folder(Path(job_id)).name for job_id in resumed}
         for path in self._settings.tuned.iterdir():
-            if path.name.split("~")[0] not in kept and path.name not in resumed:
+            owner = path.name.split("~")[0]
+            of_epoch = owner in resumed and EPOCH_NAME in path.name
+            if owner not in kept and not of_epoch and path.name not in checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
         self._tasks = [
             asyncio.create_task(run_forever(f"jobs: {phase}", partial(self._run_next, phase)), name=phase)

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -47,10 +48,11 @@ def validate(settings: Settings, store: ServerStore, job: JobRow) -> None:
     request = job.request
     store.add_event(job.id, f"Validating training file: {request['training_file']}")
     try:
-        data = read(settings, store, request)
-    except NoClassification as error:
-        _validate_texts(settings, store, job, error)
-        return
+        try:
+            data = read(settings, store, request)
+        except NoClassification as error:
+            _validate_texts(settings, store, job, error)
+            return
     except UnusableFile as error:
         store.fail_job(job.id, f"invalid_{error.param}", str(error), error.param)
         return
@@ -84,16 +86,16 @@ def validate(settings: Settings, store: ServerStore, job: JobRow) -> None:
 
 
 def _validate_texts(settings: Settings, store: ServerStore, job: JobRow, reason: NoClassification) -> None:
-    """As `validate`, for replies that are no labels: a language model learns them, if the server has one."""
+    """As `validate`, for replies that are no labels: a language model learns them, if the server has one.
+
+    Raises:
+        UnusableFile: a file is missing, or no chat JSONL.
+    """
     if settings.base_for(job.request["model"]) is None:
         message = f"{reason}. To train a language model on such replies, start the server with --base MODEL"
         store.fail_job(job.id, "not_a_classification", message, "training_file")
         return
-    try:
-        data = read_texts(settings, store, job.request)
-    except UnusableFile as error:
-        store.fail_job(job.id, f"invalid_{error.param}", str(error), error.param)
-        return
+    data = read_texts(settings, store, job.request)
     found = f"{len(data.train):,} training and {len(data.dev):,} validation conversations"
     kind = f"JSON of {len(data.schema['properties'])} fields" if data.schema else "texts"
     store.add_event(job.id, f"The replies are {kind}, which a language model learns: {found}")
@@ -179,6 +181,11 @@ def train(settings: Settings, store: ServerStore, job: JobRow) -> None:
         return
     except (FingerpostError, OSError) as error:
         store.fail_job(job.id, "server_error", str(error))
+        return
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # such as a GPU without room
+        traceback.print_exc()
+        found = shorten(f"{type(error).__name__}: {error}", 200)
+        store.fail_job(job.id, "server_error", f"training failed ({found}); see the server's log")
         return
     model = model_name(job)
     store.add_event(job.id, f"New fine-tuned model created: {model}")

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from fingerpost.core.errors import ModelError
 from fingerpost.core.text import shorten
-from fingerpost.students.folder import sha256
+from fingerpost.students.folder import Manifest, sha256
 
 GGUF = ".gguf"
 CHAT_TEMPLATE = (
@@ -108,7 +108,22 @@ def open_base(name: str, device: torch.device | None = None) -> Base:
     model.requires_grad_(False)
     model.eval()
     model.to(where)
-    return Base(name, model, tokenizer, _identity(name, path, model), _license(path))
+    return Base(
+        str(path.resolve()) if path.exists() else name, model, tokenizer, _identity(name, path, model), _license(path)
+    )
+
+
+def require_base(manifest: Manifest) -> None:
+    """Check that a model's base is the one that it was trained on, if that is a file or a folder.
+
+    Raises:
+        ModelError: it is missing or has changed.
+    """
+    path = Path(manifest.encoder["name"])
+    if path.is_absolute() and not path.exists():
+        raise ModelError(f"the base model {path} is missing; copy it there, or train again")
+    if path.exists() and _hash_of(path) != manifest.encoder["sha256"]:
+        raise ModelError(f"the base model {path} has changed since the adapter was trained; restore it, or train again")
 
 
 def best_device() -> torch.device:
@@ -160,14 +175,19 @@ def quiet() -> Iterator[None]:
 
 def _identity(name: str, path: Path, model: Any) -> str:
     """What tells two base models of one name apart."""
+    if path.exists():
+        return _hash_of(path)
+    return str(getattr(model.config, "_commit_hash", None) or name)
+
+
+def _hash_of(path: Path) -> str:
+    """The SHA-256 of a file, or of the hashes of a folder's weights."""
     if path.is_file():
         return sha256(path)
-    if path.is_dir():
-        digest = hashlib.sha256()
-        for file in sorted(path.glob("*.safetensors")):
-            digest.update(bytes.fromhex(sha256(file)))
-        return digest.hexdigest()
-    return str(getattr(model.config, "_commit_hash", None) or name)
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.safetensors")):
+        digest.update(bytes.fromhex(sha256(file)))
+    return digest.hexdigest()
 
 
 def _license(path: Path) -> str:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
 
-from fingerpost.core.errors import ModelError
+from fingerpost.core.errors import InputError
 from fingerpost.data.dialogues import Dialogue
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A reply to learn: the tokens before it, its own tokens, and its weight in the loss."""
+    """A reply to learn: the tokens before it, its own tokens, its weight in the loss, and whether it or its prompt was cut."""
 
     prompt: list[int]
     reply: list[int]
     weight: float
+    cut: bool = False
 
 
 def prompt_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
     """The text that the model reads before it replies.
 
     Raises:
-        ModelError: the chat template refuses the messages.
+        InputError: the chat template refuses the messages.
     """
     return _template(tokenizer, messages, add_generation_prompt=True)
 
@@ -41,6 +43,7 @@ def reply_tokens(tokenizer: Any, reply: str) -> list[int]:
     return tokens_of(tokenizer, reply + end_of_reply(tokenizer))
 
 
+@lru_cache(maxsize=8)
 def end_of_reply(tokenizer: Any) -> str:
     """The text that the template writes after an assistant's reply, up to its first white space."""
     before = [{"role": "user", "content": "a"}]
@@ -55,15 +58,18 @@ def items_of(tokenizer: Any, dialogue: Dialogue, limit: int) -> list[Item]:
     """The replies that a conversation teaches, each with everything before it.
 
     Args:
-        limit: the most tokens of an item. A longer prompt loses its first tokens, a reply of more than half of it its last ones.
+        limit: the most tokens of an item. What is longer loses the first tokens of its prompt; a reply that still does not fit
+            beside half of the limit loses its last ones.
     """
     found = []
     messages = [{"role": turn.role, "content": turn.content} for turn in dialogue.turns]
     for number, turn in enumerate(dialogue.turns):
         if turn.role == "assistant" and turn.weight:
             prompt = tokens_of(tokenizer, prompt_text(tokenizer, messages[:number]))
-            reply = reply_tokens(tokenizer, turn.content)[: limit // 2]
-            found.append(Item(prompt[-(limit - len(reply)) :], reply, turn.weight))
+            whole = reply_tokens(tokenizer, turn.content) if turn.ends else tokens_of(tokenizer, turn.content)
+            reply = whole[: limit - min(len(prompt), limit // 2)]
+            kept = prompt[-(limit - len(reply)) :]
+            found.append(Item(kept, reply, turn.weight, len(kept) + len(reply) < len(prompt) + len(whole)))
     return found
 
 
@@ -80,5 +86,7 @@ def _template(tokenizer: Any, messages: Sequence[Mapping[str, str]], **options: 
     try:
         text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
     except (ValueError, TypeError, KeyError, AttributeError, TemplateError) as error:
-        raise ModelError(f"the base model's chat template refuses these messages ({error})") from None
+        raise InputError(
+            f"the base model's chat template refuses these messages ({error}); change their roles"
+        ) from None
     return text

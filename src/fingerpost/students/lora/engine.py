@@ -16,7 +16,7 @@ from fingerpost.core.errors import InputError, ModelError
 from fingerpost.core.text import parse_json, shorten
 from fingerpost.llm import gguf
 from fingerpost.students.folder import Manifest
-from fingerpost.students.lora.base import GGUF
+from fingerpost.students.lora.base import GGUF, require_base
 from fingerpost.students.lora.export import ADAPTER_GGUF, write_adapter
 from fingerpost.students.lora.generation import Piece, Sampling
 
@@ -79,7 +79,8 @@ class EngineWriter:
 
 def _pieces(lines: Iterator[str]) -> Iterator[Piece]:
     """The pieces in a stream of server-sent events. The last one has the counts of tokens."""
-    finish, usage = "stop", None
+    finish: str | None = None
+    usage = None
     for line in lines:
         data = line.removeprefix("data:").strip()
         if not line.startswith("data:") or data == "[DONE]":
@@ -88,6 +89,8 @@ def _pieces(lines: Iterator[str]) -> Iterator[Piece]:
             event = parse_json(data)
         except ValueError:
             raise ModelError(f"the engine's answer cannot be read: {shorten(data, 100)}") from None
+        if "error" in event:
+            raise ModelError(f"the engine fails: {shorten(str(event['error']), 200)}")
         if counts := event.get("usage"):
             usage = (int(counts.get("prompt_tokens") or 0), int(counts.get("completion_tokens") or 0))
         for choice in event.get("choices") or ():
@@ -95,6 +98,8 @@ def _pieces(lines: Iterator[str]) -> Iterator[Piece]:
             text = (choice.get("delta") or {}).get("content") or ""
             if text:
                 yield _piece(text, (choice.get("logprobs") or {}).get("content") or [])
+    if finish is None:
+        raise ModelError("the engine's answer ended before its end; see its log")
     yield Piece("", 0, 0.0, finish, (), usage)
 
 
@@ -121,8 +126,7 @@ def in_llama_cpp(folder: Path, manifest: Manifest) -> EngineWriter:
         ModelError: the base model's file has gone, or llama.cpp cannot load it or the adapter.
     """
     base = Path(manifest.encoder["name"])
-    if not base.is_file():
-        raise ModelError(f"{folder}: its base model {base} is missing; copy it there, or train again")
+    require_base(manifest)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory()))
         write_adapter(folder, scratch / ADAPTER_GGUF)

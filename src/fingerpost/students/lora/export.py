@@ -16,13 +16,13 @@ from fingerpost.core.errors import InputError, ModelError
 from fingerpost.core.text import fingerprint
 from fingerpost.core.version import __version__
 from fingerpost.students.folder import ADAPTER, ADAPTER_CONFIG, Manifest, read_manifest
-from fingerpost.students.lora.base import GGUF, open_base, quiet
+from fingerpost.students.lora.base import GGUF, open_base, quiet, require_base
 from fingerpost.students.lora.runner import adapter_tensors
 
 ADAPTER_GGUF, MODELFILE, CARD, MERGED, PEFT = "adapter.gguf", "Modelfile", "README.md", "merged", "adapter"
 PREFIX = "base_model.model."
 """Before the names of the base model's modules in an adapter of `peft`."""
-ARCHITECTURES = {"mistral": "llama"}
+ARCHITECTURES = {"mistral": "llama", "gemma3_text": "gemma3", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe"}
 """Architectures that GGUF knows under another name than `transformers`."""
 PERMUTED = ("llama",)
 """Architectures whose rows of q and k are in another order in GGUF files, because llama.cpp rotates neighbouring values."""
@@ -48,12 +48,15 @@ def export(folder: Path, target: Path, merged: bool = False) -> list[Path]:
         raise InputError(f"{folder} is a student of kind '{manifest.kind}'; only generative students can be exported")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists and is not empty; give a new folder")
-    (target / PEFT).mkdir(parents=True)
+    if merged:
+        require_base(manifest)
+    target.mkdir(parents=True, exist_ok=True)
+    write_adapter(folder, target / ADAPTER_GGUF)  # first, because not every architecture has one
+    (target / PEFT).mkdir()
     for name in (ADAPTER, ADAPTER_CONFIG):
         shutil.copy(folder / name, target / PEFT / name)
     written = [target / PEFT]
     base = Path(manifest.encoder["name"])
-    write_adapter(folder, target / ADAPTER_GGUF)
     (target / MODELFILE).write_text(modelfile(manifest, base), encoding="utf-8")
     written += [target / ADAPTER_GGUF, target / MODELFILE]
     if merged:
@@ -84,18 +87,21 @@ def write_adapter(folder: Path, file: Path) -> None:
     config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     architecture, layers, heads, key_heads = _shape(manifest.encoder["name"])
     names = gguf.get_tensor_name_map(_architecture(architecture), layers)
-    writer = gguf.GGUFWriter(str(file), architecture)
-    writer.add_type(gguf.GGUFType.ADAPTER)
-    writer.add_name(manifest.name)
-    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(config["lora_alpha"]))
+    tensors = []
     for name, part, tensor in _tensors(folder):
         found = names.get_name(f"{name}.weight", try_suffixes=(".weight",))
         if found is None:
             raise ModelError(f"llama.cpp has no name for the layer {name} of the architecture {architecture}")
         if part == "lora_b" and architecture in PERMUTED:
             tensor = permuted(tensor, name, heads, key_heads)
-        writer.add_tensor(f"{found}.{part}", np.ascontiguousarray(tensor))
+        tensors.append((f"{found}.{part}", np.ascontiguousarray(tensor)))
+    writer = gguf.GGUFWriter(str(file), architecture)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_name(manifest.name)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(config["lora_alpha"]))
+    for name, tensor in tensors:
+        writer.add_tensor(name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -133,18 +139,15 @@ def _shape(base: str) -> tuple[str, int, int, int]:
             config = transformers.AutoConfig.from_pretrained(base)
     config = config.get_text_config()
     kind = str(config.model_type)
-    return (
-        ARCHITECTURES.get(kind, kind),
-        config.num_hidden_layers,
-        config.num_attention_heads,
-        config.num_key_value_heads,
-    )
+    heads = int(config.num_attention_heads)
+    key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    return ARCHITECTURES.get(kind, kind), int(config.num_hidden_layers), heads, key_heads
 
 
 def _architecture(name: str) -> Any:
     found = next((key for key, known in gguf.MODEL_ARCH_NAMES.items() if known == name), None)
     if found is None:
-        raise ModelError(f"llama.cpp does not know the architecture {name}; export without GGUF is not possible")
+        raise ModelError(f"llama.cpp does not know the architecture {name}")
     return found
 
 

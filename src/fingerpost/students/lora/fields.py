@@ -66,7 +66,10 @@ def is_flat(schema: Mapping[str, Any]) -> bool:
     properties = schema.get("properties")
     if schema.get("type") != "object" or not isinstance(properties, dict) or not properties:
         return False
-    if set(schema.get("required", ())) != set(properties) or set(schema) - {
+    required = schema.get("required")
+    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+        return False
+    if set(required) != set(properties) or set(schema) - {
         "type", "properties", "required", "additionalProperties", "title", "description", "$schema",
     }:  # fmt: skip
         return False
@@ -85,6 +88,7 @@ def fill(
     schema: Mapping[str, Any],
     sampling: Sampling,
     ends: Sequence[int],
+    context: int,
 ) -> Reply:
     """The reply to a prompt, field by field: each scored field gets its most probable value, given the fields before it.
 
@@ -106,7 +110,9 @@ def fill(
         choices = values_of(leaf)
         if choices is None:
             grammar = compiler.around(text, leaf, after)
-            value, found_logprob = _written(hold, tokenizer, grammar, cache, prompt, text, after, sampling, ends)
+            value, found_logprob = _written(
+                hold, tokenizer, grammar, cache, prompt, text, after, sampling, ends, context
+            )
             logprob += found_logprob
         elif len(choices) == 1:
             value = choices[0]
@@ -146,11 +152,16 @@ def _written(
     after: str,
     sampling: Sampling,
     ends: Sequence[int],
+    context: int,
 ) -> tuple[Any, float]:
     """The value of a field that is written, after the text `before` and followed by `after`; and its log-probability."""
     # The last token is left to the grammar: with the value's first characters, it may be another one.
     forced = tokens_of(tokenizer, before)[:-1]
-    pieces = list(write(hold, tokenizer, cache, prompt, sampling, ends, grammar, forced))
+    if not grammar.deep_copy().consume_tokens(
+        forced
+    ):  # a tokenizer that adds a space: then the grammar leads from the start
+        forced = []
+    pieces = list(write(hold, tokenizer, cache, prompt, sampling, ends, context, grammar, forced))
     whole = tokenizer.decode(forced, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     whole += "".join(piece.text for piece in pieces)
     if not (whole.startswith(before) and whole.endswith(after)) or pieces[-1].finish == "length":

@@ -49,7 +49,7 @@ class Sampling:
 
     def for_choice(self, index: int) -> Sampling:
         """For one of several choices: with a seed of its own."""
-        return self if self.seed is None else replace(self, seed=self.seed + index)
+        return self if self.seed is None else replace(self, seed=(self.seed + index) % 2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,10 @@ class GrammarCompiler:
         Raises:
             InputError: the schema uses what cannot be enforced.
         """
+        compact = {**schema, "x-guidance": COMPACT}
         start, end = (json.dumps(part, ensure_ascii=False) for part in (before, after))
         return self._compiled(
-            LLMatcher.grammar_from_lark(f"start: {start} value {end}\nvalue: %json {json.dumps(dict(schema))}\n")
+            LLMatcher.grammar_from_lark(f"start: {start} value {end}\nvalue: %json {json.dumps(compact)}\n")
         )
 
     def _compiled(self, grammar: str) -> Grammar:
@@ -119,6 +120,7 @@ def write(
     prompt: Sequence[int],
     sampling: Sampling,
     ends: Sequence[int],
+    context: int,
     grammar: Grammar | None = None,
     forced: Sequence[int] = (),
 ) -> Iterator[Piece]:
@@ -128,6 +130,7 @@ def write(
         hold: gives the model to this thread. It is held for one token at a time, so that several replies can be written.
         prompt: the prompt's tokens.
         ends: tokens that end a reply.
+        context: the most tokens that the model reads; the reply is cut there.
         grammar: what the reply must look like.
         forced: the reply's first tokens, which are not part of the pieces.
     """
@@ -146,7 +149,8 @@ def write(
         tokens = torch.tensor([given[used:]], device=model.device)
     text = _Text(tokenizer, sampling.stop)
     counts: dict[int, int] = {}
-    for number in range(1, sampling.max_tokens + 1):
+    most = max(1, min(sampling.max_tokens, context - len(given)))
+    for number in range(1, most + 1):
         with hold() as model, torch.inference_mode():
             logits = model(input_ids=tokens, cache=keys, use_cache=True, logits_to_keep=1).logits[0, -1].float().cpu()
         token, logprob = _next(logits, sampling, matcher, ends, counts, draw)
@@ -157,7 +161,7 @@ def write(
         piece, finish = ("", "stop") if token in ends else text.add(token)
         if finish is None and matcher is not None and matcher.is_stopped():
             finish = "stop"
-        if finish is None and number == sampling.max_tokens:
+        if finish is None and number == most:
             finish = "length"
         if finish is not None and not text.stopped:
             piece += text.rest()

@@ -14,7 +14,7 @@ from fingerpost.core.types import Label
 from fingerpost.task.reply_format import ReplyTemplate, list_item, render
 
 KEPT = 0.75
-"""With redrawn names, the share of the labels that are not needed and are listed all the same."""
+"""With varied labels, the share of the labels that are not needed and are listed all the same."""
 MAX_CODE = 99
 
 
@@ -116,7 +116,7 @@ class LabelPrompt:
         )  # fmt: skip
         return replace(self, listed=coded, template=self.template.model_copy(update={"codes": True}))
 
-    def redrawn(self, draw: random.Random, needed: Sequence[str]) -> LabelPrompt:
+    def varied(self, draw: random.Random, needed: Sequence[str]) -> LabelPrompt:
         """With codes or names, and with some of the labels that are not needed left out."""
         left_out = [one.label.name for one in self.listed if one.label.name not in needed and draw.random() > KEPT][
             : max(0, len(self.listed) - 2)

@@ -52,6 +52,7 @@ class LoraStudent(BasePredictor):
         self.tokenizer = self.runner.base.tokenizer
         self.prompt = prompt_of(manifest)
         self.cache = PromptCache()
+        self._owner: LoraStudent | None = None
 
     @property
     def all_views(self) -> LoraStudent:
@@ -63,6 +64,7 @@ class LoraStudent(BasePredictor):
         other = object.__new__(LoraStudent)
         other.__dict__.update({name: value for name, value in self.__dict__.items() if name != "_tree"})
         other.prompt, other.labels, other.cache = prompt, [one.label.name for one in prompt.listed], PromptCache()
+        other._owner = self  # the adapter is freed with the student that loaded it
         return other
 
     def with_labels(self, labels: Sequence[Label]) -> LoraStudent:
@@ -116,7 +118,7 @@ class LoraStudent(BasePredictor):
 
     def prompt_tokens(self, messages: Conversation) -> list[int]:
         """The tokens of the prompt for a conversation; too long ones lose their oldest turns, then their first words."""
-        return prompt_tokens(self.tokenizer, self.prompt, messages, self.manifest, self.runner.base.context)
+        return prompt_tokens(self.tokenizer, self.prompt, messages, self.manifest)
 
     def reply(
         self, messages: Sequence[Mapping[str, str]], sampling: Sampling, schema: Mapping[str, Any] | None = None
@@ -136,7 +138,9 @@ class LoraStudent(BasePredictor):
             yield Piece(found.text, found.tokens, found.logprob, "stop", (), (len(prompt), found.tokens))
             return
         grammar = None if schema is None else self._compiler.schema(schema)
-        yield from write(self.model, self.tokenizer, self.cache, prompt, sampling, self._ends, grammar)
+        yield from write(
+            self.model, self.tokenizer, self.cache, prompt, sampling, self._ends, self.runner.base.context, grammar
+        )
 
     def loss(self, dialogues: Sequence[Dialogue]) -> float:
         """The mean loss of the replies of conversations, in nats per token."""
@@ -148,7 +152,17 @@ class LoraStudent(BasePredictor):
     def fill(self, messages: Sequence[Mapping[str, str]], sampling: Sampling, schema: Mapping[str, Any]) -> Reply:
         """A reply of several fields; see `fingerpost.students.lora.fields.fill`."""
         prompt = self.chat_tokens(messages)
-        return fill(self.model, self.tokenizer, self._compiler, self.cache, prompt, schema, sampling, self._ends)
+        return fill(
+            self.model,
+            self.tokenizer,
+            self._compiler,
+            self.cache,
+            prompt,
+            schema,
+            sampling,
+            self._ends,
+            self.runner.base.context,
+        )
 
     @cached_property
     def _compiler(self) -> GrammarCompiler:
@@ -204,11 +218,9 @@ def messages_of(system: str, messages: Conversation, history: int, user_template
     return [*head, *({"role": turn.role, "content": turn.content} for turn in turns)]
 
 
-def prompt_tokens(
-    tokenizer: Any, prompt: LabelPrompt, messages: Conversation, manifest: Manifest, context: int
-) -> list[int]:
+def prompt_tokens(tokenizer: Any, prompt: LabelPrompt, messages: Conversation, manifest: Manifest) -> list[int]:
     """The tokens of the prompt for a conversation. What does not fit is cut: first old turns, then the message's end."""
-    limit = context - MOST_REPLY_TOKENS
+    limit = max(2, manifest.max_tokens - MOST_REPLY_TOKENS)
     for history in range(min(manifest.history, len(messages) - 1), -1, -1):
         given = messages_of(prompt.text, messages, history, manifest.user_template)
         tokens = tokens_of(tokenizer, prompt_text(tokenizer, given))
@@ -217,7 +229,7 @@ def prompt_tokens(
     cut = replace(
         messages[-1], content=messages[-1].content[: max(1, len(messages[-1].content) * limit // (2 * len(tokens)))]
     )
-    return prompt_tokens(tokenizer, prompt, (cut,), manifest, context) if len(cut.content) > 1 else tokens[-limit:]
+    return prompt_tokens(tokenizer, prompt, (cut,), manifest) if len(cut.content) > 1 else tokens[-limit:]
 
 
 MOST_REPLY_TOKENS = 256

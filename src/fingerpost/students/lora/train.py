@@ -47,6 +47,8 @@ from fingerpost.task.reply_format import json_template
 from fingerpost.task.settings import Task
 
 EPOCHS = 5
+MAX_TOKENS = 2048
+"""The most tokens of a conversation with its prompt; longer ones are cut."""
 SCORED = 8
 """Dev rows that are scored at once."""
 
@@ -59,7 +61,7 @@ def fit(
     *,
     base: str,
     recipe: Recipe,
-    redraw_names: bool = False,
+    vary_labels: bool = False,
     history: int = 2,
     facts: Mapping[str, Any] = MappingProxyType({}),
     checkpoint_s: float = 30.0,
@@ -72,8 +74,8 @@ def fit(
     Args:
         folder: the model folder. A checkpoint lies beside it until it is written.
         base: the base model: a GGUF file, a folder, or a hub name.
-        redraw_names: half of the steps also replace the names in the prompt by integer codes, and all leave out some labels, so
-            that codes and new labels can be used later.
+        vary_labels: each step also drops labels that its rows do not need, and about half of the steps replace the names in the
+            prompt by integer codes, so that codes and new labels can be used later.
         history: number of earlier turns of a conversation that the student reads.
         facts: additional fields of the manifest; those under "training" are added to the training figures.
         checkpoint_s: seconds between two checkpoints.
@@ -99,14 +101,18 @@ def fit(
     )
     system = fields.pop("system", "") or system_prompt(task, codes=template.codes)
     manifest = manifest_of(
-        "lora", folder.name, task, history=history, max_tokens=opened.context, encoder=opened.origin, seed=recipe.seed,
+        "lora", folder.name, task, history=history, max_tokens=min(opened.context, MAX_TOKENS), encoder=opened.origin, seed=recipe.seed,
         system=system, reply_template=template, requested={"base": base}, versions=versions(), **fields,
     )  # fmt: skip
     prompt = prompt_of(manifest)
+    if not prompt.is_listed and vary_labels:
+        raise InputError(
+            "--vary-labels needs a system prompt that lists the labels, one in each line, such as '- refund: ...'"
+        )
     if not prompt.is_listed:
         on_progress(Progress(STEP, "the system prompt does not list the labels: they are learnt by heart"))
-    draws = _LabelDraws(opened, prompt, examples, manifest, recipe, redraw_names)
-    tokens = [prompt_tokens(opened.tokenizer, prompt, example.messages, manifest, opened.context) for example in dev]
+    draws = _LabelDraws(opened, prompt, examples, manifest, recipe, vary_labels)
+    tokens = [prompt_tokens(opened.tokenizer, prompt, example.messages, manifest) for example in dev]
     labels = [label.name for label in manifest.labels]
     tree = ReplyTree.of([reply_tokens(opened.tokenizer, prompt.reply(label)) for label in labels])
     targets = np.array([[example.target.get(label, 0.0) for label in labels] for example in dev], dtype=np.float32)
@@ -126,7 +132,7 @@ def fit(
 
     with training_folder(folder) as checkpoint:
         rows_of_data = [f"{one.id}/{sorted(one.target.items())}/{one.weight}" for one in (*examples, *dev)]
-        key = checkpoint_key(manifest, recipe, [str(redraw_names), *rows_of_data])
+        key = checkpoint_key(manifest, recipe, [str(vary_labels), *rows_of_data])
         state = tune(
             opened, model, recipe, draws.batches, evaluate, checkpoint,
             key=key, checkpoint_s=checkpoint_s, on_progress=on_progress,
@@ -137,7 +143,7 @@ def fit(
         if not parallel.is_first():
             return manifest
         with writing(folder) as staging:
-            save_adapter(model, staging, base)
+            save_adapter(model, staging, opened.name)
             ids = sorted({example.id for example in (*examples, *dev)})
             (staging / TRAINED_ON).write_text("\n".join(ids) + "\n", encoding="ascii")
             answers = [
@@ -148,7 +154,7 @@ def fit(
             write_steps(staging, state.history)
             training = {
                 "train_rows": len(examples), "dev_rows": len(dev), "dev_accuracy": round(accuracy, 4),
-                "dev_loss": round(loss, 4), "calibrated": len(dev) >= MIN_DEV_ROWS, "redraw_names": redraw_names,
+                "dev_loss": round(loss, 4), "calibrated": len(dev) >= MIN_DEV_ROWS, "vary_labels": vary_labels,
                 **figures_of(recipe, state, began), **figures,
             }  # fmt: skip
             update = {"temperature": temperature, "training": training}
@@ -166,25 +172,31 @@ class _LabelDraws:
         examples: Sequence[Example],
         manifest: Manifest,
         recipe: Recipe,
-        redraw: bool,
+        vary: bool,
     ) -> None:
         self._base, self._prompt, self._examples, self._manifest = base, prompt, examples, manifest
-        self._recipe, self._redraw = recipe, redraw
+        self._recipe, self._vary = recipe, vary
+        self._drawn: tuple[int, list[list[Item]]] = (-1, [])
 
     def batches(self, epoch: int) -> list[list[Item]]:
         """The items of each step of an epoch; the same for the same epoch."""
+        if self._drawn[0] != epoch:
+            self._drawn = (epoch, self._draw(epoch))
+        return self._drawn[1]
+
+    def _draw(self, epoch: int) -> list[list[Item]]:
         draw = random.Random(f"{self._recipe.seed}/{epoch}")
         order = draw.sample(range(len(self._examples)), len(self._examples))
         return [self._items([self._examples[i] for i in part], draw) for part in chunks(order, self._recipe.batch)]
 
     def _items(self, examples: Sequence[Example], draw: random.Random) -> list[Item]:
         prompt = self._prompt.shuffled(draw)
-        if self._redraw:
-            prompt = prompt.redrawn(draw, [example.label for example in examples])
-        tokenizer, context = self._base.tokenizer, self._base.context
+        if self._vary:
+            prompt = prompt.varied(draw, [example.label for example in examples])
+        tokenizer = self._base.tokenizer
         return [
             Item(
-                prompt_tokens(tokenizer, prompt, example.messages, self._manifest, context),
+                prompt_tokens(tokenizer, prompt, example.messages, self._manifest),
                 reply_tokens(tokenizer, prompt.reply(example.label)),
                 example.weight,
             )

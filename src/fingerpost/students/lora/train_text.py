@@ -6,7 +6,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -32,12 +32,18 @@ from fingerpost.students.lora.base import Base, open_base
 from fingerpost.students.lora.dialogues import Item, items_of
 from fingerpost.students.lora.packing import dev_losses
 from fingerpost.students.lora.runner import save_adapter
-from fingerpost.students.lora.train import checkpoint_key, figures_of, open_reported, training_folder, versions
+from fingerpost.students.lora.train import (
+    MAX_TOKENS,
+    checkpoint_key,
+    figures_of,
+    open_reported,
+    training_folder,
+    versions,
+)
 from fingerpost.students.lora.tuning import PACKED_TOKENS, STEP, LoraStep, Recipe, tune, with_adapter
+from fingerpost.task.reply_schema import canonical_reply
 
 EPOCHS = 3
-MAX_TOKENS = 2048
-"""The most tokens of a conversation; longer ones are cut."""
 
 
 def fit_text(
@@ -70,6 +76,8 @@ def fit_text(
     began = time.perf_counter()
     require_free(folder)
     opened = open_reported(base, on_progress)
+    if reply_schema is not None:
+        dialogues, dev = (_canonical(part, reply_schema) for part in (dialogues, dev))
     train, held = _held_out(dialogues, dev)
     limit = min(opened.context, MAX_TOKENS)
     items = [item for dialogue in train for item in items_of(opened.tokenizer, dialogue, limit)]
@@ -77,7 +85,7 @@ def fit_text(
     if not items or not dev_items:
         raise InputError("there is no reply to learn, or none to measure on; give more conversations")
     tokens = sum(len(item.prompt) + len(item.reply) for item in items)
-    cut = sum(len(item.prompt) + len(item.reply) >= limit for item in items)
+    cut = sum(item.cut for item in items)
     if cut:
         on_progress(Progress(STEP, f"{cut:,} conversations have more than {limit:,} tokens and are cut"))
     fields = dict(facts)
@@ -101,7 +109,7 @@ def fit_text(
         if not parallel.is_first():
             return manifest
         with writing(target) as staging:
-            save_adapter(model, staging, base)
+            save_adapter(model, staging, opened.name)
             write_steps(staging, steps)
             training = {
                 "train_rows": len(train), "dev_rows": len(held), "base_dev_loss": round(base_loss, 4),
@@ -138,8 +146,22 @@ def write_untuned(base: str, folder: Path) -> Manifest:
     opened = open_base(base)
     manifest = _manifest(opened, folder)
     with writing(folder) as staging:
-        save_adapter(with_adapter(opened, Recipe(0)), staging, base)
+        save_adapter(with_adapter(opened, Recipe(0)), staging, opened.name)
         return write_manifest(staging, manifest)
+
+
+def _canonical(dialogues: Sequence[Dialogue], schema: Mapping[str, Any]) -> list[Dialogue]:
+    """Conversations whose learnt replies are written as they will be scored."""
+    return [
+        replace(
+            dialogue,
+            turns=tuple(
+                replace(turn, content=canonical_reply(turn.content, schema)) if turn.weight else turn
+                for turn in dialogue.turns
+            ),
+        )
+        for dialogue in dialogues
+    ]
 
 
 def _manifest(base: Base, folder: Path) -> Manifest:

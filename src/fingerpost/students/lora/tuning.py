@@ -125,7 +125,7 @@ def with_adapter(base: Base, recipe: Recipe) -> Any:
     if base.parameters > CHECKPOINTING_FROM:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    return model
+    return model.eval()
 
 
 def tune(
@@ -202,6 +202,7 @@ def tune(
     with torch.no_grad():
         for kept, weight in zip(best, weights, strict=True):
             weight.copy_(kept)
+    model.eval()
     return state
 
 
