@@ -21,7 +21,7 @@ from smollm2 import smollm2
 from tiny_generator import tiny_generator_folder, tiny_generator_gguf
 
 SYSTEM = "You answer like a pirate."
-EPOCHS = 25
+EPOCHS = 10
 
 
 def text_lines(count: int = 24, **more: Any) -> list[dict[str, Any]]:
@@ -160,6 +160,7 @@ def test_checkpoints_can_be_called(serving: Serving, job: Any) -> None:
         client.post("/route", body={"model": job.fine_tuned_model, "input": "x"}, cast_to=object)
 
 
+@pytest.mark.slow
 def test_replies_of_several_fields(serving: Serving) -> None:
     draw = random.Random(1)
     values = [
@@ -181,6 +182,7 @@ def test_replies_of_several_fields(serving: Serving) -> None:
     assert isinstance(value["note"], str) and isinstance(value["days"], int)
 
 
+@pytest.mark.slow
 def test_tool_calls_are_learnt(serving: Serving) -> None:
     def call(number: int) -> dict[str, Any]:
         function = {"name": ("find", "buy")[number % 2], "arguments": json.dumps({"item": f"x{number}", "n": number})}
@@ -214,6 +216,7 @@ def test_without_a_base_model_the_job_says_what_to_do(tmp_path: Path) -> None:
         assert "--base MODEL" in job.error.message
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """The training process is killed at five moments; each time it goes on after the last checkpoint."""
     with Serving(tmp_path / "data", "--base", f"gpt-4o-mini={tiny_generator_folder()}") as serving:
@@ -242,6 +245,7 @@ def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
         assert not list((tmp_path / "data" / "models").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_the_job_and_loses_no_file(tmp_path: Path) -> None:
     with Serving(tmp_path / "data", "--base", tiny_generator_folder()) as serving:
         client = serving.client()
@@ -257,11 +261,12 @@ def test_a_full_disk_fails_the_job_and_loses_no_file(tmp_path: Path) -> None:
         done = wait(lambda: (now := client.fine_tuning.jobs.retrieve(job.id)).finished_at and now)
         assert done.status == "failed" and "make room" in done.error.message, done.error
         assert client.files.content(file.id).content == as_jsonl(text_lines())
-        assert not list((tmp_path / "data" / "models").iterdir())
+        wait(lambda: not list((tmp_path / "data" / "models").iterdir()))
         again = train(client, text_lines(), hyperparameters={"n_epochs": 1})
         assert again.status == "succeeded", again.error
 
 
+@pytest.mark.slow
 def test_llama_cpp_runs_a_model_with_a_gguf_base(tmp_path: Path) -> None:
     """The server runs the tuned model in llama.cpp; the same model in torch writes the same."""
     from fingerpost import students
