@@ -158,7 +158,11 @@ class LazyGroup(TyperGroup):
             require_extra(extra, f"'fingerpost {cmd_name}'")
         module = import_module(f"fingerpost.cli.{'import_' if cmd_name == 'import' else cmd_name}")
         if cmd_name in GROUPS:
-            found: Any = typer.main.get_command(getattr(module, cmd_name))
+            group = getattr(module, cmd_name)
+            for command in group.registered_commands if cmd_name == "tone" else ():
+                if not hasattr(command.callback, "__wrapped__"):
+                    command.callback = _with_shared_options(command.callback)
+            found: Any = typer.main.get_command(group)
         else:
             app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
             function = getattr(module, module.__name__.rsplit(".", 1)[1])

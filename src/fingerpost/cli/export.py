@@ -8,16 +8,18 @@ from typing import Annotated
 import typer
 
 from fingerpost.cli.console import console
-from fingerpost.cli.options import Folder, labels_from
+from fingerpost.cli.options import Folder, labels_from, one_folder
 from fingerpost.core.utils import require_extra
 from fingerpost.project import Project
+from fingerpost.students.folder import MANIFEST
 
 
 def export(
-    model: Annotated[
+    path: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of a model trained with --student lora, to export for llama.cpp, Ollama, transformers or vLLM."
+            metavar="PROJECT|MODEL",
+            help="The project; or the folder of a model trained with --student lora, to export for llama.cpp, Ollama, transformers or vLLM.",
         ),
     ] = None,
     output: Annotated[
@@ -49,13 +51,14 @@ def export(
     epochs: Annotated[int, typer.Option(min=1, help="Number of epochs, for the cost estimate.")] = 3,
 ) -> None:
     """Write the labelled questions as chat JSONL for fine-tuning elsewhere, or a language model for other engines."""
-    if model is not None:
-        require_extra("lora", "exporting a generative student")
+    if path is not None and (path / MANIFEST).is_file():
+        require_extra("lora", "exporting a language model")
         from fingerpost.students.lora.export import export as export_student
 
-        for path in export_student(model, output or model.with_name(f"{model.name}-export"), merged):
-            print(path)
+        for written in export_student(path, output or path.with_name(f"{path.name}-export"), merged):
+            print(written)
         return
+    folder = one_folder(folder, path)
     use = labels_from(labels, ("best", "teacher", "human"))
     exported = Project(folder).export(train, validation, validation_fraction=validation_fraction, use=use, seed=seed)
     print(f"{train}: {exported.train:,} rows    {validation}: {exported.validation:,} rows")

@@ -327,6 +327,7 @@ class Project:
         }
         if self._encoder is not None and self._encoder[1]:
             on_progress(Progress("train", self._encoder[1]))
+        del given["base"]  # of a language model
         other_encoder = given.pop("consensus_encoder") not in (None, settings.encoder)
         embed = partial(self.embed_for_consensus, settings=settings)
         task = self.task.model_copy(update={"student": settings})

@@ -26,6 +26,7 @@ from fingerpost.students.lora.label_prompts import LabelPrompt
 from fingerpost.students.lora.packing import dev_losses
 from fingerpost.students.lora.runner import runner_of
 from fingerpost.students.lora.scoring import PromptCache, ReplyTree, score_replies
+from fingerpost.task.prompt import chat
 from fingerpost.task.reply_format import ReplyTemplate, UserTemplate
 
 LOSS_TOKENS = 2048
@@ -117,6 +118,107 @@ class LoraStudent(BasePredictor):
         return ReplyTree.of([reply_tokens(self.tokenizer, self.prompt.reply(label)) for label in self.labels])
 
     def prompt_tokens(self, messages: Conversation) -> list[int]:
+        """The tokens of the prompt for a conversation; too long ones lose their oldest turns, then their first words."""
+        return prompt_tokens(self.tokenizer, self.prompt, messages, self.manifest)
+
+    def reply(
+        self, messages: Sequence[Mapping[str, str]], sampling: Sampling, schema: Mapping[str, Any] | None = None
+    ) -> Iterator[Piece]:
+        """A reply to chat messages, piece by piece.
+
+        Args:
+            schema: JSON schema that the reply keeps. Of an object that always has the same fields, those with few values are
+                scored, and the reply is one piece.
+
+        Raises:
+            InputError: the schema cannot be enforced, or the messages are too long.
+        """
+        prompt = self.chat_tokens(messages)
+        if schema is not None and is_flat(schema):
+            found = self.fill(messages, sampling, schema)
+            yield Piece(found.text, found.tokens, found.logprob, "stop", (), (len(prompt), found.tokens))
+            return
+        grammar = None if schema is None else self._compiler.schema(schema)
+        yield from write(
+            self.model, self.tokenizer, self.cache, prompt, sampling, self._ends, self.runner.base.context, grammar
+        )
+
+    def loss(self, dialogues: Sequence[Dialogue]) -> float:
+        """The mean loss of the replies of conversations, in nats per token."""
+        limit = min(self.runner.base.context, LOSS_TOKENS)
+        items = [item for dialogue in dialogues for item in items_of(self.tokenizer, dialogue, limit)]
+        with self.model() as model:
+            return dev_losses(model, items, limit, model.dtype)[0]
+
+    def fill(self, messages: Sequence[Mapping[str, str]], sampling: Sampling, schema: Mapping[str, Any]) -> Reply:
+        """A reply of several fields; see `fingerpost.students.lora.fields.fill`."""
+        prompt = self.chat_tokens(messages)
+        return fill(
+            self.model,
+            self.tokenizer,
+            self._compiler,
+            self.cache,
+            prompt,
+            schema,
+            sampling,
+            self._ends,
+            self.runner.base.context,
+        )
+
+    @cached_property
+    def _compiler(self) -> GrammarCompiler:
+        vocabulary = int(self.runner.base.model.config.get_text_config().vocab_size)
+        return GrammarCompiler(self.tokenizer, vocabulary)
+
+    def chat_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """The tokens of chat messages.
+
+        Raises:
+            InputError: they do not leave room for a reply of one token.
+        """
+        tokens = tokens_of(self.tokenizer, prompt_text(self.tokenizer, messages))
+        if len(tokens) >= self.runner.base.context:
+            raise InputError(
+                f"the messages have {len(tokens):,} tokens, the model reads {self.runner.base.context:,}; shorten them"
+            )
+        return tokens
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """The tokens that end a reply."""
+        given = getattr(self.runner.base.model.generation_config, "eos_token_id", None)
+        known = given if isinstance(given, list) else [given]
+        return sorted(
+            {reply_tokens(self.tokenizer, "")[0], self.tokenizer.eos_token_id, *(t for t in known if t is not None)}
+        )
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text."""
+        return len(tokens_of(self.tokenizer, text))
+
+
+def prompt_of(manifest: Manifest) -> LabelPrompt:
+    """The prompt that a model was trained with, its labels in their own order."""
+    template = manifest.reply_template or ReplyTemplate()
+    return LabelPrompt.of(manifest.system, manifest.labels, template)
+
+
+def messages_of(system: str, messages: Conversation, history: int, user_template: UserTemplate) -> list[dict[str, str]]:
+    """Chat messages: the system prompt, where there is one, and the last turns of the conversation.
+
+    Args:
+        history: how many earlier turns are read.
+        user_template: the constant text around the user's message.
+    """
+    *earlier, last = messages
+    last = Message(last.role, f"{user_template.before}{last.content}{user_template.after}")
+    turns = [*(earlier[-history:] if history else ()), last]
+    while len(turns) > 1 and turns[0].role != "user":  # a chat template expects the user first
+        turns = turns[1:]
+    return chat(system, tuple(turns))[0 if system else 1 :]
+
+
+def prompt_tokens(self, messages: Conversation) -> list[int]:
         """The tokens of the prompt for a conversation; too long ones lose their oldest turns, then their first words."""
         return prompt_tokens(self.tokenizer, self.prompt, messages, self.manifest)
 
