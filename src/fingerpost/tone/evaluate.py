@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from fingerpost.core.errors import InputError
-from fingerpost.core.types import Progress, ProgressCallback, no_progress
+from fingerpost.core.types import Message, Progress, ProgressCallback, no_progress
 from fingerpost.data.dialogues import Dialogue, Turn
 from fingerpost.evaluation.metrics import proportion
 from fingerpost.evaluation.results import Interval
+from fingerpost.task.prompt import chat
 from fingerpost.tone.requests import Pair, longest_shared_run
 
 LEAST_TESTS = 10
@@ -92,11 +93,14 @@ def measure(
             f"{len(tests)} texts with a request are kept for measuring, at least {LEAST_TESTS} are needed; add texts, or raise "
             "'test_share' in task.toml"
         )
+    from fingerpost.students.lora.engine import fastest_writer
+
     chosen = list(tests)[:max_samples]
+    writers = fastest_writer(base), fastest_writer(tuned)
     samples = []
     for number, pair in enumerate(chosen, 1):
         room = max(40, round(ROOM * tuned.count_tokens(pair.text.content)))
-        wrote = [write(model, instructions, pair.request, room, seed + number) for model in (base, tuned)]
+        wrote = [write(model, instructions, pair.request, room, seed + number) for model in writers]
         samples.append(Written(pair.request, pair.text.content, *wrote))
         on_progress(Progress("evaluate", done=number, total=len(chosen), detail="texts written by both models"))
     held = [dialogue_of(instructions, pair) for pair in tests]
@@ -126,7 +130,7 @@ def write(student: Any, instructions: str, request: str, tokens: int, seed: int)
     """A text of a model on a request, sampled."""
     from fingerpost.students.lora.generation import Sampling
 
-    messages = [{"role": "system", "content": instructions}, {"role": "user", "content": request}]
+    messages = chat(instructions, (Message("user", request),))
     sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=tokens, seed=seed)
     return "".join(piece.text for piece in student.reply(messages, sampling)).strip()
 

@@ -39,15 +39,17 @@ def own_answers(
     Args:
         student: a generative student whose adapter is untrained.
     """
+    from fingerpost.students.lora.engine import fastest_writer
     from fingerpost.students.lora.generation import Sampling
 
+    writer = fastest_writer(student)
     wanted = min(count, len(REQUESTS) - HELD_OUT) + HELD_OUT
     found: list[Dialogue] = []
     for request in REQUESTS:
         if len(found) == wanted:
             break
         messages = [{"role": "user", "content": request}]
-        pieces = list(student.reply(messages, Sampling(temperature=0, max_tokens=REPLY_TOKENS)))
+        pieces = list(writer.reply(messages, Sampling(temperature=0, max_tokens=REPLY_TOKENS)))
         answer, ends = "".join(piece.text for piece in pieces), pieces[-1].finish == "stop"
         on_progress(Progress("train", done=len(found), total=wanted, detail="the base model's general answers"))
         if answer.strip():

@@ -175,10 +175,7 @@ def _teacher(project: ToneProject) -> TeacherSettings:
 
 def as_line(instructions: str, pair: Pair) -> str:
     """A pair as a line of chat JSONL."""
-    turns = [
-        {"role": "system", "content": instructions}, {"role": "user", "content": pair.request},
-        {"role": "assistant", "content": pair.text.content},
-    ]  # fmt: skip
+    turns = chat(instructions, (Message("user", pair.request), Message("assistant", pair.text.content)))
     return json.dumps({"messages": turns}, ensure_ascii=False) + "\n"
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
@@ -19,6 +19,9 @@ from fingerpost.students.folder import Manifest
 from fingerpost.students.lora.base import GGUF, require_base
 from fingerpost.students.lora.export import ADAPTER_GGUF, write_adapter
 from fingerpost.students.lora.generation import Piece, Sampling
+
+if TYPE_CHECKING:
+    from fingerpost.students.lora.predict import LoraStudent
 
 SLOTS = 4
 """Replies that llama.cpp writes at the same time."""
@@ -117,6 +120,11 @@ def runs_in_llama_cpp(manifest: Manifest) -> bool:
     """Whether llama.cpp can run a model: its base is a GGUF file, and the package for it is installed."""
     name = manifest.encoder.get("name", "")
     return Path(name).suffix.lower() == GGUF and find_spec("xllamacpp") is not None
+
+
+def fastest_writer(student: LoraStudent) -> EngineWriter | LoraStudent:
+    """What writes a student's replies fastest: llama.cpp where it can run the model, else the student itself."""
+    return in_llama_cpp(student.folder, student.manifest) if runs_in_llama_cpp(student.manifest) else student
 
 
 def in_llama_cpp(folder: Path, manifest: Manifest) -> EngineWriter:
