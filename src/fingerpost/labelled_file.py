@@ -63,13 +63,14 @@ def train_on_file(
     if answers is None:
         baseline = baseline_candidate(data.train)
         candidates = [*([baseline] if baseline else []), Candidate("student", load(folder))]
-        report = evaluate_examples(task, data.test, candidates, on_progress=on_progress)
+        report = evaluate_examples(task, data.test, candidates, manifest=manifest, on_progress=on_progress)
     else:
         note = f"{folds}-fold cross-validation: {folds} students, each measured on the rows that it was not trained on"
         report = evaluate_examples(
             task,
             [*data.train, *data.dev],
             _stored_candidates(answers, folder.name, task.names),
+            manifest=manifest,
             notes=[f"{note}; {folder} is trained on all rows"],
             on_progress=on_progress,
         )

@@ -71,8 +71,9 @@ def evaluate_file(
         notes.append(f"there is no baseline, because the training data of {folders[0]} is not at hand")
     students = [student_candidate(folder) for folder in folders]
     report = evaluate_with_base(
-        task, rows, [*([baseline] if baseline else []), *teachers, *students], notes=notes, on_progress=on_progress
-    )
+        task, rows, [*([baseline] if baseline else []), *teachers, *students],
+        manifest=manifest, notes=notes, on_progress=on_progress,
+    )  # fmt: skip
     return report, task, rows
 
 
@@ -81,6 +82,7 @@ def evaluate_with_base(
     rows: Sequence[TestRow],
     candidates: Sequence[Candidate],
     *,
+    manifest: Manifest | None = None,
     notes: Sequence[str] = (),
     on_progress: ProgressCallback = no_progress,
 ) -> Report:
@@ -88,6 +90,7 @@ def evaluate_with_base(
 
     Args:
         task: its labels, and the encoder of the base.
+        manifest: of the student; the base of a language model is that model without its adapter.
         notes: remarks for the report.
     """
     from fingerpost.students.encoder.train import fit_base
@@ -95,7 +98,12 @@ def evaluate_with_base(
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "base"
         on_progress(Progress("evaluate", "exporting the untuned base"))
-        fit_base(task, base)
+        if manifest is not None and manifest.kind == "lora":
+            from fingerpost.students.lora.train import write_untuned
+
+            write_untuned(manifest, base)
+        else:
+            fit_base(task, base)
         return evaluate(
             task.name,
             task.names,
@@ -113,6 +121,7 @@ def evaluate_examples(
     examples: Sequence[Example],
     candidates: Sequence[Candidate],
     *,
+    manifest: Manifest | None = None,
     notes: Sequence[str] = (),
     on_progress: ProgressCallback = no_progress,
 ) -> Report:
@@ -127,7 +136,7 @@ def evaluate_examples(
     ]
     if left_out := len(examples) - len(rows):
         notes = [*notes, f"{left_out} test rows were left out, because no training row has their label"]
-    return evaluate_with_base(task, rows, candidates, notes=notes, on_progress=on_progress)
+    return evaluate_with_base(task, rows, candidates, manifest=manifest, notes=notes, on_progress=on_progress)
 
 
 def evaluate_texts(

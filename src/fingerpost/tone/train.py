@@ -52,9 +52,9 @@ def divided(project: ToneProject) -> TonePairs:
 def untuned(base: str, folder: Path) -> Any:
     """A generative student with an untrained adapter: the base model itself."""
     from fingerpost import students
-    from fingerpost.students.lora.train_text import write_untuned
+    from fingerpost.students.lora.train_text import write_base
 
-    write_untuned(base, folder)
+    write_base(base, folder)
     return students.load(folder)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+import transformers.modeling_gguf_pytorch_utils as reader
 from transformers.utils import logging as transformers_logging
 
 from fingerpost.core.errors import ModelError
@@ -159,6 +160,7 @@ def quiet() -> Iterator[None]:
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     gguf = logging.getLogger("gguf")
     before = gguf.level
+    bar, reader.tqdm = reader.tqdm, lambda items, **_: items  # it shows its progress whatever is asked for
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     gguf.setLevel(logging.ERROR)
@@ -169,6 +171,7 @@ def quiet() -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(level)
         gguf.setLevel(before)
+        reader.tqdm = bar
         if bars:
             transformers_logging.enable_progress_bar()
 

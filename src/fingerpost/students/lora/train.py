@@ -162,6 +162,19 @@ def fit(
     return manifest
 
 
+def write_untuned(manifest: Manifest, folder: Path) -> Manifest:
+    """Write a model folder that answers as the base model of another one does, with the same prompt.
+
+    Raises:
+        ModelError: the base model cannot be loaded.
+    """
+    opened = open_base(manifest.encoder["name"])
+    with writing(folder) as staging:
+        save_adapter(with_adapter(opened, Recipe(0)), staging, opened.name)
+        update = {"name": folder.name, "temperature": 1.0, "training": {}}
+        return write_manifest(staging, manifest.model_copy(update=update))
+
+
 class _LabelDraws:
     """The items of each step, with a prompt of their own: another order of the labels, and where asked for other names."""
 

@@ -137,7 +137,7 @@ def fit_text(
         return write(folder, measured, state.history)
 
 
-def write_untuned(base: str, folder: Path) -> Manifest:
+def write_base(base: str, folder: Path) -> Manifest:
     """Write a model folder with an untrained adapter, which answers as the base model does.
 
     Raises:
