@@ -74,7 +74,7 @@ def tiny_generative_student() -> Path:
     folder = tiny_generator_folder().with_name(f"{tiny_generator_folder().name}-student") / "generative"
     atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
     task = Task(name="shop", instructions="Route the message.", labels=labels)
-    fit(rows, rows[1::2], task, folder, base=str(tiny_generator_folder()), recipe=Recipe(30, batch=4, patience=None))
+    fit(rows, rows[1::2], task, folder, base=str(tiny_generator_folder()), recipe=Recipe(25, batch=4, patience=None))
     return folder
 
 

@@ -21,7 +21,7 @@ from smollm2 import smollm2
 from tiny_generator import tiny_generator_folder, tiny_generator_gguf
 
 SYSTEM = "You answer like a pirate."
-EPOCHS = 10
+EPOCHS = 5
 
 
 def text_lines(count: int = 24, **more: Any) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ def test_a_job_on_free_text(serving: Serving, job: Any) -> None:
     steps = [event.data for event in reversed(events) if event.message.startswith("Step ")]
     assert all(event.type == "metrics" for event in events if event.message.startswith("Step "))
     assert [data["step"] for data in steps] == list(range(1, EPOCHS * 4 + 1))  # 22 rows, 6 a step
-    assert steps[-1]["train_loss"] < 0.6 * steps[0]["train_loss"]
+    assert steps[-1]["train_loss"] < 0.8 * steps[0]["train_loss"]
     assert sum("valid_loss" in data for data in steps) >= EPOCHS
     content = client.files.content(job.result_files[0]).text
     rows = list(csv.DictReader(io.StringIO(content)))
@@ -209,6 +209,7 @@ def test_weights_are_honoured(serving: Serving) -> None:
     assert job.status == "failed" and "no assistant reply" in job.error.message
 
 
+@pytest.mark.slow
 def test_without_a_base_model_the_job_says_what_to_do(tmp_path: Path) -> None:
     with Serving(tmp_path / "data") as serving:
         job = train(serving.client(), text_lines())

@@ -131,6 +131,7 @@ def voice(tmp_path: Path, teacher: Teacher) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_from_texts_to_a_measured_voice(voice: Path, cli: Cli, teacher: Teacher) -> None:
     def tone(*arguments: str) -> Any:
         return cli("tone", *arguments, cwd=voice, OPENAI_API_KEY="sk-test")

@@ -40,7 +40,9 @@ class EngineWriter:
 
     def __init__(self, manifest: Manifest, base_url: str, model: str, options: Mapping[str, Any] | None = None) -> None:
         self.manifest, self._model, self._options = manifest, model, dict(options or {})
-        self._client = httpx2.Client(base_url=base_url, timeout=TIMEOUT_S)
+        # llama.cpp closes idle connections, which a kept one notices too late.
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        self._client = httpx2.Client(base_url=base_url, timeout=TIMEOUT_S, limits=limits)
         self._url = base_url
         weakref.finalize(self, self._client.close)
 
