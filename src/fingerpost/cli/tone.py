@@ -164,7 +164,7 @@ def _show_report(report: ToneReport) -> None:
         f"{100 * interval.value:.0f} % ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
         for interval in (report.base_detection, report.tuned_detection)
     ]
-    table.add_row(f"a classifier tells {report.tests} of them from the author's (50 % is guessing)", *told)
+    table.add_row(f"told from the author's by a classifier (n = {report.tests}, 50 % is chance)", *told)
     if report.general_before is not None and report.general_after is not None:
         table.add_row(
             "loss on general answers, nats per token", f"{report.general_before:.3f}", f"{report.general_after:.3f}"
