@@ -118,7 +118,7 @@ class LoraStudent(BasePredictor):
         return ReplyTree.of([reply_tokens(self.tokenizer, self.prompt.reply(label)) for label in self.labels])
 
     def prompt_tokens(self, messages: Conversation) -> list[int]:
-        """The tokens of the prompt for a conversation; too long ones lose their oldest turns, then their first words."""
+        """The tokens of the prompt for a conversation; too long ones lose their oldest turns, then the end of the message."""
         return prompt_tokens(self.tokenizer, self.prompt, messages, self.manifest)
 
     def reply(
