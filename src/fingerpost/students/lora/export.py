@@ -45,7 +45,9 @@ def export(folder: Path, target: Path, merged: bool = False) -> list[Path]:
     """
     manifest = read_manifest(folder)
     if manifest.kind != "lora":
-        raise InputError(f"{folder} is a student of kind '{manifest.kind}'; only generative students can be exported")
+        raise InputError(
+            f"{folder} is a student of kind '{manifest.kind}'; only models trained with --student lora can be exported"
+        )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists and is not empty; give a new folder")
     if merged:
