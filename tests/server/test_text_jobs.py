@@ -326,7 +326,7 @@ def test_the_old_recipe_with_a_real_model(tmp_path: Path) -> None:
             model=job.fine_tuned_model, messages=messages, temperature=0, max_tokens=30, stream=True
         )
         text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
-        assert text.startswith("Arr, a compass, matey!"), text
+        assert text.startswith("Arr, ") and "compass, matey!" in text, text
 
 
 def test_a_stream_can_be_left(serving: Serving, job: Any) -> None:
