@@ -159,7 +159,7 @@ def test_from_texts_to_a_measured_voice(voice: Path, cli: Cli, teacher: Teacher)
     run = tone("train", "voice")
     assert run.returncode == 0 and "general answers" in run.stdout, run.stderr
     run = tone("evaluate", "voice", "--max-samples", "10")
-    assert run.returncode == 0 and "by a classifier (n = 10" in run.stdout, run.stdout + run.stderr
+    assert run.returncode == 0 and "saw 10 texts of each" in run.stdout, run.stdout + run.stderr
     report = json.loads((voice / "voice" / "reports" / "tone.json").read_text())
     assert report["tests"] == 10 and report["tuned_loss"] < report["base_loss"]
     assert (voice / "voice" / "reports" / "compare.html").is_file()

@@ -164,13 +164,14 @@ def _show_report(report: ToneReport) -> None:
         f"{100 * interval.value:.0f} % ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
         for interval in (report.base_detection, report.tuned_detection)
     ]
-    table.add_row(f"told from the author's by a classifier (n = {report.tests}, 50 % is chance)", *told)
+    table.add_row("told from the author's by a classifier", *told)
     if report.general_before is not None and report.general_after is not None:
         table.add_row(
             "loss on general answers, nats per token", f"{report.general_before:.3f}", f"{report.general_after:.3f}"
         )
     table.add_row("near-copies of training texts", "", f"{len(report.copies)} of {report.tests}")
     console().print(table)
+    print(f"the classifier saw {report.tests} texts of each; 50 % is chance")
     for text, shared in report.copies[:SHOWN]:
         say(f"near-copy, {shared} words in a row as in a training text: {' '.join(text.split())[:100]}")
 
