@@ -407,3 +407,33 @@ def test_permutation_interleaves_the_halves_of_each_head() -> None:
     rows = np.arange(8, dtype=np.float32)[:, None]
     assert permuted(rows, "model.layers.0.self_attn.q_proj", 2, 1)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
     assert permuted(rows, "model.layers.0.mlp.up_proj", 2, 1)[:, 0].tolist() == list(range(8))
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """As on two GPUs: each computes the gradients of its share of a step's replies, and one writes the model."""
+    import subprocess
+    import sys
+
+    rows = "".join(f"{text},{label}\n" for label, texts in TEXTS.items() for text in texts)
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}")
+    command = [
+        "-m",
+        "fingerpost",
+        "train",
+        "rows.csv",
+        "--student",
+        "lora",
+        "--base",
+        str(tiny_generator_folder()),
+        "--epochs",
+        "2",
+    ]
+    launched = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29537"]
+    for name, before in (("one", [sys.executable]), ("two", launched)):
+        ended = subprocess.run([*before, *command, "-o", name], cwd=tmp_path, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.count("an adapter for") == 1
+    one, two = ([step["train_loss"] for step in read_steps(tmp_path / name)] for name in ("one", "two"))
+    assert len(one) == len(two) and one == pytest.approx(two, rel=0.05), "equal but for dropout"
+    assert one[0] == pytest.approx(two[0], rel=0.01)

@@ -23,6 +23,7 @@ from fingerpost.students.folder import Manifest
 from fingerpost.task.reply_format import NoClassification
 from fingerpost.task.reply_schema import schema_of_replies
 from fingerpost.training.dataset import from_file, from_store
+from fingerpost.training.train import LORA, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,15 @@ def train_lora(
             data = from_store(project.task, store, use, project.embed_for_consensus)
     history = tuning.history if tuning.history is not None else settings.history if settings else 2
     seed = tuning.seed if tuning.seed is not None else settings.seed if settings else 0
+    options: dict[str, Any] = {
+        "student": LORA, "base": base, "recipe": _recipe(tuning, seed, texts=False), "vary_labels": tuning.vary_labels,
+        "history": history,
+    }  # fmt: skip
+    if not parallel.is_first():
+        train(data, target, **options)
+        return
     with showing_progress("train") as show:
-        done = train_on_file(
-            data, target, student="lora", on_progress=show, base=base, recipe=_recipe(tuning, seed, texts=False),
-            vary_labels=tuning.vary_labels, history=history,
-        )  # fmt: skip
+        done = train_on_file(data, target, on_progress=show, **options)
     _show(
         target,
         done.manifest,
@@ -105,6 +110,7 @@ def train_lora(
 
 def _train_texts(file: Path, target: Path, base: str, tuning: Tuning) -> None:
     """Train on the replies of chat JSONL that are no labels."""
+    from fingerpost.students.lora import parallel
     from fingerpost.students.lora.train_text import fit_text
 
     dialogues = read_dialogues(file, least=2)
@@ -116,6 +122,8 @@ def _train_texts(file: Path, target: Path, base: str, tuning: Tuning) -> None:
             dialogues, [], target, base=base, recipe=_recipe(tuning, tuning.seed or 0, texts=True), reply_schema=schema,
             facts={"training": {"calls": any(dialogue.calls for dialogue in dialogues)}}, on_progress=show,
         )  # fmt: skip
+    if not parallel.is_first():
+        return
     training = manifest.training
     _show(
         target,

@@ -20,7 +20,7 @@ T = TypeVar("T")
 def _state() -> Any:
     from accelerate import PartialState
 
-    return PartialState()
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def processes() -> int:
