@@ -319,12 +319,12 @@ def token_logprob(text: str, probability: float | None, others: list[Json] | Non
 
 
 def step_metrics(figures: Json) -> Json:
-    """A training step's metrics under the API's names; `figures` are those of a `LoraStep`."""
+    """A training step's metrics under the API's names; `figures` are those of a `TrainingStep` or a `LoraStep`."""
     names = {
         "step": "step", "total": "total_steps", "train_loss": "train_loss", "train_accuracy": "train_mean_token_accuracy",
         "dev_loss": "valid_loss", "dev_accuracy": "valid_mean_token_accuracy",
     }  # fmt: skip
-    return {name: round(value, 5) for key, name in names.items() if (value := figures[key]) is not None}
+    return {name: round(value, 5) for key, name in names.items() if (value := figures.get(key)) is not None}
 
 
 def completion(

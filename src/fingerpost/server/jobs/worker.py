@@ -12,9 +12,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,23 +20,20 @@ from fingerpost.core.errors import FingerpostError, InputError
 from fingerpost.core.text import shorten
 from fingerpost.core.types import Example, Progress
 from fingerpost.core.utils import end_with_parent, require_extra
-from fingerpost.data.chat import LEAST_ROWS, Row, read_chat
-from fingerpost.data.dialogues import Dialogue, read_dialogues
 from fingerpost.server.jobs.files import FileStorage
+from fingerpost.server.jobs.job_data import UnusableFile, read, read_texts
 from fingerpost.server.schemas import Json, step_metrics
 from fingerpost.server.settings import Settings
 from fingerpost.store.server import ServerStore, now
 from fingerpost.store.server_rows import JobRow
 from fingerpost.students.folder import CHECKPOINT_WRITTEN, epoch_folders, read_manifest, read_steps
 from fingerpost.task.reply_format import NoClassification
-from fingerpost.task.reply_schema import schema_of_replies
-from fingerpost.training.dataset import TrainingSet, from_chat_by_field
+from fingerpost.training.dataset import TrainingSet
 from fingerpost.training.train import train as train_student
 
 SECONDS_PER_ROW, SECONDS_MORE = 0.03, 25  # of the estimated finish, until it is known better
 KEPT_EPOCHS = 3
 """Epochs of a language model that can be called as checkpoints."""
-T = TypeVar("T")
 N = TypeVar("N", int, float)
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
@@ -103,66 +98,6 @@ def _validate_texts(settings: Settings, store: ServerStore, job: JobRow, reason:
     store.change_job(job.id, ("validating_files",), status="queued", attempts=0)
 
 
-@dataclass(frozen=True, slots=True)
-class TextData:
-    """The data of a job for a language model.
-
-    Attributes:
-        schema: of replies that are JSON objects with the same fields, their JSON schema.
-    """
-
-    train: list[Dialogue]
-    dev: list[Dialogue]
-    schema: Json | None
-
-
-def read_texts(settings: Settings, store: ServerStore, request: Json) -> TextData:
-    """The job's conversations. Without a validation file there are none for dev.
-
-    Raises:
-        UnusableFile: a file is missing, or no chat JSONL.
-    """
-    files = FileStorage(settings, store)
-    train = _lines(files, request, "training_file", partial(read_dialogues, least=LEAST_ROWS))
-    dev: list[Dialogue] = []
-    if request.get("validation_file"):
-        dev = _lines(files, request, "validation_file", partial(read_dialogues, least=1))
-    return TextData(train, dev, schema_of_replies([one.reply for one in (*train, *dev)]))
-
-
-def read(settings: Settings, store: ServerStore, request: Json) -> list[TrainingSet]:
-    """The job's training sets, one for each field that varies; without a validation file, a part of the training file is held out.
-
-    Raises:
-        NoClassification: the replies are no labels.
-        UnusableFile: a file is missing, or no chat JSONL.
-    """
-    files = FileStorage(settings, store)
-    rows = _lines(files, request, "training_file", partial(read_chat, least=LEAST_ROWS))
-    dev_rows: list[Row] = []
-    if request.get("validation_file"):
-        dev_rows = _lines(files, request, "validation_file", partial(read_chat, least=1))
-    return from_chat_by_field(request.get("suffix") or "task", rows, dev_rows)
-
-
-class UnusableFile(InputError):
-    """A file of a job cannot be used; `param` says which."""
-
-    def __init__(self, param: str, why: str) -> None:
-        super().__init__(f"the {param.replace('_', ' ')} cannot be used: {why}")
-        self.param = param
-
-
-def _lines(files: FileStorage, request: Json, param: str, read_file: Callable[[Path], list[T]]) -> list[T]:
-    path = files.path(request[param])
-    if not path.is_file():
-        raise UnusableFile(param, "it was deleted; upload it again, and create the job again")
-    try:
-        return read_file(path)
-    except InputError as error:
-        raise UnusableFile(param, str(error)) from None
-
-
 def train(settings: Settings, store: ServerStore, job: JobRow) -> None:
     """Train the job's model; the job has then succeeded, or failed with the reason."""
     request = job.request
@@ -214,16 +149,7 @@ def _train_labels(
             if progress.message:
                 store.add_event(job.id, progress.message)
             return
-        metrics = {
-            "step": step.step,
-            "train_loss": round(step.train_loss, 5),
-            "valid_loss": round(step.dev_loss, 5),
-            "valid_mean_token_accuracy": round(step.dev_accuracy, 5),
-            "total_steps": step.total,
-        }
-        steps.append(metrics)
-        losses = f"training loss={step.train_loss:.3f}, validation loss={step.dev_loss:.3f}"
-        store.add_event(job.id, f"Step {step.step}/{step.total}: {losses}", data=metrics)
+        steps.append(_report_step(store, job, step))
 
     epochs = _epochs(request)
     seconds = (SECONDS_MORE + int(SECONDS_PER_ROW * len(first.train) * epochs)) * (1 + len(others))
@@ -277,13 +203,7 @@ def _train_texts(settings: Settings, store: ServerStore, job: JobRow, steps: lis
             store.change_job(job.id, ("running",), attempts=1)
         if step is None:
             return
-        metrics = step_metrics(asdict(step))
-        losses = ", ".join(
-            f"{name} loss={metrics[key]:.3f}"
-            for name, key in (("training", "train_loss"), ("validation", "valid_loss"))
-            if key in metrics
-        )
-        store.add_event(job.id, f"Step {step.step}/{step.total}: {losses}", data=metrics)
+        _report_step(store, job, step)
         if step.step % 10 == 3 or step.dev_loss is not None:
             left = (step.total - step.step) * step.mean_seconds
             store.change_job(job.id, ("running",), estimated_finish=now() + round(left))
@@ -299,6 +219,18 @@ def _train_texts(settings: Settings, store: ServerStore, job: JobRow, steps: lis
         losses = f"validation loss {metrics['valid_loss']:.3f}"
         store.add_event(job.id, f"Checkpoint created at step {metrics['step']}: {losses}", data=metrics)
     return int(manifest.training["tokens"])
+
+
+def _report_step(store: ServerStore, job: JobRow, step: Any) -> Json:
+    """Add an event with a step's metrics, and return them."""
+    metrics = step_metrics(asdict(step))
+    losses = ", ".join(
+        f"{name} loss={metrics[key]:.3f}"
+        for name, key in (("training", "train_loss"), ("validation", "valid_loss"))
+        if key in metrics
+    )
+    store.add_event(job.id, f"Step {step.step}/{step.total}: {losses}", data=metrics)
+    return metrics
 
 
 def _write_steps(files: FileStorage, steps: list[Json]) -> str:

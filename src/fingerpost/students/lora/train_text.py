@@ -131,7 +131,7 @@ def fit_text(
         )  # fmt: skip
         loss, accuracy = evaluate()
         measured = {
-            "dev_loss": round(loss, 4), "dev_accuracy": round(accuracy, 4), "tokens": tokens * recipe.epochs,
+            "dev_loss": round(loss, 4), "dev_accuracy": round(accuracy, 4), "tokens": round(tokens * state.step / -(-len(items) // recipe.batch)),
             **figures_of(recipe, state, began),
         }  # fmt: skip
         return write(folder, measured, state.history)
