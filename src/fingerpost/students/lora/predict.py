@@ -20,7 +20,7 @@ from fingerpost.data.dialogues import Dialogue
 from fingerpost.students.encoder.predict import softmax
 from fingerpost.students.folder import Manifest
 from fingerpost.students.lora.dialogues import items_of, prompt_text, reply_tokens, tokens_of
-from fingerpost.students.lora.fields import Reply, fill, is_flat
+from fingerpost.students.lora.fields import fill, is_flat
 from fingerpost.students.lora.generation import GrammarCompiler, Piece, Sampling, write
 from fingerpost.students.lora.label_prompts import LabelPrompt
 from fingerpost.students.lora.packing import dev_losses
@@ -135,7 +135,10 @@ class LoraStudent(BasePredictor):
         """
         prompt = self.chat_tokens(messages)
         if schema is not None and is_flat(schema):
-            found = self.fill(messages, sampling, schema)
+            context = self.runner.base.context
+            found = fill(
+                self.model, self.tokenizer, self._compiler, self.cache, prompt, schema, sampling, self._ends, context
+            )
             yield Piece(found.text, found.tokens, found.logprob, "stop", (), (len(prompt), found.tokens))
             return
         grammar = None if schema is None else self._compiler.schema(schema)
@@ -149,21 +152,6 @@ class LoraStudent(BasePredictor):
         items = [item for dialogue in dialogues for item in items_of(self.tokenizer, dialogue, limit)]
         with self.model() as model:
             return dev_losses(model, items, limit, model.dtype)[0]
-
-    def fill(self, messages: Sequence[Mapping[str, str]], sampling: Sampling, schema: Mapping[str, Any]) -> Reply:
-        """A reply of several fields; see `fingerpost.students.lora.fields.fill`."""
-        prompt = self.chat_tokens(messages)
-        return fill(
-            self.model,
-            self.tokenizer,
-            self._compiler,
-            self.cache,
-            prompt,
-            schema,
-            sampling,
-            self._ends,
-            self.runner.base.context,
-        )
 
     @cached_property
     def _compiler(self) -> GrammarCompiler:
